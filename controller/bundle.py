@@ -1,0 +1,184 @@
+"""What the control plane hands to a data plane: the only thing that the agent and the picker know of it.
+
+A bundle has two parts with a life of their own. The *files* are one nginx configuration and change with a reload;
+their digest is the version. The *pools* name the endpoints behind each InferencePool; they come and go without a
+reload and carry an etag.
+
+The names of headers, files and fields that nginx, agent and picker share are here too, so that none of them is written
+twice.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+POOLS_FILE: Final = "pools.json"
+"""The pools of a data plane as JSON, in the directory that the picker follows."""
+
+VERSION_PATH: Final = "/infergate/version"
+"""Asked on the control socket of nginx; the answer's body is the version of the worker that answered."""
+
+POOL_HEADER: Final = "x-infergate-pool"
+"""From nginx to the picker: `namespace/name` of the pool to pick from."""
+THEN_HEADER: Final = "x-infergate-then"
+"""From nginx to the picker: the named location that serves the picked request."""
+TRIED_HEADER: Final = "x-infergate-tried"
+"""From nginx to the picker: endpoints that failed before, oldest first; empty on a first pick.
+
+Each is `ip:port=STATUS/CONNECT;` where STATUS is nginx's $upstream_status and CONNECT its $upstream_connect_time at
+that moment. Both are lists joined by ` : ` (or `, `), one item per upstream asked so far; the last is this endpoint's.
+STATUS 502 with CONNECT `-` is a pod that could not be reached, 502 with a time one that closed the connection before
+an answer, 504 one that took too long.
+"""
+ID_HEADER: Final = "x-infergate-request"
+"""From nginx to the picker: nginx's own id of the request, 32 hexadecimal digits, the same in the completion feed."""
+ENDPOINT_HEADER: Final = "x-gateway-destination-endpoint"
+"""From the picker to nginx: `ip:port` of the endpoint that serves the request."""
+
+STEERING_HEADERS: Final = (
+    ID_HEADER,
+    POOL_HEADER,
+    THEN_HEADER,
+    TRIED_HEADER,
+    ENDPOINT_HEADER,
+    "x-gateway-destination-endpoint-fallbacks",
+    "x-gateway-destination-endpoint-subset",
+    "x-gateway-destination-endpoint-served",
+)
+"""Headers that steer the gateway: removed from what clients send before a model server sees it, and from answers."""
+
+
+class FailureMode(StrEnum):
+    """What happens to requests of a pool whose picker cannot be reached. Source: InferencePool v1, failureMode."""
+
+    FAIL_OPEN = "FailOpen"
+    FAIL_CLOSE = "FailClose"
+
+
+class Engine(StrEnum):
+    """Model server programs whose metrics are understood; values are those of the label that names one."""
+
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    LLAMA_CPP = "llamacpp"
+
+
+class PoolEndpoint(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """One address that serves a pool: a pod and one of the pool's target ports, or an address of a slice."""
+
+    address: str
+    """`ip:port`, an IPv6 address in brackets."""
+    name: str
+    """`namespace/pod`, or `namespace/slice` for an address of an EndpointSlice; unique together with `address`."""
+    labels: dict[str, str] = {}
+    engine: Engine | None = None
+    """From the engine label of the pod; None lets the picker find it out."""
+    uid: str = ""
+    """Changes when a pod of the same name and address is another pod."""
+
+
+class Pool(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """The endpoints behind one InferencePool."""
+
+    name: str
+    """`namespace/name`."""
+    endpoints: tuple[PoolEndpoint, ...] = ()
+    """Ready endpoints, sorted by address."""
+    failure_mode: FailureMode = FailureMode.FAIL_CLOSE
+
+
+class Pools(msgspec.Struct, frozen=True, rename="camel"):
+    """Every pool of one data plane."""
+
+    etag: str
+    """Digest of the pools; the same pools give the same etag."""
+    pools: tuple[Pool, ...]
+    """Sorted by name."""
+
+
+class Completion(msgspec.Struct, frozen=True, rename="camel"):
+    """One finished inference request, as nginx tells the picker in a datagram."""
+
+    id: str
+    """As in `ID_HEADER`."""
+    pool: str
+    endpoint: str
+    """`ip:port` of the last endpoint tried; empty when the picker chose none."""
+    tried: str
+    """As in `TRIED_HEADER`: endpoints that failed before the last one."""
+    status: int
+    """What the client got; 499 when it hung up."""
+    upstream_status: str
+    """nginx's $upstream_status: one status per upstream asked, picks included, joined by ` : ` (or `, ` inside one
+    upstream); `-` where there was no answer."""
+    duration: float
+    """Seconds from the first byte of the request to the last of the answer."""
+    first_byte: str
+    """Seconds from the first byte of the request to the answer's headers; empty without an answer."""
+    sent: int
+    """Bytes sent to the client."""
+
+
+def decode_completion(datagram: bytes) -> Completion:
+    """A completion from a syslog datagram: the JSON after the syslog header.
+
+    Raises ValueError when the datagram holds none.
+    """
+    start = datagram.index(b"{")
+    return msgspec.json.decode(datagram[start:], type=Completion)
+
+
+def pools_of(pools: tuple[Pool, ...]) -> Pools:
+    """Pools with their etag, sorted by name."""
+    ordered = tuple(sorted(pools, key=lambda pool: pool.name))
+    return Pools(etag=hashlib.sha256(msgspec.json.encode(ordered)).hexdigest()[:16], pools=ordered)
+
+
+def encode_pools(pools: Pools) -> bytes:
+    """Pools as the JSON of `POOLS_FILE`, indented for a reader, with a final newline."""
+    return msgspec.json.format(msgspec.json.encode(pools), indent=2) + b"\n"
+
+
+def decode_pools(text: bytes) -> Pools:
+    """Pools from the JSON of `POOLS_FILE`.
+
+    Raises ValueError when the text is not of that shape.
+    """
+    return msgspec.json.decode(text, type=Pools)
+
+
+@dataclass(frozen=True, order=True)
+class BundleFile:
+    """One file of a bundle."""
+
+    path: str
+    """Relative to the release directory, with `/`, without `..`."""
+    content: bytes = field(repr=False)
+    secret: bool = False
+    """Written with mode 0600 and never shown."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything that one data plane needs to serve one version."""
+
+    gateway: str
+    """`namespace/name` of the Gateway, or the name of the whole data plane where several share one nginx."""
+    version: str
+    """Digest of the files: 16 hexadecimal digits."""
+    files: tuple[BundleFile, ...]
+    """Sorted by path; among them `nginx.conf`."""
+    pools: Pools
+
+
+def version_of(files: Mapping[str, bytes]) -> str:
+    """Digest of files by path: 16 hexadecimal digits, independent of the order they are given in."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path}\0{len(files[path])}\0".encode())
+        digest.update(files[path])
+    return digest.hexdigest()[:16]

@@ -1,0 +1,59 @@
+"""What can go wrong outside of this program, one class per thing a caller would do about it.
+
+    InfergateError
+      InputUnreadable      the directory or file that holds the resources cannot be read
+      NginxError
+        NginxMissing       no nginx binary, or one that lacks what the rendered files need
+        NginxRefused       nginx -t refused a configuration; carries nginx's own line
+        NginxNotRunning    nginx did not start, or did not answer for a version in time
+      PickerNotRunning     the endpoint picker did not become ready in time
+      StateUnusable        the state directory cannot be written or is used by another process
+
+A mistake in a resource is never an exception: it is a Rejection or a Condition.
+"""
+
+from dataclasses import dataclass
+
+
+class InfergateError(Exception):
+    """Base of everything here; its text is fit to show to a user."""
+
+
+class InputUnreadable(InfergateError):
+    """The directory or file that holds the resources cannot be read."""
+
+
+class NginxError(InfergateError):
+    """Something about the nginx binary or process."""
+
+
+class NginxMissing(NginxError):
+    """There is no nginx binary, or it lacks a module that the rendered files need."""
+
+
+@dataclass
+class NginxRefused(NginxError):
+    """`nginx -t` refused a configuration."""
+
+    file: str | None
+    """Path of the refused file relative to the release, None when nginx named none."""
+    line: int | None
+    """1-based line in `file`."""
+    message: str
+    """nginx's own words, without level and position."""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: " if self.file else ""
+        return f"nginx refused the configuration: {where}{self.message}"
+
+
+class NginxNotRunning(NginxError):
+    """nginx did not start, or did not answer for a version in time."""
+
+
+class PickerNotRunning(InfergateError):
+    """The endpoint picker did not become ready in time."""
+
+
+class StateUnusable(InfergateError):
+    """The state directory cannot be written, or another process uses it."""

@@ -1,0 +1,74 @@
+"""What a rule does to a request or an answer on its way, in a proxy's words.
+
+Each type here has one resolver in `topology/filters.py` and one template in `templates/filters/`, named after it.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class HeaderChange:
+    """Changes to headers. Names are lower-case; of several changes to one name the last of each list holds."""
+
+    assign: tuple[tuple[str, str], ...] = ()
+    """(name, value): replaces what is there."""
+    append: tuple[tuple[str, str], ...] = ()
+    """(name, value): joined to what is there by a comma."""
+    remove: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RequestHeaders:
+    """Changes the headers that the backend receives."""
+
+    change: HeaderChange
+
+
+@dataclass(frozen=True)
+class ResponseHeaders:
+    """Changes the headers that the client receives."""
+
+    change: HeaderChange
+
+
+@dataclass(frozen=True)
+class FullPath:
+    """The whole path is replaced; the query stays."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class PrefixPath:
+    """The part of the path that the match named is replaced, by whole segments; the query stays."""
+
+    prefix: str
+    """The path of the match, without a trailing slash; empty for `/`."""
+    replacement: str
+    """Without a trailing slash; empty for `/`."""
+
+
+PathChange = FullPath | PrefixPath
+
+
+@dataclass(frozen=True)
+class Redirect:
+    """Answers with a Location. None keeps what the request had."""
+
+    status: int
+    scheme: str | None = None
+    hostname: str | None = None
+    port: int | None = None
+    """None: the well-known port of `scheme` when that is set, else the listener's port."""
+    path: PathChange | None = None
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """Changes the Host header or the path that the backend receives. None keeps what the request had."""
+
+    hostname: str | None = None
+    path: PathChange | None = None
+
+
+Filter = RequestHeaders | ResponseHeaders | Redirect | Rewrite

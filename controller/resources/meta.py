@@ -1,0 +1,84 @@
+"""What all resources have in common, and the keys by which everything else names them."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Creation time of a resource that states none, so that those are the oldest."""
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """Names one resource in one cluster or directory."""
+
+    group: str
+    """API group, empty for the core group."""
+    kind: str
+    namespace: str
+    """Empty for cluster-scoped kinds."""
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.path}"
+
+    @property
+    def path(self) -> str:
+        """`namespace/name`, or `name` for cluster-scoped kinds."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class Model(BaseModel):
+    """Part of a resource: frozen, camelCase outside, and an unknown field is an error."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+
+
+class LenientModel(BaseModel):
+    """Part of a resource of which only some fields are read: the others are ignored."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+
+class Metadata(LenientModel):
+    """ObjectMeta, as far as it is used."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
+    creation_timestamp: datetime = EPOCH
+    deletion_timestamp: datetime | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class Resource(BaseModel):
+    """A resource as users write it. Subclasses name their group, kind and scope, and hold `spec` and the like."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+
+    group: ClassVar[str]
+    versions: ClassVar[tuple[str, ...]]
+    """API versions that are read, the preferred one first."""
+    cluster_scoped: ClassVar[bool] = False
+
+    api_version: str
+    kind: str
+    metadata: Metadata
+    status: dict[str, Any] | None = Field(default=None, repr=False)  # any shape: written by others, kept for merging
+
+    @property
+    def key(self) -> Key:
+        return Key(group=self.group, kind=self.kind, namespace=self.metadata.namespace, name=self.metadata.name)
+
+    def is_older_than(self, other: Self) -> bool:
+        """Whether this resource wins a conflict: by creation time, then by namespace and name.
+
+        Source: Gateway API, guidelines on conflicts.
+        """
+        mine = (self.metadata.creation_timestamp, self.metadata.namespace, self.metadata.name)
+        return mine < (other.metadata.creation_timestamp, other.metadata.namespace, other.metadata.name)

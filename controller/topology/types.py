@@ -1,0 +1,113 @@
+"""What is attached to what, and what is wrong with it.
+
+Children name parents by key. A Condition says what the specification would have written into a status.
+"""
+
+from dataclasses import dataclass
+
+from controller.bundle import Pool
+from controller.ir.types import Case, Certificate, Upstream
+from controller.resources.meta import Key
+
+
+@dataclass(frozen=True, order=True)
+class Condition:
+    """One condition of a status, without the times that only a writer knows."""
+
+    type: str
+    status: bool | None
+    """None is Unknown."""
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class ListenerState:
+    """One listener of a Gateway."""
+
+    name: str
+    port: int
+    protocol: str
+    hostname: str | None
+    """Lower-case; None accepts any host."""
+    certificates: tuple[Certificate, ...]
+    supported_kinds: tuple[tuple[str, str], ...]
+    """(group, kind) of the routes that may attach and are supported."""
+    conditions: tuple[Condition, ...]
+    """Accepted, Conflicted, ResolvedRefs; sorted by type. Programmed is the data plane's to say."""
+    attached_routes: int
+    serves: bool
+    """Whether requests are answered here: accepted, not in conflict, and with its certificates resolved."""
+
+
+@dataclass(frozen=True)
+class GatewayState:
+    """One Gateway of a class of ours."""
+
+    key: Key
+    generation: int
+    listeners: tuple[ListenerState, ...]
+    """In the order of the resource."""
+    conditions: tuple[Condition, ...]
+    """Accepted and the like, sorted by type. Programmed is the data plane's to say."""
+    serves: bool
+    """Whether it has a data plane: accepted, with at least one listener that serves."""
+
+
+@dataclass(frozen=True)
+class ClassState:
+    """One GatewayClass of ours."""
+
+    key: Key
+    generation: int
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True)
+class ParentState:
+    """A route's standing with one of its parents."""
+
+    parent: dict[str, str | int]
+    """The parentRef as the user wrote it, for the status."""
+    gateway: Key
+    listeners: tuple[tuple[str, tuple[str, ...]], ...]
+    """(listener, hostnames on which the route is reachable there; `*` is any). Empty when nothing accepts it."""
+    conditions: tuple[Condition, ...]
+    """Accepted, ResolvedRefs, PartiallyInvalid; sorted by type."""
+
+
+@dataclass(frozen=True)
+class RouteState:
+    """One HTTPRoute that names a Gateway of ours."""
+
+    key: Key
+    generation: int
+    parents: tuple[ParentState, ...]
+    """In the order of parentRefs; parents that are not ours are left out."""
+    cases: tuple[Case, ...]
+    """Its rules, resolved, in the order of the resource (rule, then match). Precedence is settled by `translate`."""
+    created: str
+    """Sorts routes by age: creation time as RFC 3339, then namespace and name."""
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """One InferencePool that a route of ours refers to, or that is merely there."""
+
+    key: Key
+    generation: int
+    pool: Pool
+    parents: tuple[tuple[Key, tuple[Condition, ...]], ...]
+    """(Gateway, conditions Accepted and ResolvedRefs); sorted."""
+
+
+@dataclass(frozen=True)
+class Topology:
+    """All of it, each tuple sorted by key except where a field says otherwise."""
+
+    classes: tuple[ClassState, ...]
+    gateways: tuple[GatewayState, ...]
+    routes: tuple[RouteState, ...]
+    pools: tuple[PoolState, ...]
+    upstreams: tuple[Upstream, ...]
+    """Of every Service port that a rule uses and that has endpoints."""

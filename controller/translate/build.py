@@ -1,0 +1,68 @@
+"""From what is attached to what, to what a proxy does. Total: every problem is a condition by now."""
+
+from collections.abc import Collection
+
+from controller.ir.types import GatewayConfig, Server, ToPool, ToUpstream
+from controller.resources.meta import Key
+from controller.topology.types import GatewayState, ListenerState, RouteState, Topology
+from controller.translate.hostnames import ANY
+from controller.translate.servers import Attached, Listening, servers_of
+
+
+def translate(topology: Topology, *, name: str, gateways: Collection[Key]) -> GatewayConfig:
+    """The configuration of the data plane that serves the given Gateways.
+
+    Holds the servers of these Gateways, and the upstreams and pools that their rules use.
+    """
+    routes = sorted(topology.routes, key=lambda route: route.created)
+    attached = _attached(routes)
+    servers = servers_of(
+        [
+            _listening(gateway, listener, attached.get((gateway.key, listener.name), ()))
+            for gateway in topology.gateways
+            if gateway.key in gateways and gateway.serves
+            for listener in gateway.listeners
+            if listener.serves
+        ]
+    )
+    upstreams, pools = _used(servers)
+    return GatewayConfig(
+        name=name,
+        servers=servers,
+        upstreams=tuple(upstream for upstream in topology.upstreams if upstream.name in upstreams),
+        pools=tuple(state.pool for state in topology.pools if state.pool.name in pools),
+    )
+
+
+def _attached(routes: list[RouteState]) -> dict[tuple[Key, str], tuple[Attached, ...]]:
+    """Routes by the listener they are attached to, oldest first.
+
+    A route that names one listener in several parentRefs is attached to it once, with the hostnames of all.
+    """
+    found: dict[tuple[Key, str], dict[Key, Attached]] = {}
+    for route in routes:
+        for parent in route.parents:
+            for listener, hostnames in parent.listeners:
+                here = found.setdefault((parent.gateway, listener), {})
+                known = here[route.key].hostnames if route.key in here else ()
+                here[route.key] = Attached(hostnames=tuple(sorted({*known, *hostnames})), cases=route.cases)
+    return {listener: tuple(routes.values()) for listener, routes in found.items()}
+
+
+def _listening(gateway: GatewayState, listener: ListenerState, routes: tuple[Attached, ...]) -> Listening:
+    return Listening(
+        gateway=gateway.key,
+        name=listener.name,
+        port=listener.port,
+        hostname=listener.hostname or ANY,
+        certificates=listener.certificates,
+        routes=routes,
+    )
+
+
+def _used(servers: tuple[Server, ...]) -> tuple[set[str], set[str]]:
+    """Names of the upstreams and of the pools that rules send to."""
+    targets = [backend.target for server in servers for rule in server.rules for backend in rule.backends]
+    upstreams = {target.upstream for target in targets if isinstance(target, ToUpstream)}
+    pools = {target.pool for target in targets if isinstance(target, ToPool)}
+    return upstreams, pools
