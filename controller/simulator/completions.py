@@ -1,0 +1,217 @@
+"""Paths that run the model: from a request's body to the last byte of its answer."""
+
+import math
+import time
+from collections.abc import AsyncGenerator
+from collections.abc import Sequence as Items
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from python_multipart.exceptions import MultipartParseError
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from controller.simulator.answers import DONE, EMBEDDING_DIMENSIONS, Shape, embeddings_body
+from controller.simulator.engine import State
+from controller.simulator.exchange import ClientLeft, Exchange, Refused
+from controller.simulator.pod import Generation, Pod
+from controller.simulator.requests import ChatRequest, CompletionRequest, EmbeddingRequest
+from controller.simulator.tokens import TOKEN_BYTES, count_tokens
+
+_AUDIO_BYTES_PER_SECOND = 32_000
+"""16 bit samples at 16 kHz, one channel."""
+_AUDIO_PROMPT_TOKENS = 1500
+"""Whisper reads a window of 30 seconds as 1,500 frames."""
+_AUDIO_ANSWER_TOKENS = 448
+"""Whisper's longest answer."""
+_SPOKEN_TOKENS_PER_SECOND = 4
+
+_B = TypeVar("_B", bound=BaseModel)
+
+
+async def chat(pod: Pod, exchange: Exchange, body: bytes) -> None:
+    await _generate(pod, exchange, _parse(ChatRequest, body), shape_prefix="chatcmpl-")
+
+
+async def completion(pod: Pod, exchange: Exchange, body: bytes) -> None:
+    await _generate(pod, exchange, _parse(CompletionRequest, body), shape_prefix="cmpl-")
+
+
+async def embeddings(pod: Pod, exchange: Exchange, body: bytes) -> None:
+    request = _parse(EmbeddingRequest, body)
+    _check_model(pod, exchange, request.model)
+    texts = request.texts()
+    for text in texts:
+        _check_context(pod, prompt_tokens=count_tokens(text), answer_tokens=0)
+    sequences = [pod.generation(text or b" ", model=request.model, tokens=0) for text in texts]
+    await _run(pod, exchange, sequences)
+    answer = embeddings_body(
+        sequences,
+        identifier=f"embd-{exchange.request_id or pod.identifier()}",
+        created=int(time.time()),
+        model=request.model,
+        as_base64=request.encoding_format == "base64",
+        dimensions=request.dimensions or EMBEDDING_DIMENSIONS,
+    )
+    await exchange.answer(answer)
+
+
+async def transcription(pod: Pod, exchange: Exchange, body: bytes) -> None:
+    model, audio, response_format = await _parse_form(exchange, body)
+    _check_model(pod, exchange, model)
+    seconds = len(audio) / _AUDIO_BYTES_PER_SECOND
+    # The model reads one window; what the frames hold decides about cache hits, as for text.
+    frames = audio[: min(_AUDIO_PROMPT_TOKENS, pod.settings.max_context // 2) * TOKEN_BYTES] or b" "
+    answer_tokens = max(1, min(_AUDIO_ANSWER_TOKENS, math.ceil(seconds * _SPOKEN_TOKENS_PER_SECOND)))
+    answer_tokens = min(answer_tokens, pod.settings.max_context - count_tokens(frames))
+    sequence = pod.generation(frames, model=model, tokens=answer_tokens, stops=True)
+    await _run(pod, exchange, [sequence])
+    text = sequence.answer.decode().strip()
+    if response_format == "text":
+        await exchange.answer(text.encode() + b"\n", content_type=b"text/plain; charset=utf-8")
+    else:
+        await exchange.answer_json({"text": text, "usage": {"type": "duration", "seconds": math.ceil(seconds)}})
+
+
+async def _generate(
+    pod: Pod, exchange: Exchange, request: ChatRequest | CompletionRequest, *, shape_prefix: str
+) -> None:
+    _check_model(pod, exchange, request.model)
+    prompt = request.prompt_text() or b" "
+    tokens, stops = _answer_length(pod, request, prompt_tokens=count_tokens(prompt))
+    shape = Shape(
+        is_chat=isinstance(request, ChatRequest),
+        identifier=shape_prefix + (exchange.request_id or pod.identifier()),
+        created=int(time.time()),
+        model=request.model,
+    )
+    sequence = pod.generation(
+        prompt,
+        model=request.model,
+        tokens=tokens,
+        stops=stops,
+        seed=request.seed,
+        salt=request.cache_salt,
+        streamed=request.stream,
+    )
+    if request.stream:
+        has_usage = request.stream_options is not None and request.stream_options.include_usage
+        await _stream(pod, exchange, sequence, shape=shape, has_usage=has_usage)
+    else:
+        await _run(pod, exchange, [sequence])
+        await exchange.answer(shape.whole(sequence))
+
+
+def _answer_length(pod: Pod, request: ChatRequest | CompletionRequest, *, prompt_tokens: int) -> tuple[int, bool]:
+    """Tokens of the answer, and whether it ends by itself."""
+    settings = pod.settings
+    wanted = request.limit
+    _check_context(pod, prompt_tokens=prompt_tokens, answer_tokens=wanted or 1)
+    room = settings.max_context - prompt_tokens
+    if wanted is None:
+        own_end = room if request.ignore_eos else settings.answer_tokens
+        return min(own_end, room), own_end <= room and not request.ignore_eos
+    if wanted > settings.longest_answer and not request.ignore_eos:
+        return settings.longest_answer, True
+    return wanted, False
+
+
+async def _run(pod: Pod, exchange: Exchange, sequences: Items[Generation]) -> None:
+    """Until all have finished. Raises ClientLeft."""
+    _submit(pod, exchange, sequences)
+    for sequence in sequences:
+        while not sequence.is_over:
+            sequence.progress.clear()
+            await sequence.progress.wait()
+    if any(sequence.state is State.ABORTED for sequence in sequences):
+        raise ClientLeft
+
+
+async def _stream(pod: Pod, exchange: Exchange, sequence: Generation, *, shape: Shape, has_usage: bool) -> None:
+    """Send each token as it comes, or several at once to a client that reads slowly. Raises ClientLeft."""
+    _submit(pod, exchange, [sequence])
+    has_begun = not pod.settings.headers_wait
+    if has_begun:
+        await exchange.begin_events()
+    before, after = shape.token_event()
+    pending = shape.opening()
+    sent = 0
+    while sent < sequence.answer_tokens:
+        if sent == sequence.generated:
+            if sequence.is_over:
+                raise ClientLeft
+            sequence.progress.clear()
+            await sequence.progress.wait()
+            continue
+        if not has_begun:
+            await exchange.begin_events()
+            has_begun = True
+        for token in range(sent, sequence.generated):
+            text = sequence.answer[token * TOKEN_BYTES : (token + 1) * TOKEN_BYTES]
+            ends = token + 1 == sequence.answer_tokens
+            pending += shape.last_token(text, sequence) if ends else before + text + after
+        sent = sequence.generated
+        is_last = sent == sequence.answer_tokens
+        if is_last:
+            pending += (shape.usage_event(sequence) if has_usage else b"") + DONE
+        await exchange.send_events(pending, is_last=is_last)
+        pending = b""
+
+
+def _submit(pod: Pod, exchange: Exchange, sequences: Items[Generation]) -> None:
+    def abort() -> None:
+        for sequence in sequences:
+            pod.abort(sequence)
+
+    if not pod.is_alive or exchange.is_lost:
+        raise ClientLeft
+    exchange.on_lost = abort
+    for sequence in sequences:
+        pod.submit(sequence)
+
+
+def _parse(kind: type[_B], body: bytes) -> _B:
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise Refused(400, f"{field}: {problem['msg']}" if field else problem["msg"], field or None) from error
+
+
+async def _parse_form(exchange: Exchange, body: bytes) -> tuple[str, bytes, str]:
+    """Model, audio and response format of a multipart body."""
+
+    async def whole() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    try:
+        form = await MultiPartParser(Headers(raw=exchange.arrival.raw_headers), whole()).parse()
+    except (MultiPartException, MultipartParseError, KeyError) as error:
+        raise Refused(400, "the body is not multipart/form-data") from error
+    try:
+        audio, model = form.get("file"), form.get("model")
+        if not isinstance(audio, UploadFile):
+            raise Refused(400, "file: Field required", "file")
+        if not isinstance(model, str):
+            raise Refused(400, "model: Field required", "model")
+        return model, await audio.read(), str(form.get("response_format") or "json")
+    finally:
+        await form.close()
+
+
+def _check_model(pod: Pod, exchange: Exchange, model: str) -> None:
+    exchange.arrival.model = model
+    if model not in pod.models:
+        raise Refused(404, f"The model `{model}` does not exist.", "model")
+
+
+def _check_context(pod: Pod, *, prompt_tokens: int, answer_tokens: int) -> None:
+    longest = pod.settings.max_context
+    if prompt_tokens + answer_tokens > longest:
+        raise Refused(
+            400,
+            f"This model's maximum context length is {longest} tokens. However, you requested"
+            f" {prompt_tokens + answer_tokens} tokens ({prompt_tokens} in the messages, {answer_tokens} in the"
+            " completion). Please reduce the length of the messages or completion.",
+        )
