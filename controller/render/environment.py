@@ -1,0 +1,38 @@
+"""The Jinja environment of the templates, and where the files lie that travel with the program."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from controller.render import quoting
+
+
+def files_directory() -> Path:
+    """The directory that holds `templates/` and `nginx/`: inside an installed package, else the project's root."""
+    installed = Path(__file__).parent.parent / "_files"
+    return installed if installed.is_dir() else Path(__file__).parent.parent.parent
+
+
+@cache
+def environment() -> Environment:
+    """Templates with the quoting functions as filters. An undefined name is an error."""
+    made = Environment(
+        loader=FileSystemLoader(files_directory() / "templates"),
+        undefined=StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters.update(
+        text=quoting.text, literal=quoting.literal, regex=quoting.regex, comment=quoting.comment, error_body=_error_body
+    )
+    return made
+
+
+def _error_body(reason: str) -> str:
+    """An answer in the shape of OpenAI's errors for what the gateway itself cannot serve."""
+    error = {"message": reason, "type": "server_error", "param": None, "code": "no_backend"}
+    return json.dumps({"error": error}, separators=(",", ":"))

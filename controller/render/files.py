@@ -1,0 +1,135 @@
+"""Renders a configuration into the files of a bundle."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from controller.bundle import Bundle, BundleFile, pools_of, version_of
+from controller.ir.types import GatewayConfig
+from controller.render.environment import environment, files_directory
+from controller.render.headers import answer_headers, request_headers
+from controller.render.views import certificate_name, config_view
+from controller.resources.meta import Key
+
+VERSION_FILE = "version.conf"
+ENDPOINTS_FILE = "endpoints.conf"
+"""Changes when pods come and go. The picker knows them without it, so a reload for it alone may wait."""
+
+_SUBJECT = re.compile(
+    r"\b(HTTPRoute|Gateway|InferencePool|Service) ([a-z0-9.-]+)/([a-z0-9.-]+)(?:, listener ([a-z0-9.-]+))?"
+)
+_GROUPS = {
+    "HTTPRoute": "gateway.networking.k8s.io",
+    "Gateway": "gateway.networking.k8s.io",
+    "InferencePool": "inference.networking.k8s.io",
+    "Service": "",
+}
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """What the rendered files take from the place they run in, not from resources."""
+
+    listen_addresses: tuple[str, ...] = ("127.0.0.1",)
+    """Addresses on which listeners' ports are opened, an IPv6 address in brackets."""
+    worker_processes: int = 1
+    worker_connections: int = 16384
+    max_open_files: int = 65536
+    max_body_size: int = 128 * 1024 * 1024
+    """Bytes of a request's body; larger ones are answered 413. Prompts with images and audio files are large."""
+    access_log: str = "/dev/stdout"
+    """Path of the access log, relative to the state directory."""
+
+
+def render(config: GatewayConfig, settings: RenderSettings) -> Bundle:
+    """The files of a configuration, with their version, and its pools. The same configuration gives the same bytes."""
+    view = config_view(config)
+    context = {
+        "name": config.name,
+        "settings": settings,
+        "view": view,
+        "base_headers": request_headers(),
+        "base_hidden": answer_headers().hidden,
+    }
+    files = {
+        path: _template(template, context)
+        for path, template in {
+            "nginx.conf": "nginx.conf.j2",
+            ENDPOINTS_FILE: "endpoints.conf.j2",
+            "upstreams.conf": "upstreams.conf.j2",
+            "rules.conf": "rules.conf.j2",
+        }.items()
+    }
+    for port in view.ports:
+        files[f"port_{port.port}.conf"] = _template("port.conf.j2", {**context, "port": port})
+    files.update(_static_files())
+    secrets = _certificate_files(config)
+    version = version_of({**files, **secrets})
+    files[VERSION_FILE] = f'location = /infergate/version {{\n    return 200 "{version}";\n}}\n'.encode()
+    return Bundle(
+        gateway=config.name,
+        version=version,
+        files=tuple(sorted([*_bundle_files(files, secret=False), *_bundle_files(secrets, secret=True)])),
+        pools=pools_of(config.pools),
+    )
+
+
+def differs_in_endpoints_only(old: Bundle, new: Bundle) -> bool:
+    """Whether two bundles serve the same rules, and only endpoints of pools came or went."""
+    passing = {ENDPOINTS_FILE, VERSION_FILE}
+    before, after = (
+        [(item.path, item.content) for item in bundle.files if item.path not in passing] for bundle in (old, new)
+    )
+    return before == after
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a fragment of a rendered file was made from."""
+
+    key: Key
+    listener: str | None
+    """Name of the listener when the key is a Gateway's."""
+
+
+def trace(bundle: Bundle, *, path: str, line: int) -> tuple[Subject, ...]:
+    """The resources that a line of a rendered file comes from, as the comment says that opens its fragment.
+
+    Empty when the line belongs to no resource.
+    """
+    text = next((item.content for item in bundle.files if item.path == path), b"").decode("utf-8", "surrogateescape")
+    for above in reversed(text.splitlines()[:line]):
+        if above.lstrip().startswith("# ") and (found := _SUBJECT.findall(above)):
+            return tuple(
+                Subject(Key(_GROUPS[kind], kind, namespace, name), listener or None)
+                for kind, namespace, name, listener in found
+            )
+    return ()
+
+
+def _template(name: str, context: Mapping[str, object]) -> bytes:
+    return environment().get_template(name).render(context).encode("utf-8", "surrogateescape")
+
+
+def _certificate_files(config: GatewayConfig) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for server in config.servers:
+        for index, certificate in enumerate(server.certificates):
+            stem = certificate_name(server, index)
+            files[f"{stem}.crt"] = certificate.chain
+            files[f"{stem}.key"] = certificate.key
+    return files
+
+
+def _bundle_files(files: Mapping[str, bytes], *, secret: bool) -> Iterable[BundleFile]:
+    return (BundleFile(path=path, content=content, secret=secret) for path, content in files.items())
+
+
+@cache
+def _static_files() -> dict[str, bytes]:
+    """Files of `nginx/` by their path in a bundle."""
+    root = files_directory() / "nginx"
+    found: list[Path] = [path for path in root.rglob("*") if path.is_file()]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(found)}

@@ -1,0 +1,89 @@
+"""The headers that a location sends on, as one list: nginx inherits such lists whole or not at all."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from controller.bundle import STEERING_HEADERS
+from controller.ir.filters import Filter, HeaderChange, RequestHeaders, ResponseHeaders
+from controller.render.maps import header_variable
+from controller.render.quoting import expression, inside, text
+
+_REQUEST_BASE = {
+    "host": "$infergate_host",
+    "connection": "$infergate_connection",
+    "upgrade": "$infergate_upgrade",
+    "x-request-id": "$infergate_request_id",
+    "x-forwarded-for": "$proxy_add_x_forwarded_for",
+    "x-forwarded-host": "$http_host",
+    "x-forwarded-proto": "$scheme",
+    "x-real-ip": "$remote_addr",
+} | dict.fromkeys(STEERING_HEADERS, "")
+"""What every backend receives beside the client's own headers; an empty value removes one."""
+
+_HIDDEN = (*STEERING_HEADERS, "x-request-id")
+"""Headers of backends that clients never see: those that steer, and the id, which the gateway states itself."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """One header with its value as a quoted nginx argument."""
+
+    name: str
+    value: str
+
+
+def request_headers(filters: Iterable[Filter] = ()) -> tuple[Header, ...]:
+    """Everything that is set on a request to a backend, sorted by name.
+
+    Filters apply in order: what one sets, the next one can extend or remove.
+    """
+    values = dict(_REQUEST_BASE)
+    for change in (item.change for item in filters if isinstance(item, RequestHeaders)):
+        for name, value in change.assign:
+            values[name] = inside(value)
+        for name, value in change.append:
+            values[name] = _appended(values, name, inside(value))
+        for name in change.remove:
+            values[name] = ""
+    return tuple(Header(name, expression(value)) for name, value in sorted(values.items()))
+
+
+def appended_headers(filters: Iterable[Filter]) -> tuple[str, ...]:
+    """Names of request headers that some filter extends; each needs a map for its comma, see `joined_variable`."""
+    changes = [item.change for item in filters if isinstance(item, RequestHeaders)]
+    return tuple(sorted({name for change in changes for name, _ in change.append}))
+
+
+def joined_variable(name: str) -> str:
+    """A variable that holds the client's header followed by a comma, or nothing without the header."""
+    return "$joined" + header_variable(name).removeprefix("$http")
+
+
+@dataclass(frozen=True)
+class AnswerHeaders:
+    """What changes on the way back: headers of the backend that are hidden, and those that are added."""
+
+    hidden: tuple[str, ...]
+    added: tuple[Header, ...]
+
+
+def answer_headers(filters: Iterable[Filter] = ()) -> AnswerHeaders:
+    """Changes of the answer's headers. Filters apply in order."""
+    hidden = set(_HIDDEN)
+    added: list[tuple[str, str]] = []
+    for change in (item.change for item in filters if isinstance(item, ResponseHeaders)):
+        replaced = _replaced(change)
+        hidden |= replaced
+        added = [(name, value) for name, value in added if name not in replaced]
+        added += [*change.assign, *((name, value) for name, value in change.append if name not in change.remove)]
+    return AnswerHeaders(hidden=tuple(sorted(hidden)), added=tuple(Header(name, text(value)) for name, value in added))
+
+
+def _replaced(change: HeaderChange) -> set[str]:
+    return {*change.remove, *(name for name, _ in change.assign)}
+
+
+def _appended(values: dict[str, str], name: str, value: str) -> str:
+    if name not in values:
+        return f"${{{joined_variable(name)[1:]}}}{value}"
+    return f"{values[name]},{value}" if values[name] else value

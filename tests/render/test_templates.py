@@ -1,0 +1,42 @@
+"""Templates write no value of a resource without a quoting function."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from controller.render.environment import files_directory
+
+QUOTING = ("text", "literal", "regex", "comment")
+MADE_HERE = (
+    # Values that are no text of a user: numbers, names derived from keys, arguments that are quoted already.
+    r"settings\.(worker_processes|worker_connections|max_open_files|max_body_size)",
+    r"(header|filter|rule|backend|choice|flag|map|endpoint|pool|port|view|location)(\.\w+)*\."
+    r"(name|value|weights|location|serve_location|upstream|source|variable|default|jump|split_variable|port|index|path|status|id)",
+    r"address|header|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
+    r"rule\.backends\[\w+(\.\w+)*\]\.location",
+    r"rule\.split_variable ~ .*|rule\.backends.*",
+    r"rule\.rule\.route\.path|backend\.target\.pool|pool\.pool\.name",
+    r'"[^"]*" (if|~) .*',
+    r"filter\.scheme or .*",
+)
+
+
+def _expressions() -> list[tuple[str, str]]:
+    root = files_directory() / "templates"
+    return [
+        (path.relative_to(root).as_posix(), found.strip())
+        for path in sorted(root.rglob("*.j2"))
+        for found in re.findall(r"\{\{(.*?)\}\}", path.read_text())
+    ]
+
+
+@pytest.mark.parametrize(("template", "expression"), _expressions())
+def test_value_is_quoted_or_made_by_the_renderer(template: str, expression: str) -> None:
+    is_quoted = any(re.search(rf"\|\s*(map\(\")?{name}\b", expression) for name in QUOTING)
+    assert is_quoted or any(re.fullmatch(pattern, expression) for pattern in MADE_HERE), template
+
+
+def test_no_template_writes_a_quote_around_a_value() -> None:
+    for path in sorted((files_directory() / "templates").rglob("*.j2")):
+        assert not re.search(r"""["']\{\{\s*""", Path(path).read_text()), path
