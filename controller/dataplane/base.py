@@ -1,0 +1,46 @@
+"""Where bundles go: one data plane instance as the control plane sees it."""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from controller.bundle import Bundle, Pools
+from controller.errors import NginxRefused
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one data plane instance says of one version."""
+
+    gateway: str
+    """As in the bundle."""
+    version: str
+    """The version that was asked for."""
+    serving: bool
+    """Whether a worker of nginx answers for that version."""
+    refusal: NginxRefused | None
+    """Why it is not served; what was served before still is."""
+    seconds: float
+    """From the call until the answer."""
+
+
+class DataPlane(Protocol):
+    """An nginx with its picker, somewhere. Runs between the begin and the end of its context."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    async def apply(self, bundle: Bundle) -> Report:
+        """Serve a bundle, its pools included. Calls take effect in their order, one at a time.
+
+        Raises one of our exceptions when the data plane itself is in trouble; a configuration that nginx refuses is a
+        report.
+        """
+        ...
+
+    async def apply_pools(self, pools: Pools) -> None:
+        """Make endpoints known to the picker, without a reload."""
+        ...

@@ -1,0 +1,162 @@
+"""A data plane on this machine: nginx and the picker as children of this process."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from controller.agent import client, leftovers
+from controller.agent.apply import Applied, Applier, Options
+from controller.agent.nginx import Nginx
+from controller.agent.state import FEED_SOCKET, PICKER_SOCKET, State, locked, replace_file
+from controller.agent.supervise import Check, Program, Supervisor
+from controller.bundle import Bundle, Pools, encode_pools, pools_of
+from controller.dataplane.base import Report
+from controller.errors import PickerNotRunning
+
+
+def default_state(directory: Path, *, environment: Mapping[str, str] = os.environ) -> Path:
+    """State directory for the gateway of an input directory: the same each time, another for each directory."""
+    home = environment.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(home) / "infergate" / hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:12]
+
+
+class LocalDataPlane:
+    """Keeps nginx and the picker running in a state directory.
+
+    The picker starts with the first bundle, when its pools are known, and nginx after it. The picker stops after nginx.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        nginx: Nginx,
+        picker_command: Sequence[str],
+        *,
+        options: Options | None = None,
+        picker_timeout: float = 15.0,
+    ) -> None:
+        """`picker_command` runs in the state directory; empty for a data plane without a picker.
+
+        `picker_timeout` is the time in seconds that the picker has to become ready.
+        """
+        self._root = root
+        self._nginx = nginx
+        self._picker_command = tuple(picker_command)
+        self._options = options or Options()
+        self._picker_timeout = picker_timeout
+        self._running = AsyncExitStack()
+        self._turn = asyncio.Lock()
+        self._pools = pools_of(())
+        self._retiring = pools_of(())
+
+    async def __aenter__(self) -> Self:
+        """Raises StateUnusable when the state directory cannot be written or is in use."""
+        async with AsyncExitStack() as stack:
+            self._state = stack.enter_context(locked(self._root))
+            await leftovers.take_down(self._state, [self._picker_command])
+            self._picker = Supervisor(_picker_program(self._picker_command, self._state))
+            stack.push_async_callback(self._picker.stop)
+            self._applier = await stack.enter_async_context(Applier(self._state, self._nginx, options=self._options))
+            self._running = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._running.aclose()
+
+    @property
+    def nginx_pid(self) -> int | None:
+        """Of the nginx master; None while it does not run."""
+        return self._applier.pid
+
+    @property
+    def picker_pid(self) -> int | None:
+        """None while the picker does not run."""
+        return self._picker.pid
+
+    async def apply(self, bundle: Bundle) -> Report:
+        """Raises StateUnusable, NginxNotRunning, and PickerNotRunning when the picker does not become ready in time."""
+        async with self._turn:
+            begun = asyncio.get_running_loop().time()
+            # Old workers ask for pools that the bundle no longer has, until they are gone.
+            kept = {pool.name for pool in bundle.pools.pools}
+            self._retiring = pools_of(tuple(pool for pool in self._pools.pools if pool.name not in kept))
+            await self.apply_pools(bundle.pools)
+            await self._wait_for_picker()
+            outcome = await self._applier.apply(bundle)
+            seconds = asyncio.get_running_loop().time() - begun
+            if not isinstance(outcome, Applied):
+                return Report(bundle.gateway, bundle.version, serving=False, refusal=outcome, seconds=seconds)
+            if self._retiring.pools:
+                self._retiring = pools_of(())
+                await self.apply_pools(self._pools)
+            return Report(bundle.gateway, bundle.version, serving=True, refusal=None, seconds=seconds)
+
+    async def apply_pools(self, pools: Pools) -> None:
+        """Raises StateUnusable when the pools cannot be written."""
+        self._pools = pools
+        names = {pool.name for pool in pools.pools}
+        retiring = tuple(pool for pool in self._retiring.pools if pool.name not in names)
+        written = pools_of((*pools.pools, *retiring)) if retiring else pools
+        replace_file(self._state.pools, encode_pools(written))
+
+    async def _wait_for_picker(self) -> None:
+        """Start the picker unless it runs, and wait until it was ready once."""
+        if not self._picker_command or self._picker.is_started:
+            return
+        self._picker.start()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._picker_timeout
+        while loop.time() < deadline and self._picker.ends < 5:
+            answer = await client.ask(self._state, "/readyz", socket=PICKER_SOCKET, timeout=1.0)
+            if answer.status == 200:
+                self._picker.vouch()
+                return
+            await asyncio.sleep(0.02)
+        await self._picker.stop()
+        said = f"; it said last: {self._picker.last_line}" if self._picker.last_line else ""
+        raise PickerNotRunning(f"the picker did not become ready in {self._picker_timeout:g} s{said}")
+
+
+def _picker_program(command: tuple[str, ...], state: State) -> Program:
+    async def is_well() -> bool:
+        return (await client.ask(state, "/healthz", socket=PICKER_SOCKET, timeout=1.0)).status == 200
+
+    def prepare() -> None:
+        for socket in (PICKER_SOCKET, FEED_SOCKET):
+            (state.root / socket).unlink(missing_ok=True)
+
+    return Program(
+        name="picker",
+        command=command,
+        directory=state.root,
+        stops=((signal.SIGTERM, 5.0),),
+        leash=signal.SIGKILL,
+        orphans=signal.SIGKILL,
+        prepare=prepare,
+        level=_level,
+        check=Check(is_well),
+    )
+
+
+def _level(line: str) -> int | None:
+    """Level that a line of the picker's log names, in JSON or in text; None for one that goes on, as in a traceback."""
+    name: object = None
+    if line.startswith("{"):
+        try:
+            name = json.loads(line).get("level")
+        except ValueError:
+            return None
+    elif found := re.search(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b", line[:80]):
+        name = found[1]
+    return logging.getLevelNamesMapping().get(str(name).upper())
