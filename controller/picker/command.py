@@ -1,0 +1,67 @@
+"""`infergate picker`: the endpoint picker beside NGINX."""
+
+import argparse
+import asyncio
+import gc
+import logging
+import random
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+from pydantic import ValidationError
+
+from controller.picker.config import PickerSettings
+from controller.picker.server import serve
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("--socket", required=True, type=Path, help="Unix socket on which NGINX asks")
+    parser.add_argument("--feed", required=True, type=Path, help="Unix datagram socket for NGINX's completions")
+    parser.add_argument("--pools", required=True, type=Path, help="pools file, followed")
+    parser.add_argument("--metrics-address", metavar="HOST:PORT", help="also answer /metrics and its kin over TCP")
+    parser.add_argument(
+        "--scrape-interval", type=float, default=1.0, metavar="SECONDS", help="between two scrapes of a model server"
+    )
+    parser.add_argument(
+        "--staleness", type=float, default=3.0, metavar="SECONDS", help="age at which a reading no longer counts"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT. Exit code 0 after a signal, 1 when it cannot serve, 2 for wrong arguments."""
+    try:
+        settings = PickerSettings(
+            socket=arguments.socket,
+            feed=arguments.feed,
+            pools=arguments.pools,
+            metrics_address=arguments.metrics_address,
+            scrape_interval=arguments.scrape_interval,
+            staleness=arguments.staleness,
+        )
+    except ValidationError as error:
+        for problem in error.errors():
+            where = "".join(f"{part}: " for part in problem["loc"])
+            sys.stderr.write(f"infergate picker: {where}{problem['msg']}\n")
+        return 2
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve_until_signal(settings))
+    except OSError as error:
+        log.error("picker cannot serve", extra={"reason": str(error)})
+        return 1
+    return 0
+
+
+async def _serve_until_signal(settings: PickerSettings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    # Modules live as long as the process: looking through them is a pause in which picks wait.
+    gc.freeze()
+    await serve(settings, rng=random.Random(), stopping=stopping)

@@ -1,0 +1,34 @@
+"""Settings of the picker process."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class PickerSettings(BaseModel):
+    """What the command line says; checked before anything starts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    socket: Path
+    """Unix socket on which NGINX asks, and on which the admin routes answer too."""
+    feed: Path
+    """Unix datagram socket that takes NGINX's completions."""
+    pools: Path
+    """The pools file, followed."""
+    metrics_address: str | None = Field(default=None, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):\d{1,5}$")
+    """`host:port` on which the admin routes answer over TCP as well; None opens no port."""
+    scrape_interval: float = Field(default=1.0, ge=0.05, le=60.0)
+    """Seconds between two scrapes of one endpoint."""
+    staleness: float = Field(default=3.0, le=600.0)
+    """Seconds after which a reading is too old to prefer its endpoint."""
+
+    @model_validator(mode="after")
+    def _readings_outlive_the_interval(self) -> Self:
+        """Above it, every reading would be stale before the next one could come."""
+        if self.scrape_interval > self.staleness:
+            raise ValueError(
+                f"scrape interval {self.scrape_interval:g} s: above the staleness limit {self.staleness:g} s"
+            )
+        return self

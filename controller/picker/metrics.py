@@ -1,0 +1,139 @@
+"""The picker's metrics, collected from its state when they are asked for: a pick only adds to plain numbers.
+
+Labels come from the pools file. Names follow the field's where they mean the same (`ready_endpoints`,
+`average_queue_size`, `inflight_requests`, `scheduler_e2e_duration_seconds`), with the prefix `infergate_`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from controller.picker.completions import Completions
+from controller.picker.director import Director
+from controller.picker.endpoints import Endpoint, Metrics
+from controller.picker.inflight import InFlight
+from controller.picker.pools import PoolsFile, PoolState, PoolTable
+
+PICK_SECONDS: Final = (0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
+_OF_POOL: Final = {
+    "endpoints": "Endpoints of the pool.",
+    "ready_endpoints": "Endpoints that are fresh and do not pause.",
+    "average_queue_size": "Mean of the fresh readings.",
+    "average_running_requests": "Mean of the fresh readings.",
+    "average_kv_cache_utilization": "Mean of the fresh readings, 0 to 1.",
+}
+_OF_ENDPOINT: Final = ("pool", "endpoint_name", "model_server_endpoint")
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that is told about."""
+
+    table: PoolTable
+    file: PoolsFile
+    in_flight: InFlight
+    completions: Completions
+    director: Director
+    staleness: float
+    """Seconds after which a reading is too old."""
+    clock: Callable[[], float]
+
+
+class StateCollector(Collector):
+    """Metrics from the state at the moment they are asked for."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def collect(self) -> Iterable[Metric]:
+        """See `Collector`."""
+        yield from self._process()
+        yield from self._pools()
+        yield from self._endpoints()
+
+    def _process(self) -> Iterable[Metric]:
+        state = self._state
+        picks = CounterMetricFamily("infergate_picks", "Picks by how they ended.", labels=("pool", "outcome"))
+        for (pool, outcome), count in sorted(state.director.picks.items()):
+            picks.add_metric((pool, outcome.value), count)
+        yield picks
+        completions = state.completions
+        for name, text, value in (
+            ("infergate_completions", "Finished requests that NGINX told of.", completions.received),
+            ("infergate_unknown_completions", "Completions of requests not picked here.", completions.unknown),
+            ("infergate_unreadable_completions", "Datagrams without a completion.", completions.unreadable),
+            ("infergate_expired_requests", "Requests whose end was lost.", state.in_flight.expired),
+            ("infergate_pools_file_errors", "Times the pools file could not be read.", state.file.errors),
+        ):
+            yield CounterMetricFamily(name, text, value=value)
+
+    def _pools(self) -> Iterable[Metric]:
+        now = self._state.clock()
+        families = {
+            name: GaugeMetricFamily(f"infergate_{name}", text, labels=("pool",)) for name, text in _OF_POOL.items()
+        }
+        for pool in self._state.table.pools.values():
+            for name, value in _pool_values(pool, oldest=now - self._state.staleness, now=now).items():
+                families[name].add_metric((pool.name,), value)
+        yield from families.values()
+
+    def _endpoints(self) -> Iterable[Metric]:
+        in_flight = GaugeMetricFamily("infergate_inflight_requests", "From pick to completion.", labels=_OF_ENDPOINT)
+        age = GaugeMetricFamily(
+            "infergate_scrape_age_seconds", "Since the endpoint last answered a scrape.", labels=_OF_ENDPOINT
+        )
+        missing = GaugeMetricFamily(
+            "infergate_endpoint_without_metrics", "1 when it answers without a reading.", labels=_OF_ENDPOINT
+        )
+        paused = GaugeMetricFamily("infergate_endpoint_paused", "1 while it is avoided.", labels=_OF_ENDPOINT)
+        misses = CounterMetricFamily("infergate_scrape_failures", "Scrapes without an answer.", labels=_OF_ENDPOINT)
+        failures = CounterMetricFamily(
+            "infergate_endpoint_failures", "Requests that failed there.", labels=(*_OF_ENDPOINT, "reason")
+        )
+        now = self._state.clock()
+        for pool, endpoint in self._members():
+            labels = (pool.name, endpoint.name, endpoint.address)
+            in_flight.add_metric(labels, len(endpoint.open))
+            if endpoint.answered_at >= 0:
+                age.add_metric(labels, now - endpoint.answered_at)
+            missing.add_metric(labels, endpoint.metrics in (Metrics.MISSING, Metrics.UNKNOWN))
+            paused.add_metric(labels, bool(endpoint.health.pause))
+            misses.add_metric(labels, endpoint.scrape_failures)
+            for failure, count in sorted(endpoint.health.failures.items()):
+                failures.add_metric((*labels, failure.value), count)
+        yield from (in_flight, age, missing, paused, misses, failures)
+
+    def _members(self) -> Iterable[tuple[PoolState, Endpoint]]:
+        for pool in self._state.table.pools.values():
+            for endpoint in pool.endpoints:
+                yield pool, endpoint
+
+
+def registry_of(state: State) -> tuple[CollectorRegistry, Histogram]:
+    """A registry with all metrics, and the histogram of the time from a pick's whole body to its answer."""
+    registry = CollectorRegistry()
+    registry.register(StateCollector(state))
+    durations = Histogram(
+        "infergate_scheduler_e2e_duration_seconds",
+        "From the whole request to the answer of the pick.",
+        buckets=PICK_SECONDS,
+        registry=registry,
+    )
+    return registry, durations
+
+
+def _pool_values(pool: PoolState, *, oldest: float, now: float) -> Mapping[str, float]:
+    fresh = [endpoint for endpoint in pool.endpoints if endpoint.answered_at >= oldest]
+    readings = [endpoint.reading for endpoint in fresh if endpoint.reading]
+    count = len(readings) or 1
+    return {
+        "endpoints": len(pool.endpoints),
+        "ready_endpoints": sum(endpoint.health.may_serve(now) for endpoint in fresh),
+        "average_queue_size": sum(one.waiting for one in readings) / count,
+        "average_running_requests": sum(one.running for one in readings) / count,
+        "average_kv_cache_utilization": sum(one.kv_use or 0.0 for one in readings) / count,
+    }

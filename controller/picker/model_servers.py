@@ -1,0 +1,195 @@
+"""Which metrics tell what, per model server program, and a reading from the text of one scrape.
+
+A program is known by the prefix of its metric names. Only the few lines that are needed are parsed: the page of one
+vLLM server can be 100 KB, and parsing it whole takes milliseconds of the loop that picks.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from controller.bundle import Engine
+
+# A hand-written parser: that of prometheus_client takes 140 us for six lines, this one 20.
+_LINE: Final = re.compile(r"[\w:]+(?:\{(.*)\})?[ \t]+([^\s{}]+)(?:[ \t]+-?\d+)?\s*")
+_LABEL: Final = re.compile(r'([A-Za-z_]\w*)="((?:[^"\\]|\\.)*)"')
+_ESCAPED: Final = re.compile(r"\\(.)")
+_Sample = tuple[Mapping[str, str], float]
+
+
+class Reading(msgspec.Struct, frozen=True, rename="camel"):
+    """What one scrape told of a model server."""
+
+    engine: Engine
+    running: int = 0
+    waiting: int = 0
+    is_whole: bool = True
+    """Whether both running and waiting were told; otherwise one of them is 0 for lack of a number."""
+    kv_use: float | None = None
+    """Share of the KV cache in use, the mean over the server's engines; None when the server does not say."""
+    block_size: int | None = None
+    """Tokens in one KV block."""
+    blocks: int | None = None
+    """KV blocks of one engine."""
+    running_adapters: tuple[str, ...] = ()
+    waiting_adapters: tuple[str, ...] = ()
+    max_adapters: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelServer:
+    """The metrics of one program. Where several names are given, the first that is present counts."""
+
+    engine: Engine
+    prefix: str
+    running: str
+    waiting: str
+    kv_use: tuple[str, ...]
+    cache: str | None = None
+    """An info metric whose labels tell the KV blocks."""
+    block_size_label: str = ""
+    blocks_label: str = ""
+    adapters: str | None = None
+    """An info metric whose labels tell the LoRA adapters and whose value is the time of the last change."""
+    repeating_labels: frozenset[str] = frozenset()
+    """Labels of workers that repeat the numbers of one scheduler: their series are not summed."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every metric that is read."""
+        return (self.running, self.waiting, *self.kv_use, *filter(None, (self.cache, self.adapters)))
+
+
+MODEL_SERVERS: Final = (
+    ModelServer(
+        engine=Engine.VLLM,
+        prefix="vllm:",
+        running="vllm:num_requests_running",
+        waiting="vllm:num_requests_waiting",
+        # The second is the name before vLLM 0.10.
+        kv_use=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+        cache="vllm:cache_config_info",
+        block_size_label="block_size",
+        blocks_label="num_gpu_blocks",
+        adapters="vllm:lora_requests_info",
+    ),
+    ModelServer(
+        engine=Engine.SGLANG,
+        prefix="sglang:",
+        running="sglang:num_running_reqs",
+        waiting="sglang:num_queue_reqs",
+        kv_use=("sglang:token_usage",),
+        cache="sglang:cache_config_info",
+        block_size_label="page_size",
+        blocks_label="num_pages",
+        repeating_labels=frozenset({"tp_rank", "pp_rank", "moe_ep_rank", "pid"}),
+    ),
+    ModelServer(
+        engine=Engine.LLAMA_CPP,
+        prefix="llamacpp:",
+        running="llamacpp:requests_processing",
+        waiting="llamacpp:requests_deferred",
+        kv_use=("llamacpp:kv_cache_usage_ratio",),
+    ),
+)
+
+
+def read_metrics(text: bytes, engine: Engine | None) -> Reading | None:
+    """A reading from the text of a metrics page, or None when no known program speaks there.
+
+    With `engine` only that program's names are looked for. Raises ValueError when a needed line is malformed.
+    """
+    text = b"\n" + text
+    for server in MODEL_SERVERS:
+        if engine in (None, server.engine) and f"\n{server.prefix}".encode() in text:
+            samples = _samples(text, server.names)
+            if samples[server.running] or samples[server.waiting]:
+                return _reading(server, samples)
+    return None
+
+
+def _samples(text: bytes, names: Sequence[str]) -> Mapping[str, list[_Sample]]:
+    """The samples of some metrics, by name; not-a-number is left out."""
+    found: dict[str, list[_Sample]] = {name: [] for name in names}
+    for name, samples in found.items():
+        # Searching for each name takes 16 us in 100 KB; splitting into lines and looking at each takes 250.
+        mark = b"\n" + name.encode()
+        start = text.find(mark)
+        while start >= 0:
+            end = text.find(b"\n", start + 1)
+            line = text[start + 1 : end if end >= 0 else None]
+            if line[len(name) : len(name) + 1] in (b"{", b" ", b"\t"):
+                samples.append(_sample(line.decode("utf-8", "replace")))
+            start = text.find(mark, start + 1)
+        samples[:] = [sample for sample in samples if not math.isnan(sample[1])]
+    return found
+
+
+def _sample(line: str) -> _Sample:
+    """Labels and value of a line of Prometheus' text format. Raises ValueError when it is malformed."""
+    parts = _LINE.fullmatch(line)
+    if parts is None:
+        raise ValueError(f"malformed sample: {line[:100]}")
+    labels = {name: _ESCAPED.sub(_unescape, value) for name, value in _LABEL.findall(parts[1] or "")}
+    return labels, float(parts[2])
+
+
+def _unescape(escaped: re.Match[str]) -> str:
+    return "\n" if escaped[1] == "n" else escaped[1]
+
+
+def _reading(server: ModelServer, samples: Mapping[str, list[_Sample]]) -> Reading:
+    kv_use = next((_per_scheduler(samples[name], server) for name in server.kv_use if samples[name]), None)
+    block_size = blocks = None
+    if server.cache and samples[server.cache]:
+        labels = samples[server.cache][0][0]
+        block_size = _count(labels.get(server.block_size_label))
+        blocks = _count(labels.get(server.blocks_label))
+    running_adapters: tuple[str, ...] = ()
+    waiting_adapters: tuple[str, ...] = ()
+    max_adapters = None
+    if server.adapters and samples[server.adapters]:
+        # Old series stay on the page; the value is the time of the last change.
+        labels = max(samples[server.adapters], key=lambda sample: sample[1])[0]
+        running_adapters = _adapters(labels.get("running_lora_adapters", ""))
+        waiting_adapters = _adapters(labels.get("waiting_lora_adapters", ""))
+        max_adapters = _count(labels.get("max_lora"))
+    return Reading(
+        engine=server.engine,
+        running=_total(_per_scheduler(samples[server.running], server)),
+        waiting=_total(_per_scheduler(samples[server.waiting], server)),
+        is_whole=bool(samples[server.running] and samples[server.waiting]),
+        kv_use=min(max(math.fsum(kv_use) / len(kv_use), 0.0), 1.0) if kv_use else None,
+        block_size=block_size,
+        blocks=blocks,
+        running_adapters=running_adapters,
+        waiting_adapters=waiting_adapters,
+        max_adapters=max_adapters,
+    )
+
+
+def _per_scheduler(samples: Iterable[_Sample], server: ModelServer) -> list[float]:
+    """One value for each scheduler of a data-parallel server; of workers that repeat one, the greatest."""
+    values: dict[frozenset[tuple[str, str]], float] = {}
+    for labels, value in samples:
+        scheduler = frozenset(item for item in labels.items() if item[0] not in server.repeating_labels)
+        values[scheduler] = max(values.get(scheduler, -math.inf), value)
+    return list(values.values())
+
+
+def _total(values: Iterable[float]) -> int:
+    # A page is not trusted: a count beyond any server's is cut, so that it cannot overflow a score.
+    return int(min(max(math.fsum(values), 0.0), 1e9))
+
+
+def _count(label: str | None) -> int | None:
+    """A positive whole number from a label; None when it holds none (`None` and `0` are seen)."""
+    return int(label) if label is not None and label.isascii() and label.isdigit() and 0 < int(label) < 10**12 else None
+
+
+def _adapters(label: str) -> tuple[str, ...]:
+    return tuple(sorted({name.strip() for name in label.split(",")} - {""}))

@@ -1,0 +1,133 @@
+"""The pools with their endpoints, and the file they come from."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from controller.bundle import FailureMode, PoolEndpoint, Pools, decode_pools
+from controller.picker.endpoints import Endpoint, key_of
+from controller.picker.inflight import InFlight
+
+log = logging.getLogger(__name__)
+
+GONE_AFTER: Final = 30
+"""Scrapes in a row without an answer after which an endpoint that left its pools has nothing in flight any more."""
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """One pool. Endpoints that are in several pools are shared, and so are their counts."""
+
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    by_address: Mapping[str, Endpoint]
+    failure_mode: FailureMode
+
+
+class PoolTable:
+    """Every pool and endpoint that is known. An endpoint that left stays while requests are in flight to it, so that
+    one whose readiness flaps comes back with its count."""
+
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
+        self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
+        self.pools: Mapping[str, PoolState] = {}
+        self.etag: str | None = None
+        """Of the pools that are served; None until some were read."""
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Every endpoint to be scraped, those that left their pools included."""
+        return tuple(self._endpoints.values())
+
+    def apply(self, pools: Pools) -> None:
+        """Serve these pools from here on."""
+        sources: dict[tuple[str, str, str], PoolEndpoint] = {}
+        for pool in pools.pools:
+            for source in pool.endpoints:
+                sources[key_of(source)] = source
+        for key, source in sources.items():
+            if key in self._endpoints:
+                self._endpoints[key].renew(source)
+            else:
+                self._endpoints[key] = Endpoint(source)
+        addresses = {source.address for source in sources.values()}
+        for key in self._endpoints.keys() - sources.keys():
+            endpoint = self._endpoints[key]
+            endpoint.retired = True
+            if endpoint.address in addresses:
+                # Another pod has the address: this one is no more, and nothing is in flight to it.
+                self._in_flight.forget(endpoint)
+        self.sweep()
+        self.pools = {
+            pool.name: _pool_state(
+                pool.name, tuple(self._endpoints[key_of(source)] for source in pool.endpoints), pool.failure_mode
+            )
+            for pool in pools.pools
+        }
+        self.etag = pools.etag
+
+    def sweep(self) -> bool:
+        """Forget endpoints that left their pools and have nothing in flight, or do not answer any more.
+
+        Returns whether there were any.
+        """
+        known = len(self._endpoints)
+        for endpoint in [endpoint for endpoint in self._endpoints.values() if endpoint.retired]:
+            if endpoint.scrape_failures_in_a_row >= GONE_AFTER:
+                self._in_flight.forget(endpoint)
+            if not endpoint.open:
+                del self._endpoints[endpoint.key]
+        return len(self._endpoints) < known
+
+
+class PoolsFile:
+    """The pools file, read again whenever it is another one. It is replaced by rename, never written in place."""
+
+    def __init__(self, path: Path, table: PoolTable) -> None:
+        self._path = path
+        self._table = table
+        self._seen: tuple[int, int, int] | None = None
+        self._is_missing = False
+        self.errors = 0
+        """Times the file could not be read."""
+
+    def refresh(self) -> bool:
+        """Read the file if it changed; whether other pools are served now. Keeps the last when it is unreadable."""
+        try:
+            with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+                self._is_missing = False
+                if identity == self._seen:
+                    return False
+                self._seen = identity
+                self._table.apply(decode_pools(file.read()))
+        except FileNotFoundError:
+            # Before the first bundle there is no file; one that disappears later is a failure, counted once.
+            if self._table.etag is not None and not self._is_missing:
+                self._failed("it does not exist any more")
+            self._is_missing = True
+            self._seen = None
+            return False
+        except (OSError, ValueError) as error:
+            self._failed(str(error))
+            return False
+        log.info("pools read", extra={"etag": self._table.etag, "pools": len(self._table.pools)})
+        return True
+
+    def _failed(self, reason: str) -> None:
+        self.errors += 1
+        log.error("pools file unreadable", extra={"path": str(self._path), "reason": reason})
+
+
+def _pool_state(name: str, endpoints: tuple[Endpoint, ...], failure_mode: FailureMode) -> PoolState:
+    return PoolState(
+        name=name,
+        endpoints=endpoints,
+        by_address={endpoint.address: endpoint for endpoint in endpoints},
+        failure_mode=failure_mode,
+    )

@@ -1,0 +1,106 @@
+"""When an endpoint is avoided, and how it comes back."""
+
+import pytest
+
+from controller.picker.health import ERRORS_IN_A_ROW, LONGEST_PAUSE, Failure, Health
+
+from .conftest import Picker
+
+
+def fail(picker: Picker, request: str) -> str:
+    """Send a request and let it fail; where it went first."""
+    first = picker.pick(request)
+    picker.pick(request, tried=f"{first}:8000=200 : 502/0 : -;")
+    return first
+
+
+def test_unreachable_endpoint_is_avoided_at_once(picker: Picker) -> None:
+    picker.serve("a", "b")
+    failed = fail(picker, "1")
+    assert failed not in {picker.pick(str(n)) for n in range(10, 30)}
+
+
+def test_failing_endpoint_is_used_when_no_other_is_left(picker: Picker) -> None:
+    picker.serve("a")
+    assert fail(picker, "1") == "a"
+    assert picker.pick("2") == "a"
+
+
+def test_one_request_probes_after_the_pause_and_success_brings_it_back(picker: Picker) -> None:
+    picker.serve("a", "b")
+    failed = fail(picker, "1")
+    picker.clock.pass_(1.1)
+    probes = [n for n in range(10, 30) if picker.pick(str(n)) == failed]
+    assert len(probes) == 1
+    picker.complete(str(probes[0]), endpoint=failed)
+    assert picker.endpoint(failed).health.pause == 0
+    assert failed in {picker.pick(str(n)) for n in range(40, 44)}
+
+
+def test_pauses_double_up_to_a_limit() -> None:
+    health = Health()
+    now = 0.0
+    health.failed(Failure.UNREACHABLE, request="first", now=now)
+    pauses = []
+    for n in range(7):
+        pauses.append(health.pause)
+        now = health.paused_until
+        health.picked(f"{n}", now=now)
+        health.failed(Failure.UNREACHABLE, request=f"{n}", now=now)
+    assert pauses == [1, 2, 4, 8, 16, 30, LONGEST_PAUSE]
+
+
+def test_requests_that_fail_together_are_one_failure() -> None:
+    health = Health()
+    for n in range(10):
+        health.failed(Failure.CLOSED, request=f"{n}", now=0)
+    assert (health.pause, health.failures[Failure.CLOSED]) == (1, 10)
+
+
+def test_probe_whose_end_is_lost_does_not_keep_the_endpoint_out() -> None:
+    health = Health()
+    health.failed(Failure.CLOSED, request="1", now=0)
+    health.picked("lost", now=1)
+    assert not health.may_serve(1.5)
+    assert health.may_serve(2)
+
+
+def test_success_of_a_request_from_before_the_trouble_proves_nothing(picker: Picker) -> None:
+    picker.serve("a")
+    picker.pick("old")
+    picker.clock.pass_(5)
+    fail(picker, "1")
+    picker.complete("old", endpoint="a")
+    assert picker.endpoint("a").health.pause == 1
+
+
+@pytest.mark.parametrize(("status", "needed"), [(503, 1), (502, 1), (500, ERRORS_IN_A_ROW)])
+def test_errors_of_a_pod_take_it_out(picker: Picker, status: int, needed: int) -> None:
+    picker.serve("a")
+    for n in range(needed):
+        assert picker.endpoint("a").health.pause == 0
+        picker.pick(str(n))
+        picker.complete(str(n), endpoint="a", status=status, upstream_status=f"200 : {status}")
+    assert picker.endpoint("a").health.pause == 1
+
+
+def test_errors_between_successes_do_not(picker: Picker) -> None:
+    picker.serve("a")
+    for n in range(20):
+        picker.pick(str(n))
+        picker.complete(str(n), endpoint="a", upstream_status=f"200 : {500 if n % 2 else 200}")
+    assert picker.endpoint("a").health.pause == 0
+
+
+@pytest.mark.parametrize("upstream_status", ["200", "200 : 502 : 503", "200 : -", "200 : 499", "-", ""])
+def test_status_that_is_not_the_endpoints_is_no_verdict(picker: Picker, upstream_status: str) -> None:
+    picker.serve("a")
+    picker.pick("1")
+    picker.complete("1", endpoint="a", upstream_status=upstream_status)
+    assert picker.endpoint("a").health.failures.total() == 0
+
+
+def test_failure_is_counted_after_a_restart_too(picker: Picker) -> None:
+    picker.serve("a", "b")
+    assert picker.pick("1", tried="a:8000=200 : 502/0 : -;") == "b"
+    assert picker.endpoint("a").health.pause == 1
