@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+from controller.resources.scalars import DnsName, Labels, NamespaceName, Text
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Creation time of a resource that states none, so that those are the oldest."""
@@ -46,14 +48,15 @@ class LenientModel(BaseModel):
 class Metadata(LenientModel):
     """ObjectMeta, as far as it is used."""
 
-    name: str
-    namespace: str = ""
-    uid: str = ""
-    generation: int = 0
-    creation_timestamp: datetime = EPOCH
-    deletion_timestamp: datetime | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
+    name: DnsName
+    namespace: NamespaceName = ""
+    uid: Text = ""
+    generation: Annotated[int, Field(strict=True, ge=0)] = 1
+    """1 for a resource that states none, as an API server counts."""
+    creation_timestamp: AwareDatetime = EPOCH
+    deletion_timestamp: AwareDatetime | None = None
+    labels: Labels = Field(default_factory=dict)
+    annotations: dict[Text, Text] = Field(default_factory=dict)
 
 
 class Resource(BaseModel):
