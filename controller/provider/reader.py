@@ -1,0 +1,121 @@
+"""Files of a directory to a snapshot, again and again, at the cost of what changed.
+
+Parsed documents are kept as long as their text is the same. What cannot be read becomes a Rejection and takes nothing
+else with it: while a file has a flaw, resources that it had before and that are not in it stay as they were, as they
+would in a cluster whose API server refuses an edit.
+"""
+
+import logging
+from pathlib import Path
+
+from controller.provider.directory import Files, Signature, read_files, signature
+from controller.provider.objects import Entry, Flaw, Parsed, parse_file
+from controller.provider.yaml_documents import PARSER, Parser
+from controller.resources.gateway_api import CONTROLLER_NAME, GatewayClass, GatewayClassSpec
+from controller.resources.meta import Key, Metadata, Resource
+from controller.resources.snapshot import Rejection, Snapshot, snapshot
+
+log = logging.getLogger(__name__)
+
+
+class Reader:
+    """Reads a directory again and again, and keeps what did not change."""
+
+    def __init__(self, root: Path, *, parser: Parser = PARSER) -> None:
+        self._root = root
+        self._parser = parser
+        self._files: Files | None = None
+        self._signature: Signature | None = None
+        self._parsed: dict[str, Parsed] = {}
+        self._snapshot = Snapshot(resources=())
+        self.changed: tuple[str, ...] = ()
+        """Files whose content differed in the last reading that gave another snapshot, sorted."""
+
+    def read(self, *, unless_same: bool = False) -> Snapshot:
+        """The snapshot of what is there now.
+
+        unless_same: whether to trust names, times and sizes of the files when they are as before.
+        Raises InputUnreadable when the directory does not exist or cannot be listed.
+        """
+        seen = signature(self._root)
+        if unless_same and seen == self._signature:
+            return self._snapshot
+        files = read_files(self._root)
+        if files != self._files:
+            before = self._files.texts if self._files else {}
+            self.changed = tuple(
+                sorted(name for name in before.keys() | files.texts.keys() if before.get(name) != files.texts.get(name))
+            )
+            self._snapshot = self._assemble(files)
+            self._files = files
+        self._signature = seen
+        return self._snapshot
+
+    def _assemble(self, files: Files) -> Snapshot:
+        parsed: dict[str, Parsed] = {}
+        collected = _Collected(rejections=list(files.rejections))
+        for name, text in files.texts.items():
+            for entry in parse_file(name, text, known=self._parsed, kept=parsed, parser=self._parser):
+                collected.add(name, entry)
+        self._parsed = parsed
+        collected.keep(self._snapshot)
+        return collected.snapshot()
+
+
+class _Collected:
+    """Entries of all files, in the order of their names and lines."""
+
+    def __init__(self, *, rejections: list[Rejection]) -> None:
+        self._resources: dict[Key, Resource] = {}
+        self._sources: dict[Key, str] = {}
+        self._rejections = rejections
+        self._flawed = {rejection.source.rpartition(":")[0] for rejection in rejections}
+        self._ignored: list[tuple[str, str]] = []
+
+    def add(self, file: str, entry: Entry) -> None:
+        source = f"{file}:{entry.line + 1}"
+        item = entry.item
+        if isinstance(item, Flaw):
+            self._rejections.append(Rejection(source, item.subject, item.field, item.message))
+            self._flawed.add(file)
+        elif isinstance(item, str):
+            self._ignored.append((source, item))
+        elif item.key in self._resources:
+            message = f"is defined at {self._sources[item.key]} already, which stays"
+            self._rejections.append(Rejection(source, str(item.key), "metadata.name", message))
+        else:
+            self._resources[item.key] = item.resource
+            self._sources[item.key] = source
+
+    def keep(self, before: Snapshot) -> None:
+        """Keep what flawed files had before and do not show any more: it may be what the flaw hides."""
+        resources = {item.key: item for item in before.resources}
+        kept: list[str] = []
+        for key, source in before.sources:
+            file = source.rpartition(":")[0]
+            if file in self._flawed and key not in self._resources:
+                self._resources[key] = resources[key]
+                self._sources[key] = source
+                kept.append(str(key))
+        if kept:
+            log.warning("last good form stays while its file has a flaw", extra={"resources": ", ".join(sorted(kept))})
+
+    def snapshot(self) -> Snapshot:
+        resources = list(self._resources.values())
+        ours = any(
+            isinstance(each, GatewayClass) and each.spec.controller_name == CONTROLLER_NAME for each in resources
+        )
+        own = _own_class()
+        if not ours and own.key not in self._resources:
+            resources.append(own)
+        return snapshot(resources, rejections=self._rejections, sources=self._sources.items(), ignored=self._ignored)
+
+
+def _own_class() -> GatewayClass:
+    """The GatewayClass that an installation into a cluster would bring along."""
+    return GatewayClass(
+        api_version="gateway.networking.k8s.io/v1",
+        kind="GatewayClass",
+        metadata=Metadata(name="infergate"),
+        spec=GatewayClassSpec(controller_name=CONTROLLER_NAME),
+    )

@@ -1,0 +1,63 @@
+"""What stays live while an edit is broken."""
+
+from pathlib import Path
+
+import pytest
+
+from controller.provider.reader import Reader
+
+GOOD = """\
+apiVersion: v1
+kind: Service
+metadata: {name: first}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: second}
+spec: {ports: [{port: 80}]}
+"""
+
+
+def _services(reader: Reader) -> dict[str, str]:
+    return {key.name: source for key, source in reader.read().sources}
+
+
+@pytest.mark.parametrize("broken", ["port: eighty", "port: [", 'port: "', "port: 80, port: 81", "part: 80"])
+def test_resource_of_a_broken_edit_stays_as_it_was(tmp_path: Path, broken: str) -> None:
+    file = tmp_path / "services.yaml"
+    file.write_text(GOOD)
+    reader = Reader(tmp_path)
+    before = reader.read()
+    head, _, tail = GOOD.rpartition("port: 80")
+    file.write_text(head + broken + tail)
+    after = reader.read()
+    assert after.resources == before.resources
+    assert after.rejections
+    file.write_text(GOOD)
+    assert reader.read().rejections == ()
+
+
+def test_resource_deleted_from_a_good_file_is_gone(tmp_path: Path) -> None:
+    file = tmp_path / "services.yaml"
+    file.write_text(GOOD)
+    reader = Reader(tmp_path)
+    assert set(_services(reader)) == {"first", "second"}
+    file.write_text(GOOD.partition("---")[0])
+    assert set(_services(reader)) == {"first"}
+
+
+def test_resource_that_moved_out_of_a_flawed_file_is_read_where_it_is(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text(GOOD)
+    reader = Reader(tmp_path)
+    reader.read()
+    one, _, two = GOOD.partition("---\n")
+    first.write_text(one + "---\nkind: [")
+    second.write_text(two)
+    assert _services(reader)["second"] == "b.yaml:1"
+
+
+def test_directory_that_was_never_good_keeps_nothing(tmp_path: Path) -> None:
+    (tmp_path / "services.yaml").write_text(GOOD.replace("port: 80", "port: ["))
+    assert _services(Reader(tmp_path)) == {}
