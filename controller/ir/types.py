@@ -23,7 +23,7 @@ class PathMatch:
 
     kind: PathKind
     value: str
-    """For a prefix without a trailing slash, and empty for `/`: it matches by whole segments. A regular expression
+    """Decoded. A prefix has no trailing slash, is empty for `/`, and matches by whole segments. A regular expression
     has no captures and is anchored at both ends by whoever uses it."""
 
 
@@ -101,11 +101,17 @@ class Rule:
     """In order. A Redirect answers; then backends are not used."""
     backends: tuple[Backend, ...]
     """Without a backend of positive weight the rule answers 500."""
+    match: int | None = None
+    """0-based position in the rule's matches when what happens depends on the match that caught the request; None when
+    all matches of the rule share it."""
 
     @property
     def id(self) -> str:
-        """`namespace/route/index`: unique in a GatewayConfig, and stable while the route's rules keep their order."""
-        return f"{self.route.namespace}/{self.route.name}/{self.index}"
+        """`namespace/route/index` or `namespace/route/index.match`: unique in a GatewayConfig, and stable while the
+        route's rules keep their order.
+        """
+        position = str(self.index) if self.match is None else f"{self.index}.{self.match}"
+        return f"{self.route.namespace}/{self.route.name}/{position}"
 
 
 @dataclass(frozen=True)

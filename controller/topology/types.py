@@ -34,10 +34,11 @@ class ListenerState:
     supported_kinds: tuple[tuple[str, str], ...]
     """(group, kind) of the routes that may attach and are supported."""
     conditions: tuple[Condition, ...]
-    """Accepted, Conflicted, ResolvedRefs; sorted by type. Programmed is the data plane's to say."""
+    """Accepted, Conflicted, OverlappingTLSConfig, ResolvedRefs; sorted by type. Programmed is the data plane's."""
     attached_routes: int
     serves: bool
-    """Whether requests are answered here: accepted, not in conflict, and with its certificates resolved."""
+    """Whether requests are answered here: accepted, not in conflict, with at least one certificate where one is needed,
+    and on a Gateway that is accepted."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ class GatewayState:
     listeners: tuple[ListenerState, ...]
     """In the order of the resource."""
     conditions: tuple[Condition, ...]
-    """Accepted and the like, sorted by type. Programmed is the data plane's to say."""
+    """Accepted, ResolvedRefs, IgnoredFields; sorted by type. Programmed is the data plane's to say."""
     serves: bool
     """Whether it has a data plane: accepted, with at least one listener that serves."""
+    addresses: tuple[str, ...] = ()
+    """IP addresses that the user asks for, in the order of the resource; empty leaves the choice to the data plane."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,13 @@ class ParentState:
     """The parentRef as the user wrote it, for the status."""
     gateway: Key
     listeners: tuple[tuple[str, tuple[str, ...]], ...]
-    """(listener, hostnames on which the route is reachable there; `*` is any). Empty when nothing accepts it."""
+    """(listener, hostnames on which the route is reachable there; `*` is any). Empty when nothing accepts it.
+
+    Listeners that do not serve are among them. They stay when no rule of the route can be served, so that its requests
+    answer 500 instead of falling to another route.
+    """
     conditions: tuple[Condition, ...]
-    """Accepted, ResolvedRefs, PartiallyInvalid; sorted by type."""
+    """Accepted, ResolvedRefs, PartiallyInvalid, IgnoredFields; sorted by type."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class PoolState:
     generation: int
     pool: Pool
     parents: tuple[tuple[Key, tuple[Condition, ...]], ...]
-    """(Gateway, conditions Accepted and ResolvedRefs); sorted."""
+    """(Gateway, conditions Accepted, ResolvedRefs, IgnoredFields) of each whose routes refer to the pool; sorted."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,85 @@
+"""A status as it is written: with times, and with what other controllers wrote.
+
+Source: Gateway API, notes for implementors on conditions, RouteStatus.parents and InferencePoolStatus.parents.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from controller.status.types import Json, StatusUpdate
+from controller.topology.conditions import (
+    ACCEPTED,
+    CONFLICTED,
+    IGNORED_FIELDS,
+    OVERLAPPING_TLS,
+    PARTIALLY_INVALID,
+    PROGRAMMED,
+    RESOLVED_REFS,
+)
+
+_OURS: Final = frozenset(
+    {ACCEPTED, CONFLICTED, IGNORED_FIELDS, OVERLAPPING_TLS, PARTIALLY_INVALID, PROGRAMMED, RESOLVED_REFS}
+)
+"""Types of conditions that are removed when they hold no longer. Others are not ours to touch."""
+
+
+def merge(update: StatusUpdate, old: Json | None, *, now: datetime, controller_name: str) -> Json:
+    """The status to write. It equals `old` when nothing changed.
+
+    `now`, with a time zone, becomes the time of conditions whose status changed; others keep theirs. Entries of other
+    controllers and conditions of other types stay as they are.
+    """
+    before = old or {}
+    clock = _Clock(update.generation, now)
+    status: Json = {**before, **update.status}
+    if "conditions" in update.status:
+        status["conditions"] = clock.conditions(update.status["conditions"], before.get("conditions"))
+    if "listeners" in update.status:
+        status["listeners"] = clock.listeners(update.status["listeners"], before.get("listeners"))
+    if "parents" in update.status:
+        known = before.get("parents") or []
+        status["parents"] = clock.parents(update.status["parents"], known, controller_name=controller_name)
+    # A list without entries may be missing in what the API server returns.
+    return {name: value for name, value in status.items() if value != [] or name in before}
+
+
+class _Clock:
+    """Puts generation and time on conditions."""
+
+    def __init__(self, generation: int, now: datetime) -> None:
+        self._generation = generation
+        self._now = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def conditions(self, new: Sequence[Json], old: Sequence[Json] | None) -> list[Json]:
+        """Sorted by type."""
+        before = {item.get("type"): item for item in old or ()}
+        written = [self._condition(item, before.get(item["type"])) for item in new]
+        types = {item["type"] for item in written}
+        kept = [item for type_, item in before.items() if type_ not in types and type_ not in _OURS]
+        return sorted((*written, *kept), key=lambda item: str(item.get("type")))
+
+    def _condition(self, new: Json, old: Json | None) -> Json:
+        if old is not None and old.get("observedGeneration", 0) > self._generation:
+            return old  # written for a newer resource than the one judged here
+        since = self._now
+        if old is not None and old.get("status") == new["status"] and old.get("lastTransitionTime"):
+            since = old["lastTransitionTime"]
+        return {**new, "observedGeneration": self._generation, "lastTransitionTime": since}
+
+    def listeners(self, new: Iterable[Json], old: Sequence[Json] | None) -> list[Json]:
+        before = {item.get("name"): item for item in old or ()}
+        return [
+            {**item, "conditions": self.conditions(item["conditions"], before.get(item["name"], {}).get("conditions"))}
+            for item in new
+        ]
+
+    def parents(self, new: Iterable[Json], old: Sequence[Json], *, controller_name: str) -> list[Json]:
+        """Those of other controllers as they are, then ours."""
+        kept = [item for item in old if item.get("controllerName") != controller_name]
+        mine = [item for item in old if item.get("controllerName") == controller_name]
+        written = []
+        for item in new:
+            before = next((entry for entry in mine if entry.get("parentRef") == item["parentRef"]), {})
+            written.append({**item, "conditions": self.conditions(item["conditions"], before.get("conditions"))})
+        return [*kept, *written]

@@ -1,0 +1,112 @@
+"""Which listeners of a Gateway a route is attached to, and on which hostnames."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from controller.resources.gateway_api import GROUP, Gateway, HTTPRoute, Listener, ParentReference
+from controller.topology.conditions import Condition, refused
+from controller.topology.index import Index, selects
+from controller.topology.types import GatewayState, ListenerState
+
+ANY_HOST = "*"
+
+Attached = tuple[tuple[str, tuple[str, ...]], ...]
+"""(listener, hostnames), in the order of the Gateway."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """What a listener lets in."""
+
+    state: ListenerState
+    namespaces: frozenset[str]
+    """Among those that have routes."""
+    takes_http_routes: bool
+
+
+def doors(gateway: Gateway, *, state: GatewayState, index: Index, namespaces: Collection[str]) -> tuple[Door, ...]:
+    """One per listener, in the order of the Gateway. `namespaces` are those that have routes."""
+    return tuple(
+        Door(
+            state=listener_state,
+            namespaces=_admitted(listener, gateway=gateway, index=index, namespaces=namespaces),
+            takes_http_routes=(GROUP, "HTTPRoute") in listener_state.supported_kinds,
+        )
+        for listener, listener_state in zip(gateway.spec.listeners, state.listeners, strict=True)
+    )
+
+
+def _admitted(listener: Listener, *, gateway: Gateway, index: Index, namespaces: Collection[str]) -> frozenset[str]:
+    allowed = listener.allowed_routes.namespaces
+    if allowed.from_ == "All":
+        return frozenset(namespaces)
+    if allowed.from_ == "Same":
+        return frozenset({gateway.metadata.namespace})
+    if allowed.selector is None:
+        return frozenset()
+    selector = allowed.selector
+    return frozenset(name for name in namespaces if selects(selector, index.namespace_labels(name)))
+
+
+def attach(route: HTTPRoute, *, parent: ParentReference, doors: Sequence[Door]) -> Attached | Condition:
+    """Listeners that accept a route through one of its parentRefs.
+
+    Reasons: NoMatchingParent, NotAllowedByListeners, NoMatchingListenerHostname.
+    Source: Gateway API, ParentReference and HTTPRouteSpec.hostnames.
+    """
+    named = [
+        door
+        for door in doors
+        if parent.section_name in (None, door.state.name) and parent.port in (None, door.state.port)
+    ]
+    if not named:
+        return refused("NoMatchingParent", f"the Gateway has no listener with {_section(parent)}")
+    namespace = route.metadata.namespace
+    allowing = [door for door in named if door.takes_http_routes and namespace in door.namespaces]
+    if not allowing:
+        names = ", ".join(door.state.name for door in named)
+        message = f"allowedRoutes or protocol of listener {names} admits no HTTPRoute of namespace {namespace}"
+        return refused("NotAllowedByListeners", message)
+    attached = tuple(
+        (door.state.name, hostnames)
+        for door in allowing
+        if (hostnames := intersect(door.state.hostname, route.spec.hostnames))
+    )
+    if not attached:
+        hosts = ", ".join(sorted({door.state.hostname or ANY_HOST for door in allowing}))
+        found = ", ".join(route.spec.hostnames)
+        message = f"found hostnames {found}, the listeners accept {hosts}"
+        return refused("NoMatchingListenerHostname", message)
+    return attached
+
+
+def intersect(listener: str | None, route: Sequence[str]) -> tuple[str, ...]:
+    """Hostnames on which a route is reachable through a listener.
+
+    A leading `*.` covers one or more labels. A listener of None and a route without hostnames accept any host, `*`.
+    Returns the more specific of each matching pair, lower-case and sorted; empty when nothing matches.
+
+    Source: Gateway API, HTTPRouteSpec.hostnames.
+    """
+    own = listener.lower() if listener else ANY_HOST
+    if not route:
+        return (own,)
+    hostnames = {name.lower() for name in route}
+    if own == ANY_HOST:
+        return tuple(sorted(hostnames))
+    found = {name if covers(own, name) else own for name in hostnames if covers(own, name) or covers(name, own)}
+    return tuple(sorted(found))
+
+
+def covers(pattern: str, hostname: str) -> bool:
+    """Whether every host of `hostname` is one of `pattern`, both lower-case and maybe with a wildcard."""
+    if pattern in (hostname, ANY_HOST):
+        return True
+    return pattern.startswith("*.") and hostname.endswith(pattern[1:]) and len(hostname) > len(pattern) - 1
+
+
+def _section(parent: ParentReference) -> str:
+    wanted = [f"name {parent.section_name}"] if parent.section_name is not None else []
+    if parent.port is not None:
+        wanted.append(f"port {parent.port}")
+    return " and ".join(wanted) or "any name"

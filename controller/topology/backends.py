@@ -1,0 +1,88 @@
+"""Backend references of rules, resolved into the targets of a proxy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from controller.ir.types import Target, ToStatus, ToUpstream, Upstream
+from controller.resources.core import Service
+from controller.resources.gateway_api import HTTPBackendRef
+from controller.resources.inference import InferencePool
+from controller.resources.meta import Key
+from controller.topology import pools, services
+from controller.topology.conditions import Condition, unresolved
+from controller.topology.grants import permits
+from controller.topology.index import Index, Name
+
+Found = tuple[Target, Upstream | None]
+"""Where a Service's requests go, with its endpoints when it has any."""
+
+
+@dataclass(frozen=True)
+class Backends:
+    """Resolves backend references during one build. Many rules share a Service: each port is looked up once."""
+
+    index: Index
+    standings: Mapping[Name, pools.Standing]
+    """Of every InferencePool."""
+    found: dict[tuple[str, str, int], Found | Condition] = field(default_factory=dict)
+
+    def target(self, reference: HTTPBackendRef, *, route: Key) -> Target | Condition:
+        """Where requests to a backend go.
+
+        A Service without ready endpoints answers 503. Reasons: InvalidKind, RefNotPermitted, BackendNotFound,
+        UnsupportedProtocol, UnsupportedValue. Source: Gateway API, HTTPRouteRule.backendRefs.
+        """
+        key = backend_key(reference, route=route)
+        if (key.group, key.kind) not in _KINDS:
+            found = f"{key.kind}.{key.group}" if key.group else key.kind
+            accepted = ", ".join(f"{kind}.{group}" if group else kind for group, kind in _KINDS)
+            return unresolved("InvalidKind", f"kind accepts {accepted}, found {found}")
+        if not permits(self.index.grants, source=route, target=key):
+            message = (
+                f"{key} is in another namespace and no ReferenceGrant there permits HTTPRoutes of {route.namespace}"
+            )
+            return unresolved("RefNotPermitted", message)
+        if key.kind == "InferencePool":
+            return self._pool(key)
+        place = (key.namespace, key.name, reference.port or 0)
+        if place not in self.found:
+            self.found[place] = self._service(key, port=place[2])
+        found_here = self.found[place]
+        return found_here if isinstance(found_here, Condition) else found_here[0]
+
+    def upstreams(self) -> tuple[Upstream, ...]:
+        """Of every Service port that was resolved so far and has endpoints, sorted by name."""
+        known = (item[1] for item in self.found.values() if not isinstance(item, Condition))
+        return tuple(sorted((item for item in known if item is not None), key=lambda item: item.name))
+
+    def _pool(self, key: Key) -> Target | Condition:
+        """The port of the reference is ignored. Source: Inference Extension, InferencePool."""
+        item = self.index.pools.get((key.namespace, key.name))
+        if item is None:
+            return unresolved("BackendNotFound", f"{key} does not exist")
+        standing = self.standings[(key.namespace, key.name)]
+        if not standing.accepted.status:
+            return unresolved("UnsupportedProtocol", f"{key}: {standing.accepted.message}")
+        return pools.target(item, standing=standing)
+
+    def _service(self, key: Key, *, port: int) -> Found | Condition:
+        service = self.index.services.get((key.namespace, key.name))
+        if service is None:
+            return unresolved("BackendNotFound", f"{key} does not exist")
+        if not port:
+            return unresolved("UnsupportedValue", f"port is missing, a reference to {key} needs one")
+        endpoints = services.endpoints(service, port=port, index=self.index)
+        if isinstance(endpoints, Condition):
+            return endpoints
+        if not endpoints:
+            return ToStatus(503, f"{key} has no ready endpoint on port {port}"), None
+        name = f"{key.path}:{port}"
+        return ToUpstream(name), Upstream(name=name, source=key, endpoints=endpoints)
+
+
+_KINDS = {(Service.group, "Service"): Service, (InferencePool.group, "InferencePool"): InferencePool}
+
+
+def backend_key(reference: HTTPBackendRef, *, route: Key) -> Key:
+    """What a reference names, in the namespace of its route unless it says another."""
+    return Key(reference.group, reference.kind, reference.namespace or route.namespace, reference.name)

@@ -1,0 +1,192 @@
+"""Filters of rules and of backends, resolved into the values that templates render.
+
+Names of headers that HTTP or the gateway itself gives a meaning are refused here, and so is what cannot stand in a
+header or a path.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from controller.bundle import STEERING_HEADERS
+from controller.ir.filters import (
+    Filter,
+    FullPath,
+    HeaderChange,
+    PathChange,
+    PrefixPath,
+    Redirect,
+    RequestHeaders,
+    ResponseHeaders,
+    Rewrite,
+)
+from controller.resources.gateway_api import (
+    HTTPHeader,
+    HTTPHeaderFilter,
+    HTTPPathModifier,
+    HTTPRequestRedirectFilter,
+    HTTPRouteFilter,
+    HTTPURLRewriteFilter,
+)
+from controller.resources.scalars import is_url_path
+from controller.topology.conditions import Condition, refused, unsupported
+from controller.topology.unsupported import Scope, is_unsupported_filter
+
+LONGEST_VALUE: Final = 2048
+"""Bytes of a header's value: with every character escaped it still fits a parameter of nginx.conf, 4,096 bytes."""
+
+CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+"""Control characters except the tab, which may stand in the value of a header."""
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
+_READABLE_NAME: Final = re.compile(r"[A-Za-z0-9-]+")
+"""Names whose value nginx can read, as $http_name: `_` and `-` are one there."""
+_CONNECTION: Final = frozenset(
+    ("connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
+)
+"""Headers of the connection or the framing of a message. Source: RFC 9110, section 7.6.1."""
+_OWN_PREFIXES: Final = ("x-infergate-", "x-accel-")
+
+
+def filters(
+    items: Sequence[HTTPRouteFilter], *, prefix: str | None, at_backend: bool, where: str
+) -> tuple[Filter, ...] | Condition:
+    """Filters of a rule or of one of its backends, in order, or why they cannot be served.
+
+    `prefix` is the path of the match when that is a PathPrefix, without a trailing slash. `where` names the place in
+    messages. Reasons: UnsupportedValue, IncompatibleFilters.
+    """
+    types = [item.type for item in items]
+    if {"RequestRedirect", "URLRewrite"} <= set(types):
+        return refused("IncompatibleFilters", f"{where} accepts RequestRedirect or URLRewrite, found both")
+    if len(set(types)) < len(types):
+        return refused("IncompatibleFilters", f"{where} accepts a filter of each type once, found {', '.join(types)}")
+    scope = Scope.BACKEND_FILTER if at_backend else Scope.RULE_FILTER
+    resolved: list[Filter] = []
+    for number, item in enumerate(items):
+        place = f"{where}[{number}]"
+        if is_unsupported_filter(item.type, scope=scope):
+            at = " of a backend" if at_backend else ""
+            return unsupported(f"{place}.type: filter {item.type}{at} is not supported yet")
+        value = _filter(item, prefix=prefix, place=place)
+        if isinstance(value, Condition):
+            return value
+        resolved.append(value)
+    return tuple(resolved)
+
+
+def replaces_prefix(items: Iterable[HTTPRouteFilter]) -> bool:
+    """Whether a filter depends on the path of the match."""
+    return any(
+        modifier is not None and modifier.path is not None and modifier.path.type == "ReplacePrefixMatch"
+        for item in items
+        for modifier in (item.request_redirect, item.url_rewrite)
+    )
+
+
+def _filter(item: HTTPRouteFilter, *, prefix: str | None, place: str) -> Filter | Condition:
+    if item.request_header_modifier is not None:
+        change = _headers(item.request_header_modifier, place=f"{place}.requestHeaderModifier", of_request=True)
+        return change if isinstance(change, Condition) else RequestHeaders(change)
+    if item.response_header_modifier is not None:
+        change = _headers(item.response_header_modifier, place=f"{place}.responseHeaderModifier", of_request=False)
+        return change if isinstance(change, Condition) else ResponseHeaders(change)
+    if item.request_redirect is not None:
+        return _redirect(item.request_redirect, prefix=prefix, place=f"{place}.requestRedirect")
+    if item.url_rewrite is not None:
+        return _rewrite(item.url_rewrite, prefix=prefix, place=f"{place}.urlRewrite")
+    return unsupported(f"{place}.type: filter {item.type} is not known")
+
+
+def _headers(modifier: HTTPHeaderFilter, *, place: str, of_request: bool) -> HeaderChange | Condition:
+    """Of several entries for one name in a list the first counts; a name in two lists is refused.
+
+    Source: Gateway API, HTTPHeader.name and HTTPHeaderFilter.
+    """
+    assign, append = _first_of_each(modifier.set), _first_of_each(modifier.add)
+    remove = dict.fromkeys(name.lower() for name in modifier.remove)
+    names = [*assign, *append, *remove]
+    for name in names:
+        problem = _name_problem(name, readable=name in append, of_request=of_request)
+        if problem:
+            return unsupported(f"{place}: {problem}")
+        if names.count(name) > 1:
+            return unsupported(f"{place}: header {name} is in more than one of set, add and remove")
+    for name, value in (*assign.items(), *append.items()):
+        problem = value_problem(value)
+        if problem:
+            return unsupported(f"{place}: the value of header {name} {problem}")
+    return HeaderChange(assign=tuple(assign.items()), append=tuple(append.items()), remove=tuple(remove))
+
+
+def _first_of_each(headers: Sequence[HTTPHeader]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for header in headers:
+        values.setdefault(header.name.lower(), header.value)
+    return values
+
+
+def _name_problem(name: str, *, readable: bool, of_request: bool) -> str | None:
+    if readable and not _READABLE_NAME.fullmatch(name):
+        return f"the name of an added header accepts letters, digits and '-', found {name!a}"
+    if not _NAME.fullmatch(name):
+        return f"the name of a header accepts letters, digits, '-' and '_', found {name!a}"
+    if name in _CONNECTION or (of_request and name == "host"):
+        instead = "; URLRewrite has a hostname" if name == "host" else ""
+        return f"header {name} is the gateway's to set{instead}"
+    if name in STEERING_HEADERS or name.startswith(_OWN_PREFIXES):
+        return f"header {name} steers the gateway"
+    return None
+
+
+def value_problem(value: str) -> str | None:
+    """What is wrong with the value of a header: empty, too long, or with control characters."""
+    if not value:
+        return "is empty"
+    if len(value.encode()) > LONGEST_VALUE:
+        return f"is longer than {LONGEST_VALUE} bytes"
+    if CONTROL.search(value):
+        return "has a control character"
+    return None
+
+
+def _redirect(item: HTTPRequestRedirectFilter, *, prefix: str | None, place: str) -> Redirect | Condition:
+    path = _path(item.path, prefix=prefix, place=f"{place}.path")
+    if isinstance(path, Condition):
+        return path
+    return Redirect(
+        status=item.status_code,
+        scheme=item.scheme,
+        hostname=item.hostname.lower() if item.hostname else None,
+        port=item.port,
+        path=path,
+    )
+
+
+def _rewrite(item: HTTPURLRewriteFilter, *, prefix: str | None, place: str) -> Rewrite | Condition:
+    path = _path(item.path, prefix=prefix, place=f"{place}.path")
+    if isinstance(path, Condition):
+        return path
+    return Rewrite(hostname=item.hostname.lower() if item.hostname else None, path=path)
+
+
+def _path(item: HTTPPathModifier | None, *, prefix: str | None, place: str) -> PathChange | Condition | None:
+    """Source: Gateway API, HTTPPathModifier."""
+    if item is None:
+        return None
+    if item.type == "ReplaceFullPath":
+        path = item.replace_full_path or "/"
+        problem = _path_problem(path)
+        return unsupported(f"{place}.replaceFullPath {problem}") if problem else FullPath(path)
+    if prefix is None:
+        return unsupported(f"{place}.replacePrefixMatch needs matches of type PathPrefix")
+    replacement = (item.replace_prefix_match or "").rstrip("/")
+    problem = _path_problem(replacement or "/")
+    return unsupported(f"{place}.replacePrefixMatch {problem}") if problem else PrefixPath(prefix, replacement)
+
+
+def _path_problem(path: str) -> str | None:
+    if not path.startswith("/"):
+        return f"starts with '/', found {path!a}"
+    if not is_url_path(path):
+        return f"accepts the characters of a URL path, others as %XX, found {path!a}"
+    return None

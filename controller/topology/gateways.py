@@ -1,0 +1,265 @@
+"""GatewayClasses of ours, their Gateways and the listeners of those.
+
+Protocols are HTTP, and HTTPS that ends at the gateway. Listeners that conflict are all refused: none of them wins.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from ipaddress import ip_address
+from typing import Final
+
+from controller.ir.types import Certificate
+from controller.resources.gateway_api import GROUP, Gateway, GatewayClass, Listener
+from controller.topology import certificates
+from controller.topology.attachment import ANY_HOST, covers
+from controller.topology.conditions import (
+    CONFLICTED,
+    OVERLAPPING_TLS,
+    Condition,
+    accepted,
+    ignored,
+    merged,
+    no_conflicts,
+    ordered,
+    refused,
+    resolved_refs,
+    unresolved,
+    unsupported,
+)
+from controller.topology.index import Index
+from controller.topology.types import ClassState, GatewayState, ListenerState
+from controller.topology.unsupported import Effect, Scope, fields_set
+
+KINDS: Final = {"HTTP": ("HTTPRoute",), "HTTPS": ("HTTPRoute",)}
+"""Kinds of routes by protocol, as far as they are supported; a protocol that is not here is not supported."""
+
+
+def class_state(item: GatewayClass) -> ClassState:
+    condition = accepted()
+    if item.spec.parameters_ref is not None:
+        found = f"{item.spec.parameters_ref.kind}.{item.spec.parameters_ref.group}"
+        condition = refused("InvalidParameters", f"spec.parametersRef is not supported yet, found {found}")
+    return ClassState(key=item.key, generation=item.metadata.generation, conditions=(condition,))
+
+
+def gateway_state(gateway: Gateway, *, of: ClassState, index: Index, now: datetime | None) -> GatewayState:
+    """A Gateway with its listeners, before routes are attached. Without `now` no certificate is called expired."""
+    spec = gateway.spec
+    conflicts = _conflicts(spec.listeners)
+    overlaps = _overlaps(spec.listeners)
+    listeners = tuple(
+        _listener_state(
+            item,
+            gateway=gateway,
+            conflict=conflicts.get(item.name),
+            overlap=overlaps.get(item.name),
+            index=index,
+            now=now,
+        )
+        for item in spec.listeners
+    )
+    problem = _problem(gateway, of=of) or _without_listeners(listeners)
+    if problem is not None:
+        listeners = tuple(replace(item, serves=False) for item in listeners)
+    return GatewayState(
+        key=gateway.key,
+        generation=gateway.metadata.generation,
+        listeners=listeners,
+        conditions=ordered(
+            problem or _accepted_with(listeners),
+            _all_resolved(listeners),
+            ignored(row.path for row in fields_set(spec, scope=Scope.GATEWAY)),
+        ),
+        serves=any(item.serves for item in listeners),
+        addresses=tuple(item.value for item in spec.addresses if item.type == "IPAddress" and item.value),
+    )
+
+
+def _problem(gateway: Gateway, *, of: ClassState) -> Condition | None:
+    """Why the whole Gateway is not accepted, whatever its listeners are."""
+    parameters = gateway.spec.infrastructure.parameters_ref if gateway.spec.infrastructure else None
+    if parameters is not None:
+        found = f"{parameters.kind}.{parameters.group}"
+        message = f"spec.infrastructure.parametersRef is not supported yet, found {found}"
+        return refused("InvalidParameters", message)
+    for number, address in enumerate(gateway.spec.addresses):
+        if address.type != "IPAddress":
+            message = f"spec.addresses[{number}].type accepts IPAddress, found {address.type}"
+            return refused("UnsupportedAddress", message)
+        if address.value and ip_address(address.value).is_multicast:
+            message = f"spec.addresses[{number}].value {address.value} is a multicast address"
+            return refused("UnsupportedAddress", message)
+    for condition in of.conditions:
+        if condition.type == "Accepted" and condition.status is not True:
+            return refused(condition.reason, f"{of.key} is not accepted: {condition.message}")
+    return None
+
+
+def _without_listeners(listeners: Sequence[ListenerState]) -> Condition | None:
+    if any(_is_accepted(item) for item in listeners):
+        return None
+    return refused("ListenersNotValid", "no listener is accepted, see listeners")
+
+
+def _accepted_with(listeners: Sequence[ListenerState]) -> Condition:
+    invalid = [item.name for item in listeners if not _is_accepted(item)]
+    if not invalid:
+        return accepted()
+    valid = [item.name for item in listeners if _is_accepted(item)]
+    message = f"listeners not accepted: {', '.join(invalid)}; accepted: {', '.join(valid)}"
+    return replace(accepted(message), reason="ListenersNotValid")
+
+
+def _all_resolved(listeners: Sequence[ListenerState]) -> Condition:
+    broken = [
+        item.name for item in listeners if any(c.type == "ResolvedRefs" and c.status is False for c in item.conditions)
+    ]
+    return unresolved("ListenersNotResolved", f"listeners: {', '.join(broken)}") if broken else resolved_refs()
+
+
+def _is_accepted(listener: ListenerState) -> bool:
+    return any(item.type == "Accepted" and item.status is True for item in listener.conditions)
+
+
+def _listener_state(
+    listener: Listener,
+    *,
+    gateway: Gateway,
+    conflict: Condition | None,
+    overlap: Condition | None,
+    index: Index,
+    now: datetime | None,
+) -> ListenerState:
+    kinds, refs = _kinds(listener)
+    pairs: list[certificates.Resolved] = []
+    if listener.protocol == "HTTPS":
+        pairs, more = _certificates(listener, gateway=gateway, index=index)
+        refs += more
+    problem = _listener_problem(listener, gateway=gateway)
+    if problem is None and conflict is not None:
+        problem = refused(conflict.reason, conflict.message)
+    served = tuple(item.certificate for item in pairs)
+    return ListenerState(
+        name=listener.name,
+        port=listener.port,
+        protocol=listener.protocol,
+        hostname=listener.hostname.lower() if listener.hostname else None,
+        certificates=served,
+        supported_kinds=kinds,
+        conditions=ordered(
+            problem or accepted(),
+            conflict or no_conflicts(),
+            merged(refs) if refs else resolved_refs(_expired(pairs, now=now)),
+            overlap if problem is None else None,
+        ),
+        attached_routes=0,
+        serves=problem is None and bool(kinds) and bool(served or listener.protocol != "HTTPS"),
+    )
+
+
+def _kinds(listener: Listener) -> tuple[tuple[tuple[str, str], ...], list[Condition]]:
+    """Kinds of routes that may attach, and what is wrong with those that the listener names."""
+    known = tuple((GROUP, kind) for kind in KINDS.get(listener.protocol, ()))
+    wanted = tuple(dict.fromkeys((item.group, item.kind) for item in listener.allowed_routes.kinds))
+    if not wanted:
+        return known, []
+    unknown = [f"{kind}.{group}" for group, kind in wanted if (group, kind) not in known]
+    if not unknown:
+        return wanted, []
+    accepts = ", ".join(kind for _, kind in known) or "none"
+    message = f"allowedRoutes.kinds on protocol {listener.protocol} accepts {accepts}, found {', '.join(unknown)}"
+    return tuple(kind for kind in wanted if kind in known), [unresolved("InvalidRouteKinds", message)]
+
+
+def _certificates(
+    listener: Listener, *, gateway: Gateway, index: Index
+) -> tuple[list[certificates.Resolved], list[Condition]]:
+    references = listener.tls.certificate_refs if listener.tls else ()
+    if not references:
+        return [], [unresolved("InvalidCertificateRef", "tls.certificateRefs is empty, protocol HTTPS needs one")]
+    found = [certificates.certificate(item, gateway=gateway, index=index) for item in references]
+    good: dict[Certificate, certificates.Resolved] = {}
+    for item in found:
+        if not isinstance(item, Condition):
+            good.setdefault(item.certificate, item)
+    return list(good.values()), [item for item in found if isinstance(item, Condition)]
+
+
+def _expired(pairs: Iterable[certificates.Resolved], *, now: datetime | None) -> str:
+    late = [item for item in pairs if now is not None and item.expires < now]
+    return "; ".join(
+        f"warning: the certificate of {item.certificate.source} expired at {item.expires:%Y-%m-%dT%H:%M:%SZ}"
+        for item in late
+    )
+
+
+def _listener_problem(listener: Listener, *, gateway: Gateway) -> Condition | None:
+    """Why a listener is not accepted on its own account."""
+    if listener.protocol not in KINDS:
+        accepts = ", ".join(KINDS)
+        return refused("UnsupportedProtocol", f"protocol accepts {accepts}, found {listener.protocol}")
+    fields = [row.path for row in fields_set(listener, scope=Scope.LISTENER) if row.effect is Effect.REFUSED]
+    if fields:
+        return unsupported(f"not supported yet: {', '.join(fields)}")
+    if listener.protocol == "HTTPS" and _validates_clients(gateway, port=listener.port):
+        message = (
+            "spec.tls.frontend asks for client certificates, which are not verified yet: the listener is not served"
+        )
+        return unsupported(message)
+    return None
+
+
+def _validates_clients(gateway: Gateway, *, port: int) -> bool:
+    """Whether clients on a port have to show a certificate. Source: Gateway API, FrontendTLSConfig."""
+    frontend = gateway.spec.tls.frontend if gateway.spec.tls else None
+    if frontend is None:
+        return False
+    own = next((item.tls for item in frontend.per_port if item.port == port), frontend.default)
+    return own.validation is not None
+
+
+def _conflicts(listeners: Sequence[Listener]) -> dict[str, Condition]:
+    """The Conflicted condition by name of the listeners that are not distinct.
+
+    Listeners of unsupported protocols are not accepted and conflict with nothing.
+    Source: Gateway API, GatewaySpec.listeners.
+    """
+    conflicts: dict[str, Condition] = {}
+    supported = [item for item in listeners if item.protocol in KINDS]
+    for item in supported:
+        others = [other for other in supported if other is not item and other.port == item.port]
+        protocols = [other.name for other in others if other.protocol != item.protocol]
+        hostnames = [other.name for other in others if _host(other) == _host(item)]
+        if protocols:
+            message = f"port {item.port} has another protocol in listener {', '.join(protocols)}"
+            conflicts[item.name] = Condition(CONFLICTED, True, "ProtocolConflict", message)
+        elif hostnames:
+            message = f"port {item.port} with hostname {_host(item)} is also in listener {', '.join(hostnames)}"
+            conflicts[item.name] = Condition(CONFLICTED, True, "HostnameConflict", message)
+    return conflicts
+
+
+def _overlaps(listeners: Sequence[Listener]) -> dict[str, Condition]:
+    """The OverlappingTLSConfig condition by name of HTTPS listeners whose hostnames overlap on one port.
+
+    Source: Gateway API, ListenerConditionOverlappingTLSConfig.
+    """
+    overlaps: dict[str, Condition] = {}
+    secured = [item for item in listeners if item.protocol == "HTTPS"]
+    for item in secured:
+        others = [
+            other.name
+            for other in secured
+            if other is not item
+            and other.port == item.port
+            and (covers(_host(item), _host(other)) or covers(_host(other), _host(item)))
+        ]
+        if others:
+            message = f"hostname {_host(item)} overlaps with that of listener {', '.join(others)}"
+            overlaps[item.name] = Condition(OVERLAPPING_TLS, True, "OverlappingHostnames", message)
+    return overlaps
+
+
+def _host(listener: Listener) -> str:
+    return listener.hostname.lower() if listener.hostname else ANY_HOST

@@ -1,0 +1,156 @@
+"""InferencePools: the endpoints behind them, and what is wrong with them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from controller.bundle import Engine, FailureMode, Pool, PoolEndpoint
+from controller.ir.types import Target, ToPool, ToStatus
+from controller.resources.core import Pod, Service
+from controller.resources.inference import EndpointPickerRef, InferencePool
+from controller.resources.meta import Key
+from controller.topology.conditions import (
+    IGNORED_FIELDS,
+    Condition,
+    accepted,
+    ordered,
+    refused,
+    resolved_refs,
+    unresolved,
+)
+from controller.topology.index import Index
+from controller.topology.services import address, is_ready, ready_endpoints
+from controller.topology.unsupported import Scope, fields_set
+
+OWN_GROUP: Final = "infergate.dev"
+ENGINE_LABELS: Final = ("llm-d.ai/engine-type", "inference.networking.k8s.io/engine-type")
+PORT_ANNOTATIONS: Final = ("llm-d.ai/active-ports", "inference.networking.k8s.io/active-ports")
+_ENGINES: Final = {
+    "vllm": Engine.VLLM,
+    "sglang": Engine.SGLANG,
+    "llamacpp": Engine.LLAMA_CPP,
+    "llama.cpp": Engine.LLAMA_CPP,
+    "llama-cpp": Engine.LLAMA_CPP,
+}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What holds for a pool under every Gateway."""
+
+    accepted: Condition
+    resolved_refs: Condition
+    ignored: Condition | None
+
+    def under(self, *, route_is_accepted: bool) -> tuple[Condition, ...]:
+        """Conditions under a Gateway: one of whose routes to the pool is accepted there, or none."""
+        standing = self.accepted
+        if standing.status and not route_is_accepted:
+            standing = refused("HTTPRouteNotAccepted", "no route to the pool is accepted by the Gateway")
+        return ordered(standing, self.resolved_refs, self.ignored)
+
+
+def standing(item: InferencePool, *, index: Index) -> Standing:
+    """Reasons: NotSupportedByParent, InvalidExtensionRef.
+
+    A reference to a Service names an external picker. Those are not spoken to yet: the built-in picker picks, and
+    IgnoredFields says so. A reference to a Service that does not exist is an error all the same.
+    """
+    fields = [row.path for row in fields_set(item.spec, scope=Scope.POOL)]
+    verdict = accepted()
+    if fields:
+        verdict = refused("NotSupportedByParent", f"spec.appProtocol accepts http, found {item.spec.app_protocol}")
+    reference = item.spec.endpoint_picker_ref
+    if reference is None or reference.group == OWN_GROUP:
+        return Standing(verdict, resolved_refs(), None)
+    problem = _picker_problem(reference, pool=item, index=index)
+    if problem is not None:
+        return Standing(verdict, problem, None)
+    external = f"Service {item.metadata.namespace}/{reference.name}"
+    message = f"endpointPickerRef: the external picker {external} is not asked, the built-in picker picks instead"
+    return Standing(verdict, resolved_refs(), Condition(IGNORED_FIELDS, True, "UnsupportedValue", message))
+
+
+def target(item: InferencePool, *, standing: Standing) -> Target:
+    """Where requests to a pool go.
+
+    A picker that cannot be resolved is one that cannot be reached: the failure mode decides.
+    """
+    if not standing.accepted.status:
+        return ToStatus(500, standing.accepted.message)
+    if not standing.resolved_refs.status and failure_mode(item) is FailureMode.FAIL_CLOSE:
+        return ToStatus(500, standing.resolved_refs.message)
+    return ToPool(item.key.path)
+
+
+def failure_mode(item: InferencePool) -> FailureMode:
+    reference = item.spec.endpoint_picker_ref
+    return FailureMode(reference.failure_mode) if reference is not None else FailureMode.FAIL_CLOSE
+
+
+def pool_of(item: InferencePool, *, index: Index) -> Pool:
+    """A pool with its ready endpoints, one for each address."""
+    by_address: dict[str, PoolEndpoint] = {}
+    for endpoint in sorted((*_of_pods(item, index=index), *_of_slices(item, index=index)), key=_order):
+        by_address.setdefault(endpoint.address, endpoint)
+    return Pool(name=item.key.path, endpoints=tuple(by_address.values()), failure_mode=failure_mode(item))
+
+
+def _order(endpoint: PoolEndpoint) -> tuple[str, str]:
+    return (endpoint.address, endpoint.name)
+
+
+def _of_pods(item: InferencePool, *, index: Index) -> Iterable[PoolEndpoint]:
+    ports = [port.number for port in item.spec.target_ports]
+    for pod in index.pods_with(item.spec.selector.match_labels, namespace=item.metadata.namespace):
+        if pod.status.pod_ip is None or not is_ready(pod):
+            continue
+        for port in _active(pod, ports=ports):
+            yield PoolEndpoint(
+                address=address(pod.status.pod_ip, port),
+                name=pod.key.path,
+                labels=dict(sorted(pod.metadata.labels.items())),
+                engine=_engine(pod.metadata.labels),
+                uid=pod.metadata.uid,
+            )
+
+
+def _active(pod: Pod, *, ports: list[int]) -> list[int]:
+    """Those of the pool's ports on which a pod serves: all, or the ones that its annotation lists."""
+    listed = next((pod.metadata.annotations[key] for key in PORT_ANNOTATIONS if key in pod.metadata.annotations), None)
+    if listed is None:
+        return ports
+    active = {part.strip() for part in listed.split(",")}
+    return [port for port in ports if str(port) in active]
+
+
+def _of_slices(item: InferencePool, *, index: Index) -> Iterable[PoolEndpoint]:
+    for piece, endpoint in ready_endpoints(index.pool_slices.get((item.metadata.namespace, item.metadata.name), ())):
+        for port in piece.ports:
+            if port.port is not None and port.protocol == "TCP":
+                yield PoolEndpoint(
+                    address=address(endpoint.addresses[0], port.port),
+                    name=piece.key.path,
+                    labels=dict(sorted(piece.metadata.labels.items())),
+                    engine=_engine(piece.metadata.labels),
+                    uid=piece.metadata.uid,
+                )
+
+
+def _engine(labels: Mapping[str, str]) -> Engine | None:
+    named = next((labels[key] for key in ENGINE_LABELS if key in labels), "")
+    return _ENGINES.get(named.lower())
+
+
+def _picker_problem(reference: EndpointPickerRef, *, pool: InferencePool, index: Index) -> Condition | None:
+    target = Key(reference.group, reference.kind, pool.metadata.namespace, reference.name)
+    if (reference.group, reference.kind) != (Service.group, "Service"):
+        found = f"{reference.kind}.{reference.group}" if reference.group else reference.kind
+        accepts = f"a Service of the core group or the group {OWN_GROUP}"
+        return unresolved("InvalidExtensionRef", f"spec.endpointPickerRef accepts {accepts}, found {found}")
+    service = index.services.get((target.namespace, target.name))
+    if service is None:
+        return unresolved("InvalidExtensionRef", f"spec.endpointPickerRef: {target} does not exist")
+    if service.spec.type == "ExternalName":
+        return unresolved("InvalidExtensionRef", f"spec.endpointPickerRef: {target} is of type ExternalName")
+    return None

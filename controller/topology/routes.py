@@ -1,0 +1,247 @@
+"""HTTPRoutes: their rules, resolved once, and their standing with each parent.
+
+A rule that cannot be served as written answers 500 on every match that can be written down. So a request that it would
+have caught never falls to a broader rule, whether other rules of its route are sound or not.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+
+from controller.ir.filters import Filter
+from controller.ir.types import Backend, Case, Match, Rule, ToStatus
+from controller.resources.gateway_api import (
+    GROUP,
+    HTTPBackendRef,
+    HTTPRoute,
+    HTTPRouteMatch,
+    HTTPRouteRule,
+    ParentReference,
+)
+from controller.resources.meta import Key
+from controller.topology.attachment import Attached, Door, attach
+from controller.topology.backends import Backends, backend_key
+from controller.topology.conditions import (
+    PARTIALLY_INVALID,
+    Condition,
+    accepted,
+    ignored,
+    merged,
+    ordered,
+    resolved_refs,
+    unresolved,
+)
+from controller.topology.filters import filters, replaces_prefix
+from controller.topology.matches import match_of, prefix_of
+from controller.topology.types import ParentState, RouteState
+from controller.topology.unsupported import Scope, fields_set
+
+_EVERYTHING = (HTTPRouteMatch(),)
+
+
+@dataclass(frozen=True)
+class ResolvedRule:
+    """One rule, and what is wrong with it."""
+
+    cases: tuple[Case, ...]
+    dropped: tuple[Condition, ...]
+    """Why the whole rule answers 500; empty when it does not."""
+    dropped_shares: tuple[Condition, ...]
+    """Why some of its backends answer 500, although they resolve."""
+    unresolved: tuple[Condition, ...]
+    """References that do not resolve."""
+    ignored: tuple[str, ...]
+    """Fields without effect."""
+    pools: tuple[Key, ...]
+    """InferencePools that it refers to and that resolve."""
+
+
+def parents_of(route: HTTPRoute, *, gateways: Mapping[Key, Sequence[Door]]) -> list[tuple[ParentReference, Key]]:
+    """parentRefs to Gateways of ours."""
+    found = []
+    for parent in route.spec.parent_refs:
+        if parent.kind == "Gateway" and parent.group == GROUP:
+            key = Key(GROUP, "Gateway", parent.namespace or route.metadata.namespace, parent.name)
+            if key in gateways:
+                found.append((parent, key))
+    return found
+
+
+def route_state(
+    route: HTTPRoute,
+    *,
+    parents: Sequence[tuple[ParentReference, Key]],
+    gateways: Mapping[Key, Sequence[Door]],
+    backends: Backends,
+) -> tuple[RouteState, tuple[Key, ...]]:
+    """A route with a parent of ours, and the InferencePools that it refers to."""
+    key = route.key
+    rules = [_rule(item, number=number, route=key, backends=backends) for number, item in enumerate(route.spec.rules)]
+    refs = [problem for rule in rules for problem in rule.unresolved]
+    invalid = _invalid(rules)
+    common = (
+        merged(refs) if refs else resolved_refs(),
+        ignored(
+            [field for rule in rules for field in rule.ignored]
+            + [row.path for row in fields_set(route.spec, scope=Scope.ROUTE)]
+        ),
+    )
+    created = route.metadata.creation_timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    state = RouteState(
+        key=key,
+        generation=route.metadata.generation,
+        parents=tuple(
+            ParentState(
+                parent=_as_written(parent),
+                gateway=gateway,
+                listeners=() if isinstance(attached, Condition) else attached,
+                conditions=ordered(*common, *_verdict(attached, invalid=invalid)),
+            )
+            for parent, gateway in parents
+            for attached in (attach(route, parent=parent, doors=gateways[gateway]),)
+        ),
+        cases=tuple(case for rule in rules for case in rule.cases),
+        # A space sorts before every character of a name, so that this sorts like the tuple.
+        created=f"{created} {key.namespace} {key.name}",
+    )
+    return state, tuple(sorted({pool for rule in rules for pool in rule.pools}))
+
+
+def is_accepted(parent: ParentState) -> bool:
+    return any(item.type == "Accepted" and item.status is True for item in parent.conditions)
+
+
+def _verdict(attached: Attached | Condition, *, invalid: Condition | None) -> tuple[Condition, ...]:
+    """Accepted, and PartiallyInvalid where that applies. Source: Gateway API, RouteConditionPartiallyInvalid."""
+    if isinstance(attached, Condition):
+        return (attached,)
+    if invalid is None:
+        return (accepted(),)
+    return (accepted(), invalid) if invalid.type == PARTIALLY_INVALID else (invalid,)
+
+
+def _invalid(rules: Sequence[ResolvedRule]) -> Condition | None:
+    """What the rules that cannot be served make of the route: Accepted=False when no rule is left."""
+    dropped = [problem for rule in rules for problem in rule.dropped]
+    if dropped and all(rule.dropped for rule in rules):
+        return merged(dropped)
+    messages = []
+    for number, rule in enumerate(rules):
+        what = "; ".join(dict.fromkeys(problem.message for problem in (*rule.dropped, *rule.dropped_shares)))
+        if rule.dropped:
+            messages.append(f"Dropped Rule {number}, which answers 500: {what}")
+        elif rule.dropped_shares:
+            messages.append(f"Dropped Rule {number} in part, the share answers 500: {what}")
+    if not messages:
+        return None
+    return merged([Condition(PARTIALLY_INVALID, True, "UnsupportedValue", message) for message in messages])
+
+
+def _rule(item: HTTPRouteRule, *, number: int, route: Key, backends: Backends) -> ResolvedRule:
+    where = f"rules[{number}]"
+    found = [
+        match_of(match, where=f"{where}.matches[{position}]")
+        for position, match in enumerate(item.matches or _EVERYTHING)
+    ]
+    matches = [match for match in found if not isinstance(match, Condition)]
+    dropped = [match for match in found if isinstance(match, Condition)]
+    variants = _filters(item, matches=matches, where=where)
+    if isinstance(variants, Condition):
+        dropped.append(variants)
+    shares = [
+        _backend(ref, where=f"{where}.backendRefs[{position}]", route=route, backends=backends)
+        for position, ref in enumerate(item.backend_refs)
+    ]
+    dropped_shares = [share.dropped for share in shares if share.dropped is not None]
+    if dropped_shares and all(share.dropped or not share.backend.weight for share in shares):
+        dropped += dropped_shares
+    if dropped or isinstance(variants, Condition):
+        answer = Backend(ToStatus(500, merged(dropped).message), weight=1)
+        rule = Rule(route, number, item.name or "", filters=(), backends=(answer,))
+        cases = tuple(Case(match, rule) for match in matches)
+    else:
+        served = tuple(share.backend for share in shares)
+        cases = _cases(matches, variants=variants, backends=served, number=number, name=item.name or "", route=route)
+    return ResolvedRule(
+        cases=cases,
+        dropped=tuple(dropped),
+        dropped_shares=tuple(dropped_shares),
+        unresolved=tuple(share.unresolved for share in shares if share.unresolved is not None),
+        ignored=tuple(f"{where}.{row.path}" for row in fields_set(item, scope=Scope.RULE)),
+        pools=tuple(share.pool for share in shares if share.pool is not None),
+    )
+
+
+def _filters(
+    item: HTTPRouteRule, *, matches: Sequence[Match], where: str
+) -> tuple[tuple[Filter, ...], ...] | Condition:
+    """Filters of a rule: once for all matches, or once per match where they depend on its path."""
+    place = f"{where}.filters"
+    if not item.filters:
+        return ((),)
+    if not replaces_prefix(item.filters):
+        shared = filters(item.filters, prefix=None, at_backend=False, where=place)
+        return shared if isinstance(shared, Condition) else (shared,)
+    variants = []
+    for match in matches:
+        own = filters(item.filters, prefix=prefix_of(match), at_backend=False, where=place)
+        if isinstance(own, Condition):
+            return own
+        variants.append(own)
+    return tuple(variants) if len(set(variants)) > 1 else tuple(variants[:1])
+
+
+def _cases(
+    matches: Sequence[Match],
+    *,
+    variants: Sequence[tuple[Filter, ...]],
+    backends: tuple[Backend, ...],
+    number: int,
+    name: str,
+    route: Key,
+) -> tuple[Case, ...]:
+    if len(variants) == 1:
+        rule = Rule(route, number, name, filters=variants[0], backends=backends)
+        return tuple(Case(match, rule) for match in matches)
+    return tuple(
+        Case(match, Rule(route, number, name, filters=own, backends=backends, match=position))
+        for position, (match, own) in enumerate(zip(matches, variants, strict=True))
+    )
+
+
+@dataclass(frozen=True)
+class _Share:
+    """One backend, with what is wrong with its reference and with its filters."""
+
+    backend: Backend
+    unresolved: Condition | None = None
+    dropped: Condition | None = None
+    pool: Key | None = None
+
+
+def _backend(ref: HTTPBackendRef, *, where: str, route: Key, backends: Backends) -> _Share:
+    """A backend keeps its share, whatever is wrong with it."""
+    target = backends.target(ref, route=route)
+    if isinstance(target, Condition):
+        problem = unresolved(target.reason, f"{where}: {target.message}")
+        return _Share(Backend(ToStatus(500, target.message), weight=ref.weight), unresolved=problem)
+    pool = backend_key(ref, route=route) if ref.kind == "InferencePool" else None
+    if not ref.filters:
+        return _Share(Backend(target, weight=ref.weight), pool=pool)
+    own = filters(ref.filters, prefix=None, at_backend=True, where=f"{where}.filters")
+    if isinstance(own, Condition):
+        return _Share(Backend(ToStatus(500, own.message), weight=ref.weight), dropped=own, pool=pool)
+    return _Share(Backend(target, weight=ref.weight, filters=own), pool=pool)
+
+
+def _as_written(parent: ParentReference) -> dict[str, str | int]:
+    """A parentRef for a status, with the defaults of group and kind."""
+    fields: dict[str, str | int | None] = {
+        "group": parent.group,
+        "kind": parent.kind,
+        "namespace": parent.namespace,
+        "name": parent.name,
+        "sectionName": parent.section_name,
+        "port": parent.port,
+    }
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,91 @@
+"""Endpoints behind the port of a Service."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from controller.resources.core import Endpoint, EndpointSlice, Pod, Service, ServicePort
+from controller.topology.conditions import Condition, unresolved
+from controller.topology.index import Index
+
+PROTOCOLS: Final = (None, "", "http")
+"""Values of a port's appProtocol that can be served."""
+
+
+def endpoints(service: Service, *, port: int, index: Index) -> tuple[str, ...] | Condition:
+    """`ip:port` of each ready endpoint behind a port, sorted; empty when none is ready.
+
+    Endpoints come from the Service's EndpointSlices. Where it has none, as in a directory, its pods serve.
+    Reasons: BackendNotFound, UnsupportedProtocol, UnsupportedValue.
+    """
+    if service.spec.type == "ExternalName":
+        return unresolved("UnsupportedValue", f"{service.key} is of type ExternalName, which is not supported")
+    found = next((item for item in service.spec.ports if item.port == port), None)
+    if found is None:
+        has = ", ".join(str(item.port) for item in service.spec.ports) or "none"
+        return unresolved("BackendNotFound", f"{service.key} has no port {port}, its ports are {has}")
+    if found.protocol != "TCP":
+        return unresolved("UnsupportedProtocol", f"port {port} of {service.key} is {found.protocol}, accepted is TCP")
+    if found.app_protocol not in PROTOCOLS:
+        message = f"port {port} of {service.key} has appProtocol {found.app_protocol}, accepted is http or none"
+        return unresolved("UnsupportedProtocol", message)
+    name = (service.metadata.namespace, service.metadata.name)
+    slices = index.service_slices.get(name, ())
+    if not slices and service.spec.selector:
+        pods = index.pods_with(service.spec.selector, namespace=service.metadata.namespace)
+        return _sorted(_pod_addresses(pods, port=found))
+    return _sorted(_slice_addresses(slices, port=found))
+
+
+def ready_endpoints(slices: Iterable[EndpointSlice]) -> list[tuple[EndpointSlice, Endpoint]]:
+    """Endpoints of slices with IP addresses that take requests.
+
+    Those are the ready ones. Where none is ready, those that still serve while they end take them.
+    Source: Kubernetes, EndpointConditions.
+    """
+    known = [(item, endpoint) for item in slices if item.address_type != "FQDN" for endpoint in item.endpoints]
+    ready = [pair for pair in known if pair[1].conditions.ready is not False]
+    return ready or [pair for pair in known if pair[1].conditions.serving and pair[1].conditions.terminating]
+
+
+def is_ready(pod: Pod) -> bool:
+    """Whether a pod takes requests. One without conditions does, so that a directory need not state them."""
+    if pod.status.pod_ip is None or pod.metadata.deletion_timestamp is not None:
+        return False
+    if pod.status.phase in ("Succeeded", "Failed"):
+        return False
+    if not pod.status.conditions:
+        return True
+    return any(item.type == "Ready" and item.status == "True" for item in pod.status.conditions)
+
+
+def address(ip: str, port: int) -> str:
+    """`ip:port`, an IPv6 address in brackets."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+def _slice_addresses(slices: Sequence[EndpointSlice], *, port: ServicePort) -> Iterable[str]:
+    for item, endpoint in ready_endpoints(slices):
+        for candidate in item.ports:
+            if candidate.name == port.name and candidate.port is not None and candidate.protocol == "TCP":
+                # The addresses of one endpoint are one program: the first stands for all.
+                yield address(endpoint.addresses[0], candidate.port)
+
+
+def _pod_addresses(pods: Iterable[Pod], *, port: ServicePort) -> Iterable[str]:
+    for pod in pods:
+        number = _target_port(pod, port=port)
+        if number is not None and pod.status.pod_ip is not None and is_ready(pod):
+            yield address(pod.status.pod_ip, number)
+
+
+def _target_port(pod: Pod, *, port: ServicePort) -> int | None:
+    """Number of a pod's port that a Service's port stands for, None when the pod has none of that name."""
+    target = port.target_port or port.port
+    if isinstance(target, int):
+        return target
+    ports = (item for container in pod.spec.containers for item in container.ports)
+    return next((item.container_port for item in ports if item.name == target), None)
+
+
+def _sorted(addresses: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(addresses)))

@@ -1,0 +1,75 @@
+"""Topologies from short YAML: apiVersion and namespace may be left out, and a GatewayClass of ours is always there."""
+
+from collections.abc import Callable
+from datetime import datetime
+from textwrap import dedent
+from typing import Any
+
+import pytest
+import yaml
+
+from controller.resources.core import EndpointSlice, Namespace, Pod, Secret, Service
+from controller.resources.gateway_api import CONTROLLER_NAME, Gateway, GatewayClass, HTTPRoute, ReferenceGrant
+from controller.resources.inference import InferencePool
+from controller.resources.meta import Resource
+from controller.resources.snapshot import Snapshot, snapshot
+from controller.topology.build import build
+from controller.topology.types import Topology
+
+Build = Callable[..., Topology]
+
+MODELS: tuple[type[Resource], ...] = (
+    *(EndpointSlice, Gateway, GatewayClass, HTTPRoute, InferencePool, Namespace, Pod, ReferenceGrant, Secret, Service),
+)
+
+CLASS = f"""
+kind: GatewayClass
+metadata: {{name: infergate}}
+spec: {{controllerName: {CONTROLLER_NAME}}}
+"""
+
+GATEWAY = """
+kind: Gateway
+metadata: {name: web}
+spec:
+  gatewayClassName: infergate
+  listeners: [{name: http, port: 80, protocol: HTTP}]
+"""
+
+
+def _resource(document: dict[str, Any]) -> Resource:  # YAML of any shape
+    model = next(item for item in MODELS if item.__name__ == document["kind"])
+    version = f"{model.group}/{model.versions[0]}" if model.group else model.versions[0]
+    namespace = {} if model.cluster_scoped else {"namespace": "shop"}
+    return model.model_validate({"apiVersion": version, **document, "metadata": {**namespace, **document["metadata"]}})
+
+
+def _snapshot(*texts: str) -> Snapshot:
+    documents = [document for text in (CLASS, *texts) for document in yaml.safe_load_all(dedent(text)) if document]
+    return snapshot(_resource(document) for document in documents)
+
+
+@pytest.fixture
+def read() -> Callable[..., Snapshot]:
+    """A snapshot of the documents given, and our GatewayClass."""
+    return _snapshot
+
+
+@pytest.fixture
+def build_all() -> Build:
+    """A topology of exactly the documents given, and our GatewayClass."""
+
+    def build_all(*texts: str, now: datetime | None = None) -> Topology:
+        return build(_snapshot(*texts), controller_name=CONTROLLER_NAME, now=now)
+
+    return build_all
+
+
+@pytest.fixture
+def build_web(build_all: Build) -> Build:
+    """A topology with a Gateway `shop/web`, which has one listener `http` on port 80, beside the documents given."""
+
+    def build_web(*texts: str) -> Topology:
+        return build_all(GATEWAY, *texts)
+
+    return build_web
