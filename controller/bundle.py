@@ -22,6 +22,9 @@ POOLS_FILE: Final = "pools.json"
 VERSION_PATH: Final = "/infergate/version"
 """Asked on the control socket of nginx; the answer's body is the version of the worker that answered."""
 
+COMPLETIONS_PATH: Final = "/completions"
+"""Where nginx posts to the picker what became of requests, one JSON object a line; answered 204."""
+
 POOL_HEADER: Final = "x-infergate-pool"
 """From nginx to the picker: `namespace/name` of the pool to pick from."""
 THEN_HEADER: Final = "x-infergate-then"
@@ -29,10 +32,7 @@ THEN_HEADER: Final = "x-infergate-then"
 TRIED_HEADER: Final = "x-infergate-tried"
 """From nginx to the picker: endpoints that failed before, oldest first; empty on a first pick.
 
-Each is `ip:port=STATUS/CONNECT;` where STATUS is nginx's $upstream_status and CONNECT its $upstream_connect_time at
-that moment. Both are lists joined by ` : ` (or `, `), one item per upstream asked so far; the last is this endpoint's.
-STATUS 502 with CONNECT `-` is a pod that could not be reached, 502 with a time one that closed the connection before
-an answer, 504 one that took too long.
+Each is `ip:port=OUTCOME;` with a TryOutcome.
 """
 ID_HEADER: Final = "x-infergate-request"
 """From nginx to the picker: nginx's own id of the request, 32 hexadecimal digits, the same in the completion feed."""
@@ -65,6 +65,19 @@ class Engine(StrEnum):
     VLLM = "vllm"
     SGLANG = "sglang"
     LLAMA_CPP = "llamacpp"
+
+
+class TryOutcome(StrEnum):
+    """How a try failed, in nginx's eyes."""
+
+    UNREACHABLE = "unreachable"
+    """No connection: the request never got there."""
+    CLOSED = "closed"
+    """The connection ended before an answer."""
+    TIMEOUT = "timeout"
+    """No answer in time; the endpoint may still work on it."""
+    FAILED = "failed"
+    """Anything else."""
 
 
 class PoolEndpoint(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
@@ -101,7 +114,7 @@ class Pools(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Completion(msgspec.Struct, frozen=True, rename="camel"):
-    """One finished inference request, as nginx tells the picker in a datagram."""
+    """One finished inference request, as nginx tells the picker."""
 
     id: str
     """As in `ID_HEADER`."""
@@ -117,19 +130,18 @@ class Completion(msgspec.Struct, frozen=True, rename="camel"):
     upstream); `-` where there was no answer."""
     duration: float
     """Seconds from the first byte of the request to the last of the answer."""
-    first_byte: str
-    """Seconds from the first byte of the request to the answer's headers; empty without an answer."""
+    first_byte: float | None
+    """Seconds from the first byte of the request to the answer's headers; None without an answer."""
     sent: int
     """Bytes sent to the client."""
 
 
-def decode_completion(datagram: bytes) -> Completion:
-    """A completion from a syslog datagram: the JSON after the syslog header.
+def decode_completion(line: bytes) -> Completion:
+    """A completion from one line of the JSON lines that nginx posts to `COMPLETIONS_PATH`.
 
-    Raises ValueError when the datagram holds none.
+    Raises ValueError when the line is none.
     """
-    start = datagram.index(b"{")
-    return msgspec.json.decode(datagram[start:], type=Completion)
+    return msgspec.json.decode(line, type=Completion)
 
 
 def pools_of(pools: tuple[Pool, ...]) -> Pools:

@@ -26,8 +26,6 @@ CONTROL_SOCKET: Final = "run/control.sock"
 """Where nginx answers for its version."""
 PICKER_SOCKET: Final = "run/picker.sock"
 """Where the picker answers picks, `/healthz` and `/readyz`."""
-FEED_SOCKET: Final = "run/feed.sock"
-"""Where the picker hears of finished requests."""
 PID_FILE: Final = "run/nginx.pid"
 
 

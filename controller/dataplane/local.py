@@ -16,7 +16,7 @@ from typing import Self
 from controller.agent import client, leftovers
 from controller.agent.apply import Applied, Applier, Options
 from controller.agent.nginx import Nginx
-from controller.agent.state import FEED_SOCKET, PICKER_SOCKET, State, locked, replace_file
+from controller.agent.state import PICKER_SOCKET, State, locked, replace_file
 from controller.agent.supervise import Check, Program, Supervisor
 from controller.bundle import Bundle, Pools, encode_pools, pools_of
 from controller.dataplane.base import Report
@@ -133,7 +133,7 @@ def _picker_program(command: tuple[str, ...], state: State) -> Program:
         return (await client.ask(state, "/healthz", socket=PICKER_SOCKET, timeout=1.0)).status == 200
 
     def prepare() -> None:
-        for socket in (PICKER_SOCKET, FEED_SOCKET):
+        for socket in (PICKER_SOCKET,):
             (state.root / socket).unlink(missing_ok=True)
 
     return Program(

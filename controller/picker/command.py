@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("--socket", required=True, type=Path, help="Unix socket on which NGINX asks")
-    parser.add_argument("--feed", required=True, type=Path, help="Unix datagram socket for NGINX's completions")
     parser.add_argument("--pools", required=True, type=Path, help="pools file, followed")
     parser.add_argument("--metrics-address", metavar="HOST:PORT", help="also answer /metrics and its kin over TCP")
     parser.add_argument(
@@ -37,7 +36,6 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         settings = PickerSettings(
             socket=arguments.socket,
-            feed=arguments.feed,
             pools=arguments.pools,
             metrics_address=arguments.metrics_address,
             scrape_interval=arguments.scrape_interval,

@@ -13,8 +13,6 @@ class PickerSettings(BaseModel):
 
     socket: Path
     """Unix socket on which NGINX asks, and on which the admin routes answer too."""
-    feed: Path
-    """Unix datagram socket that takes NGINX's completions."""
     pools: Path
     """The pools file, followed."""
     metrics_address: str | None = Field(default=None, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):\d{1,5}$")

@@ -1,7 +1,8 @@
 """The requests in flight, from the pick to the completion, and how one whose end was lost is found.
 
-Datagrams can be lost. A clock cannot tell a lost end from a long answer, but the endpoint can: it says how many
-requests it has. Entries end without a completion only while the endpoint keeps reporting fewer than are counted.
+nginx keeps the ends that the picker has not taken for a minute, in bounded memory, so one can be lost. A clock cannot
+tell a lost end from a long answer, but the endpoint can: it says how many requests it has. Entries end without a
+completion only while the endpoint keeps reporting fewer than are counted.
 """
 
 from collections import OrderedDict

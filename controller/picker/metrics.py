@@ -65,7 +65,7 @@ class StateCollector(Collector):
         for name, text, value in (
             ("infergate_completions", "Finished requests that NGINX told of.", completions.received),
             ("infergate_unknown_completions", "Completions of requests not picked here.", completions.unknown),
-            ("infergate_unreadable_completions", "Datagrams without a completion.", completions.unreadable),
+            ("infergate_unreadable_completions", "Lines of the feed without a completion.", completions.unreadable),
             ("infergate_expired_requests", "Requests whose end was lost.", state.in_flight.expired),
             ("infergate_pools_file_errors", "Times the pools file could not be read.", state.file.errors),
         ):

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from controller.bundle import ID_HEADER, POOL_HEADER, THEN_HEADER, TRIED_HEADER
+from controller.bundle import ID_HEADER, POOL_HEADER, THEN_HEADER, TRIED_HEADER, TryOutcome
 from controller.picker.health import Failure
 
 Scope = MutableMapping[str, Any]  # Any: the ASGI specification gives each key a type of its own
@@ -17,6 +17,11 @@ _POOL: Final = POOL_HEADER.encode()
 _THEN: Final = THEN_HEADER.encode()
 _TRIED: Final = TRIED_HEADER.encode()
 _ID: Final = ID_HEADER.encode()
+_FAILURES: Final[dict[str, Failure]] = {
+    TryOutcome.UNREACHABLE: Failure.UNREACHABLE,
+    TryOutcome.CLOSED: Failure.CLOSED,
+    TryOutcome.TIMEOUT: Failure.TIMEOUT,
+}
 
 
 class HungUp(Exception):
@@ -93,10 +98,9 @@ def read_tried(text: str) -> tuple[Try, ...]:
     """Endpoints that failed, from `TRIED_HEADER`; what is not of its shape is left out."""
     tries = []
     for item in text.split(";"):
-        address, equals, outcome = item.strip().partition("=")
+        address, equals, outcome = item.rpartition("=")
         if address and equals:
-            status, _, connect = outcome.partition("/")
-            tries.append(Try(address, _failure(last_item(status), last_item(connect))))
+            tries.append(Try(address, _FAILURES.get(outcome, Failure.UNAVAILABLE)))
     return tuple(tries)
 
 
@@ -113,14 +117,3 @@ def failure_of_status(status: int) -> Failure | None:
     if status in (502, 503, 504):
         return Failure.UNAVAILABLE
     return Failure.ERROR if status >= 500 and status not in (501, 505) else None
-
-
-def _failure(status: str, connect: str) -> Failure:
-    # nginx reports a connect timeout as 504; without a connect time the request never got there.
-    if status in ("502", "504") and connect in ("", "-"):
-        return Failure.UNREACHABLE
-    if status == "504":
-        return Failure.TIMEOUT
-    if status.isascii() and status.isdigit() and status != "502":
-        return failure_of_status(int(status)) or Failure.ERROR
-    return Failure.CLOSED

@@ -13,7 +13,7 @@ from typing import Final
 import uvicorn
 
 from controller.picker.app import App, PickerApp, admin_app
-from controller.picker.completions import Completions, Feed, datagrams_queued, remove_socket
+from controller.picker.completions import Completions, remove_socket
 from controller.picker.config import PickerSettings
 from controller.picker.director import Director
 from controller.picker.inflight import InFlight
@@ -35,8 +35,6 @@ GRACE: Final = 10
 """Seconds for requests in hand after a signal; a pick takes microseconds, an upload may take longer."""
 FOLLOW_EVERY: Final = 0.1
 """Seconds between looks at the pools file; one look is a system call."""
-FEW_DATAGRAMS: Final = 128
-"""Completions come in bursts of as many requests as NGINX works on at once."""
 
 
 class _Server(uvicorn.Server):
@@ -51,7 +49,6 @@ class _Server(uvicorn.Server):
 class _Parts:
     state: State
     scraper: Scraper
-    feed: Feed
     servers: tuple[tuple[_Server, socket.socket | None], ...]
     """Each with the socket it serves, or None when it binds its own."""
 
@@ -62,10 +59,6 @@ async def serve(settings: PickerSettings, *, rng: random.Random, stopping: async
     Raises OSError when a socket cannot be bound.
     """
     parts = _build(settings, rng=rng)
-    loop = asyncio.get_running_loop()
-    clock = parts.state.clock
-    loop.add_reader(parts.feed.fileno(), lambda: parts.feed.drain(now=clock()))
-    _warn_of_short_queue()
     following = asyncio.create_task(_follow(parts.state.file, parts.state.table, parts.scraper))
     stopped = asyncio.create_task(stopping.wait())
     serving = [asyncio.create_task(server.serve([bound] if bound else None)) for server, bound in parts.servers]
@@ -79,8 +72,6 @@ async def serve(settings: PickerSettings, *, rng: random.Random, stopping: async
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         await parts.scraper.stop()
-        loop.remove_reader(parts.feed.fileno())
-        parts.feed.close()
     for result in ended:
         if isinstance(result, BaseException):
             raise result
@@ -108,12 +99,11 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
     admin = admin_app(state, registry)
     remove_socket(settings.socket)
     listening = _listen(settings.metrics_address) if settings.metrics_address is not None else None
-    feed = Feed(settings.feed, completions)
     app = PickerApp(
         director=director,
         admin=admin,
         durations=durations,
-        drain=lambda now: feed.drain(now=now),
+        completions=completions,
         clock=clock,
     )
     servers: list[tuple[_Server, socket.socket | None]] = [(_server(app, uds=str(settings.socket)), None)]
@@ -123,7 +113,7 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
     scraper = Scraper(
         table=table, in_flight=in_flight, pages=HttpPages(), interval=settings.scrape_interval, clock=clock
     )
-    return _Parts(state, scraper, feed, tuple(servers))
+    return _Parts(state, scraper, tuple(servers))
 
 
 def _server(app: App, *, uds: str | None = None) -> _Server:
@@ -160,12 +150,3 @@ async def _follow(file: PoolsFile, table: PoolTable, scraper: Scraper) -> None:
         if table.sweep() or changed:
             scraper.follow()
         await asyncio.sleep(FOLLOW_EVERY)
-
-
-def _warn_of_short_queue() -> None:
-    queued = datagrams_queued()
-    if queued is not None and queued < FEW_DATAGRAMS:
-        log.warning(
-            "the kernel queues few datagrams: completions may be lost in bursts",
-            extra={"sysctl": "net.unix.max_dgram_qlen", "found": queued, "wanted": FEW_DATAGRAMS},
-        )

@@ -8,6 +8,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from controller.render import quoting
 
+_LONGEST_REASON = 256
+"""Characters. With each one escaped for JSON and for nginx it fits a parameter of nginx.conf, 4,096 bytes."""
+
 
 def files_directory() -> Path:
     """The directory that holds `templates/` and `nginx/`: inside an installed package, else the project's root."""
@@ -34,5 +37,6 @@ def environment() -> Environment:
 
 def _error_body(reason: str) -> str:
     """An answer in the shape of OpenAI's errors for what the gateway itself cannot serve."""
-    error = {"message": reason, "type": "server_error", "param": None, "code": "no_backend"}
+    message = reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 3] + "..."
+    error = {"message": message, "type": "server_error", "param": None, "code": "no_backend"}
     return json.dumps({"error": error}, separators=(",", ":"))

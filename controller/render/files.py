@@ -17,9 +17,10 @@ VERSION_FILE = "version.conf"
 ENDPOINTS_FILE = "endpoints.conf"
 """Changes when pods come and go. The picker knows them without it, so a reload for it alone may wait."""
 
-_SUBJECT = re.compile(
-    r"\b(HTTPRoute|Gateway|InferencePool|Service) ([a-z0-9.-]+)/([a-z0-9.-]+)(?:, listener ([a-z0-9.-]+))?"
-)
+_ONE_SUBJECT = r"(HTTPRoute|Gateway|InferencePool|Service) ([a-z0-9.-]+)/([a-z0-9.-]+)(?:, listener ([a-z0-9.-]+))?"
+_SUBJECT = re.compile(_ONE_SUBJECT)
+_SUBJECTS = re.compile(rf"\s*# {_ONE_SUBJECT}(?:, {_ONE_SUBJECT})*")
+"""What opens a fragment's comment. Text of users may follow, and must not name a subject."""
 _GROUPS = {
     "HTTPRoute": "gateway.networking.k8s.io",
     "Gateway": "gateway.networking.k8s.io",
@@ -101,10 +102,10 @@ def trace(bundle: Bundle, *, path: str, line: int) -> tuple[Subject, ...]:
     """
     text = next((item.content for item in bundle.files if item.path == path), b"").decode("utf-8", "surrogateescape")
     for above in reversed(text.splitlines()[:line]):
-        if above.lstrip().startswith("# ") and (found := _SUBJECT.findall(above)):
+        if opening := _SUBJECTS.match(above):
             return tuple(
                 Subject(Key(_GROUPS[kind], kind, namespace, name), listener or None)
-                for kind, namespace, name, listener in found
+                for kind, namespace, name, listener in _SUBJECT.findall(opening[0])
             )
     return ()
 

@@ -1,21 +1,29 @@
 """Maps that choose among the rules of a location by what the path does not decide.
 
-A map has one source. Here it is one line for each thing that some case of the location asks for: the method, headers,
-the query, and a flag for each regular expression. No client can put a newline into any of these, so an expression over
-the lines cannot be led astray. nginx tries the expressions of a map in order, and exact strings before all of them;
-that is why there are expressions only. None has a capture (CVE-2026-93479).
+A map has one source. Here it is one line for the place that asks, and one for each thing that some case asks for: the
+method, headers, the query, a flag for each regular expression on these, and the path last. No client can put a newline
+into any but the path, so an expression over the lines cannot be led astray. nginx tries the expressions of a map in
+order, and exact strings before all of them and without regard to case; that is why there are expressions only. None has
+a capture (CVE-2026-93479).
+
+Each map costs nginx about a millisecond when it loads a configuration, whatever is in it, so places share maps: those
+that ask for the same things, and at most some hundred choices together. An expression for another place fails at its
+first characters.
 """
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from controller.ir.types import Case, Location, Match, PathKind, Rule, ValueMatch, is_unconditional
+from controller.ir.types import Case, Location, Match, PathKind, PathMatch, Rule, ValueMatch, is_unconditional
 from controller.render.quoting import expression
 
-NOT_FOUND = "@infergate_not_found"
 _ANY_LINE = r"[^\n]*\n"
+_FEW = 16
+"""Places that share a map whatever their number."""
+_MOST_MAPS = 48
+"""Maps among which the places of one kind are divided, at about a millisecond each; more places make larger maps."""
 
 
 @dataclass(frozen=True, order=True)
@@ -34,8 +42,7 @@ class Choice:
     """One line of a RuleMap."""
 
     rule: Rule
-    pattern: str | None
-    """None: holds for every request, and is the last."""
+    pattern: str
     summary: str
     """The match in words, for a reader."""
     flags: tuple[Flag, ...]
@@ -43,38 +50,82 @@ class Choice:
 
 @dataclass(frozen=True)
 class RuleMap:
-    """A map from what a request has, to the named location of the rule that serves it."""
+    """A map from a place and what a request has, to what serves it; `$infergate_default` where no choice holds."""
 
     variable: str
     source: str
     """Quoted nginx expression."""
     choices: tuple[Choice, ...]
-    default: str
-    """The named location when no choice holds."""
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """The routes among whose rules it chooses, for a reader and to trace a refusal."""
+        return tuple(sorted({str(choice.rule.route) for choice in self.choices}))
 
 
-def rule_map(location: Location) -> RuleMap | None:
-    """The map of a location; None where its first case always holds, or there is none."""
-    if not location.cases or is_unconditional(location.cases[0].match):
+@dataclass(frozen=True)
+class Place:
+    """What several locations that choose alike have in common: the first line of the source."""
+
+    id: str
+    cases: tuple[Case, ...]
+    """Those with a condition."""
+
+
+def place_of(location: Location) -> Place | None:
+    """What a location asks a map; None where its first case always holds, or there is none."""
+    cases = tuple(case for case in location.cases if not is_unconditional(case.match))
+    if not cases:
         return None
-    columns = _Columns(location.cases)
+    content = repr([(case.rule.id, _conditions(case.match)) for case in cases])
+    return Place(id=digest(content), cases=cases)
+
+
+@dataclass(frozen=True)
+class RuleMaps:
+    """All maps of a configuration."""
+
+    maps: tuple[RuleMap, ...]
+    variables: Mapping[str, str]
+    """Variable of the map by the id of a place."""
+
+
+def rule_maps(places: Iterable[Place]) -> RuleMaps:
+    """Maps for places; those that ask for the same things share some."""
+    alike: dict[_Columns, dict[str, Place]] = {}
+    for place in places:
+        alike.setdefault(_columns(place.cases), {})[place.id] = place
+    found: list[RuleMap] = []
+    variables: dict[str, str] = {}
+    for columns, group in alike.items():
+        for part in _parts([group[name] for name in sorted(group)]):
+            made = _rule_map(columns, part)
+            found.append(made)
+            variables.update((place.id, made.variable) for place in part)
+    return RuleMaps(maps=tuple(sorted(found, key=lambda made: made.variable)), variables=variables)
+
+
+def _parts(places: Sequence[Place]) -> Iterable[Sequence[Place]]:
+    """Places divided by their ids, so that one more or less changes one part."""
+    count = min(_MOST_MAPS, -(-len(places) // _FEW))
+    parts: dict[int, list[Place]] = {}
+    for place in places:
+        parts.setdefault(int(place.id, 16) % count, []).append(place)
+    return (parts[number] for number in sorted(parts))
+
+
+def _rule_map(columns: "_Columns", places: Sequence[Place]) -> RuleMap:
     choices = tuple(
         Choice(
             rule=case.rule,
-            pattern=columns.pattern(case.match),
+            pattern=f"^{place.id}\\n{columns.pattern(case.match)}",
             summary=describe(case.match),
             flags=tuple(_flags(case.match)),
         )
-        for case in location.cases
+        for place in places
+        for case in place.cases
     )
-    default = f"@{location.cases[-1].rule.id}" if location.is_complete else NOT_FOUND
-    content = repr((columns.source, [(choice.rule.id, choice.pattern) for choice in choices]))
-    return RuleMap(
-        variable=f"$rule_{digest(content)}",
-        source=columns.source,
-        choices=tuple(choice for choice in choices if choice.pattern is not None),
-        default=default,
-    )
+    return RuleMap(variable=f"$rule_{digest(places[0].id)}", source=columns.source, choices=choices)
 
 
 def describe(match: Match) -> str:
@@ -91,44 +142,68 @@ def header_variable(name: str) -> str:
     return "$http_" + name.lower().replace("-", "_")
 
 
+@dataclass(frozen=True)
 class _Columns:
-    """The lines of a location's source, and how each match reads them."""
+    """The lines of a source behind the place."""
 
-    def __init__(self, cases: Iterable[Case]) -> None:
-        matches = [case.match for case in cases]
-        self._has_method = any(match.method for match in matches)
-        self._headers = sorted({item.name for match in matches for item in match.headers if not item.is_regex})
-        self._has_query = any(not item.is_regex for match in matches for item in match.query)
-        self._flags = tuple(sorted({flag for match in matches for flag in _flags(match)}))
+    has_method: bool
+    headers: tuple[str, ...]
+    has_query: bool
+    flags: tuple[Flag, ...]
+    has_path: bool
 
     @property
     def source(self) -> str:
-        variables = ["$request_method"] if self._has_method else []
-        variables += [header_variable(name) for name in self._headers]
-        variables += ["$args"] if self._has_query else []
-        variables += [flag.variable for flag in self._flags]
-        return expression(*(f"{variable}\\n" for variable in variables))
+        variables = ["$infergate_place"]
+        variables += ["$request_method"] if self.has_method else []
+        variables += [header_variable(name) for name in self.headers]
+        variables += ["$args"] if self.has_query else []
+        variables += [flag.variable for flag in self.flags]
+        lines = "".join(f"{variable}\\n" for variable in variables)
+        return expression(lines + ("$uri" if self.has_path else ""))
 
-    def pattern(self, match: Match) -> str | None:
-        """An expression over the source that holds where the match holds; None if it always does."""
-        if is_unconditional(match):
-            return None
+    def pattern(self, match: Match) -> str:
+        """An expression over the lines that holds where the match holds."""
         lines: list[str] = []
-        if self._has_method:
+        if self.has_method:
             lines.append(re.escape(match.method) + r"\n" if match.method else _ANY_LINE)
         exact = {item.name: item.value for item in match.headers if not item.is_regex}
-        lines += [re.escape(exact[name]) + r"\n" if name in exact else _ANY_LINE for name in self._headers]
-        if self._has_query:
+        lines += [re.escape(exact[name]) + r"\n" if name in exact else _ANY_LINE for name in self.headers]
+        if self.has_query:
             lines.append("".join(_parameter(item) for item in match.query if not item.is_regex) + _ANY_LINE)
         raised = set(_flags(match))
-        lines += [r"1\n" if flag in raised else _ANY_LINE for flag in self._flags]
+        lines += [r"1\n" if flag in raised else _ANY_LINE for flag in self.flags]
+        if _is_last_line(match.path):
+            lines.append(rf"(?:{match.path.value})\z")
         while lines and lines[-1] == _ANY_LINE:
             lines.pop()
-        return "^" + "".join(lines)
+        return "".join(lines)
+
+
+def _columns(cases: Iterable[Case]) -> _Columns:
+    matches = [case.match for case in cases]
+    return _Columns(
+        has_method=any(match.method for match in matches),
+        headers=tuple(sorted({item.name for match in matches for item in match.headers if not item.is_regex})),
+        has_query=any(not item.is_regex for match in matches for item in match.query),
+        flags=tuple(sorted({flag for match in matches for flag in _flags(match)})),
+        has_path=any(_is_last_line(match.path) for match in matches),
+    )
+
+
+def _is_last_line(path: PathMatch) -> bool:
+    """Whether a path is matched as a part of the source. An anchor in its expression would mean the source's start."""
+    return path.kind is PathKind.REGEX and "^" not in path.value and r"\A" not in path.value
+
+
+def _conditions(match: Match) -> object:
+    """What of a match the path of a location does not decide."""
+    expression = match.path.value if match.path.kind is PathKind.REGEX else None
+    return (expression, match.method, match.headers, match.query)
 
 
 def _flags(match: Match) -> Iterable[Flag]:
-    if match.path.kind is PathKind.REGEX:
+    if match.path.kind is PathKind.REGEX and not _is_last_line(match.path):
         yield _flag("$uri", match.path.value)
     for item in match.headers:
         if item.is_regex:
@@ -158,7 +233,9 @@ def _encoded_byte(byte: int) -> str:
     code = "%" + "".join(_hex(digit) for digit in f"{byte:02X}")
     if byte == 0x20:
         return rf"(?:\+|{code})"
-    return f"(?:{re.escape(chr(byte))}|{code})" if 0x21 <= byte <= 0x7E else f"(?:{code})"
+    # Written as they are, these mean something else in a query: the end of a value, a space, an encoded byte.
+    is_plain = 0x21 <= byte <= 0x7E and byte not in b"&+%"
+    return f"(?:{re.escape(chr(byte))}|{code})" if is_plain else f"(?:{code})"
 
 
 def _hex(digit: str) -> str:

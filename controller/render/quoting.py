@@ -42,8 +42,8 @@ def inside(value: str) -> str:
 
 
 def comment(value: str) -> str:
-    """A value as a part of a comment: one line, at most 200 characters."""
-    return _CONTROL.sub(" ", value)[:200]
+    """A value as a part of a comment: one line, at most 400 characters, so that a namespace and a name fit."""
+    return _CONTROL.sub(" ", value)[:400]
 
 
 def name(value: str) -> str:

@@ -1,10 +1,10 @@
 """What the templates loop over: the configuration with every name, map and header list worked out."""
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from controller.bundle import FailureMode, Pool
-from controller.ir.filters import Filter, PathChange, PrefixPath, Redirect, Rewrite
+from controller.ir.filters import Filter, PathChange, Redirect, Rewrite
 from controller.ir.types import Backend, GatewayConfig, Location, Rule, Server, ToPool, ToStatus, ToUpstream, Upstream
 from controller.render.headers import (
     AnswerHeaders,
@@ -14,17 +14,26 @@ from controller.render.headers import (
     joined_variable,
     request_headers,
 )
-from controller.render.maps import NOT_FOUND, Flag, RuleMap, digest, header_variable, rule_map
+from controller.render.maps import Flag, Place, RuleMap, digest, header_variable, place_of, rule_maps
 from controller.render.quoting import expression, name
 from controller.render.weights import Split, splits
+
+_NOT_FOUND = "@infergate_not_found"
+_SERVE = "@infergate_serve"
 
 
 @dataclass(frozen=True)
 class LocationView:
     path: str
     is_exact: bool
-    jump: str
-    """The named location that serves it, or the variable that holds it."""
+    rule: "RuleView | None"
+    """What serves every request; None where a map chooses."""
+    place: str
+    """Tells the map who asks."""
+    chooser: str
+    """The variable of the map."""
+    default: str
+    """What serves requests for which the map has no choice."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,9 @@ class BackendView:
 
     location: str
     serve_location: str
-    """Where a picked request goes; used with a pool only."""
+    """Where a picked request goes."""
+    has_own_serve_location: bool
+    """False: nothing is done to the request or the answer, and the location that all share will do."""
     target: ToUpstream | ToPool | ToStatus
     upstream: str
     """Name of the nginx upstream; empty without one."""
@@ -49,11 +60,15 @@ class BackendView:
 class RuleView:
     rule: Rule
     location: str
+    is_named: bool
+    """Whether something jumps to its location; else it stands in the locations of its paths only."""
+    target: str
+    """Where to send requests for it: its location, or the variable of its split."""
     redirect: Redirect | None
     redirect_port: int | None
     """Written into the Location of the redirect; None where the scheme implies it."""
     backends: tuple[BackendView, ...]
-    """Those with a share. One alone has the location of the rule itself."""
+    """Those with a share. One alone stands in the location of the rule itself."""
     split: Split | None
     fine_split: Split | None
     split_variable: str
@@ -99,7 +114,7 @@ class PoolView:
 @dataclass(frozen=True)
 class FlagView:
     flag: Flag
-    users: str
+    users: tuple[str, ...]
     """The routes that ask for it, for a reader and to trace a refusal."""
 
 
@@ -112,23 +127,28 @@ class ConfigView:
     endpoints: tuple[EndpointView, ...]
     """Of all pools, without repetition."""
     rule_maps: tuple[RuleMap, ...]
+    targets: Mapping[str, str]
+    """By the id of a rule: where to send requests for it."""
     flags: tuple[FlagView, ...]
     joined: tuple[tuple[str, str, str], ...]
     """(variable, the header's variable, quoted value where the client sent the header)."""
     splits: tuple[RuleView, ...]
-    uses_paths: bool
-    """Whether some rule replaces the prefix of a path, which takes njs."""
 
 
 def config_view(config: GatewayConfig) -> ConfigView:
     """Everything the templates need of a configuration."""
-    fail_open = frozenset(pool.name for pool in config.pools if pool.failure_mode is FailureMode.FAIL_OPEN)
+    places = {location: place_of(location) for server in config.servers for location in server.locations}
+    maps = rule_maps(place for place in places.values() if place)
+    views = _Views(
+        fail_open=frozenset(pool.name for pool in config.pools if pool.failure_mode is FailureMode.FAIL_OPEN),
+        places=places,
+        variables=maps.variables,
+    )
     ports = tuple(
-        _port_view(port, [server for server in config.servers if server.port == port], fail_open)
+        _port_view([views.server(server) for server in config.servers if server.port == port])
         for port in sorted({server.port for server in config.servers})
     )
     rules = {view.rule.id: view for port in ports for server in port.servers for view in server.rules}
-    maps = {found.variable: found for server in config.servers for found in _rule_maps(server.locations)}
     filters = [item for view in rules.values() for item in _all_filters(view.rule)]
     pools = tuple(_pool_view(pool) for pool in config.pools)
     return ConfigView(
@@ -136,14 +156,14 @@ def config_view(config: GatewayConfig) -> ConfigView:
         upstreams=tuple((_service_upstream(upstream.name), upstream) for upstream in config.upstreams),
         pools=pools,
         endpoints=tuple({view.address: view for pool in pools for view in pool.endpoints}.values()),
-        rule_maps=tuple(maps[variable] for variable in sorted(maps)),
-        flags=_flag_views(maps.values()),
+        rule_maps=maps.maps,
+        targets={name: view.target for name, view in rules.items()},
+        flags=_flag_views(maps.maps),
         joined=tuple(
             (joined_variable(header), header_variable(header), expression(header_variable(header), ","))
             for header in appended_headers(filters)
         ),
         splits=tuple(rules[name] for name in sorted(rules) if rules[name].split),
-        uses_paths=any(isinstance(_path_change(item), PrefixPath) for item in filters),
     )
 
 
@@ -153,36 +173,92 @@ def certificate_name(server: Server, index: int) -> str:
     return f"tls/{name(source.path)}"
 
 
-def _port_view(port: int, servers: Sequence[Server], fail_open: Set[str]) -> PortView:
-    views = tuple(_server_view(server, fail_open) for server in servers)
+def _port_view(servers: Sequence[ServerView]) -> PortView:
     return PortView(
-        port=port,
-        is_tls=any(server.is_tls for server in servers),
-        servers=views,
-        has_default=any(view.is_default for view in views),
+        port=servers[0].server.port,
+        is_tls=any(view.server.is_tls for view in servers),
+        servers=tuple(servers),
+        has_default=any(view.is_default for view in servers),
     )
 
 
-def _server_view(server: Server, fail_open: Set[str]) -> ServerView:
-    return ServerView(
-        server=server,
-        hostnames=tuple("_" if hostname == "*" else hostname for hostname in server.hostnames),
-        is_default="*" in server.hostnames,
-        certificate_files=tuple(
-            (f"{certificate_name(server, index)}.crt", f"{certificate_name(server, index)}.key")
-            for index in range(len(server.certificates))
-        ),
-        locations=tuple(
-            LocationView(path=location.path, is_exact=location.is_exact, jump=_jump(location))
-            for location in server.locations
-        ),
-        has_root=any(location.path == "/" and not location.is_exact for location in server.locations),
-        rules=tuple(_rule_view(rule, server, fail_open) for rule in server.rules),
-    )
+@dataclass(frozen=True)
+class _Views:
+    """What the views of servers and rules need to know of the whole configuration."""
 
+    fail_open: Set[str]
+    places: Mapping[Location, Place | None]
+    variables: Mapping[str, str]
 
-def _rule_maps(locations: Iterable[Location]) -> Iterable[RuleMap]:
-    return (found for found in map(rule_map, locations) if found)
+    def server(self, server: Server) -> ServerView:
+        chosen = {case.rule.id for location in server.locations if self.places[location] for case in location.cases}
+        rules = {rule.id: self.rule(rule, server, is_named=rule.id in chosen) for rule in server.rules}
+        return ServerView(
+            server=server,
+            hostnames=tuple("_" if hostname == "*" else hostname for hostname in server.hostnames),
+            is_default="*" in server.hostnames,
+            certificate_files=tuple(
+                (f"{certificate_name(server, index)}.crt", f"{certificate_name(server, index)}.key")
+                for index in range(len(server.certificates))
+            ),
+            locations=tuple(self.location(location, rules) for location in server.locations),
+            has_root=any(location.path == "/" and not location.is_exact for location in server.locations),
+            rules=tuple(rules.values()),
+        )
+
+    def location(self, location: Location, rules: Mapping[str, "RuleView"]) -> LocationView:
+        last = rules[location.cases[-1].rule.id] if location.is_complete else None
+        place = self.places[location]
+        return LocationView(
+            path=location.path,
+            is_exact=location.is_exact,
+            rule=None if place else last,
+            place=place.id if place else "",
+            chooser=self.variables[place.id] if place else "",
+            default=last.target if last else _NOT_FOUND,
+        )
+
+    def rule(self, rule: Rule, server: Server, *, is_named: bool) -> RuleView:
+        location = f"@{rule.id}"
+        redirect = next((item for item in rule.filters if isinstance(item, Redirect)), None)
+        drawn = [(index, backend) for index, backend in enumerate(rule.backends) if backend.weight > 0]
+        is_split = len(drawn) > 1 and redirect is None
+        split, fine = splits([backend.weight for _, backend in drawn]) if is_split else (None, None)
+        variable = f"$backend_{digest(rule.id)}"
+        return RuleView(
+            rule=rule,
+            location=location,
+            is_named=is_named and not is_split,
+            target=variable if is_split else location,
+            redirect=redirect,
+            redirect_port=_redirect_port(redirect, server) if redirect else None,
+            backends=tuple(
+                self.backend(rule, backend, f"{location}/{index}" if is_split else location) for index, backend in drawn
+            ),
+            split=split,
+            fine_split=fine,
+            split_variable=variable,
+            weights=" / ".join(str(backend.weight) for backend in rule.backends),
+        )
+
+    def backend(self, rule: Rule, backend: Backend, location: str) -> BackendView:
+        filters = (*rule.filters, *backend.filters)
+        rewrites = [item for item in filters if isinstance(item, Rewrite)]
+        headers, answer = request_headers(filters), answer_headers(filters)
+        target = backend.target
+        is_plain = headers == request_headers() and answer == answer_headers() and not rewrites
+        return BackendView(
+            location=location,
+            serve_location=_SERVE if is_plain else f"{location}/serve",
+            has_own_serve_location=not is_plain,
+            target=target,
+            upstream=_upstream_name(target),
+            fails_open=isinstance(target, ToPool) and target.pool in self.fail_open,
+            headers=None if headers == request_headers() else headers,
+            answer=None if answer == answer_headers() else answer,
+            hostname=next((item.hostname for item in rewrites if item.hostname), None),
+            path=next((item.path for item in rewrites if item.path), None),
+        )
 
 
 def _flag_views(maps: Iterable[RuleMap]) -> tuple[FlagView, ...]:
@@ -191,53 +267,7 @@ def _flag_views(maps: Iterable[RuleMap]) -> tuple[FlagView, ...]:
         for choice in found.choices:
             for flag in choice.flags:
                 users.setdefault(flag, set()).add(str(choice.rule.route))
-    return tuple(FlagView(flag, ", ".join(sorted(users[flag]))) for flag in sorted(users))
-
-
-def _jump(location: Location) -> str:
-    chosen = rule_map(location)
-    if chosen:
-        return chosen.variable
-    return f"@{location.cases[0].rule.id}" if location.cases else NOT_FOUND
-
-
-def _rule_view(rule: Rule, server: Server, fail_open: Set[str]) -> RuleView:
-    location = f"@{rule.id}"
-    redirect = next((item for item in rule.filters if isinstance(item, Redirect)), None)
-    drawn = [(index, backend) for index, backend in enumerate(rule.backends) if backend.weight > 0]
-    split, fine = splits([backend.weight for _, backend in drawn]) if len(drawn) > 1 and not redirect else (None, None)
-    return RuleView(
-        rule=rule,
-        location=location,
-        redirect=redirect,
-        redirect_port=_redirect_port(redirect, server) if redirect else None,
-        backends=tuple(
-            _backend_view(rule, backend, location if len(drawn) == 1 else f"{location}/{index}", fail_open)
-            for index, backend in drawn
-        ),
-        split=split,
-        fine_split=fine,
-        split_variable=f"$backend_{digest(rule.id)}",
-        weights=" / ".join(str(backend.weight) for backend in rule.backends),
-    )
-
-
-def _backend_view(rule: Rule, backend: Backend, location: str, fail_open: Set[str]) -> BackendView:
-    filters = (*rule.filters, *backend.filters)
-    rewrites = [item for item in filters if isinstance(item, Rewrite)]
-    headers, answer = request_headers(filters), answer_headers(filters)
-    target = backend.target
-    return BackendView(
-        location=location,
-        serve_location=f"{location}/serve",
-        target=target,
-        upstream=_upstream_name(target),
-        fails_open=isinstance(target, ToPool) and target.pool in fail_open,
-        headers=None if headers == request_headers() else headers,
-        answer=None if answer == answer_headers() else answer,
-        hostname=next((item.hostname for item in rewrites if item.hostname), None),
-        path=next((item.path for item in rewrites if item.path), None),
-    )
+    return tuple(FlagView(flag, tuple(sorted(users[flag]))) for flag in sorted(users))
 
 
 def _redirect_port(redirect: Redirect, server: Server) -> int | None:
@@ -278,7 +308,3 @@ def _all_filters(rule: Rule) -> Iterable[Filter]:
     yield from rule.filters
     for backend in rule.backends:
         yield from backend.filters
-
-
-def _path_change(item: Filter) -> PathChange | None:
-    return item.path if isinstance(item, Redirect | Rewrite) else None

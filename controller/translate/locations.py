@@ -1,9 +1,8 @@
 """Divides the cases of a server among locations, so that nginx finds the few that can hold by the path alone."""
 
 from collections.abc import Iterable, Sequence
-from urllib.parse import unquote
 
-from controller.ir.types import Case, Location, PathKind, PathMatch, is_unconditional
+from controller.ir.types import Case, Location, PathKind, is_unconditional
 
 
 def locations_of(cases: Sequence[Case]) -> tuple[Location, ...]:
@@ -11,19 +10,14 @@ def locations_of(cases: Sequence[Case]) -> tuple[Location, ...]:
 
     A prefix `/a` holds for `/a` and for all below `/a/`, so it makes one exact location and one for what is below.
     """
-    exact = {_decoded(case.match.path) for case in cases if case.match.path.kind is not PathKind.REGEX} - {""}
-    below = {_decoded(case.match.path) for case in cases if case.match.path.kind is PathKind.PREFIX}
+    exact = {case.match.path.value for case in cases if case.match.path.kind is not PathKind.REGEX} - {""}
+    below = {case.match.path.value for case in cases if case.match.path.kind is PathKind.PREFIX}
     if any(case.match.path.kind is PathKind.REGEX for case in cases):
         below.add("")
     index = _Index(cases)
     found = [Location(path=path, is_exact=True, cases=_reachable(index.holding_at(path))) for path in exact]
     found += [Location(path=path + "/", is_exact=False, cases=_reachable(index.holding_below(path))) for path in below]
     return tuple(sorted(found, key=lambda location: (location.path, not location.is_exact)))
-
-
-def _decoded(path: PathMatch) -> str:
-    """The path as nginx compares it: percent-decoded."""
-    return unquote(path.value, errors="surrogateescape")
 
 
 def _reachable(cases: Iterable[Case]) -> tuple[Case, ...]:
@@ -50,7 +44,7 @@ class _Index:
                 self._regex.append(position)
             else:
                 table = self._exact if path.kind is PathKind.EXACT else self._prefix
-                table.setdefault(_decoded(path), []).append(position)
+                table.setdefault(path.value, []).append(position)
 
     def holding_at(self, path: str) -> Iterable[Case]:
         """Cases that can hold for exactly this path, in order of precedence."""

@@ -2,15 +2,18 @@
 
 // The path and query to send on: $infergate_prefix of the path becomes $infergate_replacement, the rest stays as the
 // client wrote it. Where nginx normalised the path (dot segments, repeated slashes), the normalised one is written anew,
-// since the raw one may leave the prefix.
+// since the raw one may leave the prefix. So it is where the rest begins with an encoded slash: after a host, it would
+// become a part of that.
 function replaced(r) {
     const prefix = r.variables.infergate_prefix;
     const replacement = r.variables.infergate_replacement;
     const path = r.variables.uri;
     const query = r.variables.is_args + (r.variables.args || '');
     const raw = r.variables.request_uri.split('?', 1)[0];
-    const rest = decoded(raw) === path && raw.startsWith(prefix) ? raw.slice(prefix.length) : encoded(path.slice(prefix.length));
-    return (replacement + rest || '/') + query;
+    const rest = path.slice(prefix.length);
+    const rawRest = raw.slice(prefix.length);
+    const isAsWritten = raw.startsWith(prefix) && /^(\/|$)/.test(rawRest) && decoded(rawRest) === rest;
+    return (replacement + (isAsWritten ? rawRest : encoded(rest)) || '/') + query;
 }
 
 function decoded(raw) {

@@ -72,7 +72,7 @@ class Picker:
         """Take the completion of a request."""
         address = f"{endpoint}:8000" if endpoint else ""
         self.completions.take(
-            datagram(request, endpoint=address, upstream_status=upstream_status, status=status), now=self.clock()
+            completion_line(request, endpoint=address, upstream_status=upstream_status, status=status), now=self.clock()
         )
 
     def count(self, name: str) -> int:
@@ -80,11 +80,11 @@ class Picker:
         return len(self.endpoint(name).open)
 
 
-def datagram(request: str, *, endpoint: str, upstream_status: str = "200 : 200", status: int = 200) -> bytes:
+def completion_line(request: str, *, endpoint: str, upstream_status: str = "200 : 200", status: int = 200) -> bytes:
     """A completion as NGINX sends it."""
 
-    completion = Completion(request, "llm/gpu", endpoint, "", status, upstream_status, 0.1, "0.05", 100)
-    return b"<190>Jan  1 00:00:00 host nginx: " + msgspec.json.encode(completion)
+    completion = Completion(request, "llm/gpu", endpoint, "", status, upstream_status, 0.1, 0.05, 100)
+    return msgspec.json.encode(completion)
 
 
 @pytest.fixture
@@ -94,4 +94,4 @@ def picker() -> Picker:
 
 @pytest.fixture
 def encode() -> Callable[..., bytes]:
-    return datagram
+    return completion_line

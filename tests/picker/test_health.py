@@ -10,7 +10,7 @@ from .conftest import Picker
 def fail(picker: Picker, request: str) -> str:
     """Send a request and let it fail; where it went first."""
     first = picker.pick(request)
-    picker.pick(request, tried=f"{first}:8000=200 : 502/0 : -;")
+    picker.pick(request, tried=f"{first}:8000=unreachable;")
     return first
 
 
@@ -102,5 +102,5 @@ def test_status_that_is_not_the_endpoints_is_no_verdict(picker: Picker, upstream
 
 def test_failure_is_counted_after_a_restart_too(picker: Picker) -> None:
     picker.serve("a", "b")
-    assert picker.pick("1", tried="a:8000=200 : 502/0 : -;") == "b"
+    assert picker.pick("1", tried="a:8000=unreachable;") == "b"
     assert picker.endpoint("a").health.pause == 1

@@ -5,20 +5,24 @@ import re
 import pytest
 
 from controller.ir.types import Case, Location, Match, PathKind, PathMatch, Rule, ValueMatch
-from controller.render.maps import rule_map
+from controller.render.maps import RuleMaps, place_of, rule_maps
 from controller.resources.meta import Key
 
 PATH = PathMatch(PathKind.PREFIX, "")
 
 
-def _chosen(match: Match, source: str) -> bool:
-    """Whether the only choice of a location with this one case takes a source, given as its lines."""
+def _maps(*matches: Match) -> RuleMaps:
+    """The maps of one location for each match."""
     rule = Rule(Key("", "HTTPRoute", "demo", "r"), 0, "", filters=(), backends=())
-    found = rule_map(Location("/", is_exact=False, cases=(Case(match, rule),)))
-    assert found is not None
-    pattern = found.choices[0].pattern
-    assert pattern is not None
-    return re.match(pattern, source) is not None
+    places = (place_of(Location("/", is_exact=False, cases=(Case(match, rule),))) for match in matches)
+    return rule_maps(place for place in places if place)
+
+
+def _chosen(match: Match, source: str) -> bool:
+    """Whether the only choice of a location with this one case takes a source, given as its lines behind the place."""
+    (place,), (made,) = _maps(match).variables, _maps(match).maps
+    pattern = made.choices[0].pattern.replace(r"\z", r"\Z")  # PCRE's name for the very end
+    return re.match(pattern, f"{place}\n{source}") is not None
 
 
 @pytest.mark.parametrize(
@@ -71,9 +75,34 @@ def test_all_conditions_hold_together() -> None:
     assert not _chosen(match, "GET\n1\n2\nq=3\n")
 
 
+@pytest.mark.parametrize(
+    ("expression", "path", "holds"),
+    [("/v[0-9]+", "/v1", True), ("/v[0-9]+", "/v1/x", False), ("/v[0-9]+", "/x/v1", False), ("/a|/b", "/bc", False)],
+)
+def test_regular_expression_takes_the_whole_path(expression: str, path: str, holds: bool) -> None:
+    assert _chosen(Match(PathMatch(PathKind.REGEX, expression)), path) is holds
+
+
 def test_no_expression_has_a_capture() -> None:
     match = Match(PATH, method="POST", headers=(ValueMatch("a", "(1)"),), query=(ValueMatch("(q)", "(3)"),))
-    rule = Rule(Key("", "HTTPRoute", "demo", "r"), 0, "", filters=(), backends=())
-    found = rule_map(Location("/", is_exact=False, cases=(Case(match, rule),)))
-    assert found is not None
-    assert all(re.compile(choice.pattern or "").groups == 0 for choice in found.choices)
+    (made,) = _maps(match).maps
+    assert all(re.compile(choice.pattern).groups == 0 for choice in made.choices)
+
+
+def test_place_of_another_location_does_not_hold() -> None:
+    (made,) = _maps(Match(PATH, method="GET"), Match(PATH, method="POST")).maps
+    place = next(choice.pattern for choice in made.choices if "GET" in choice.pattern)[1:11]
+    assert [bool(re.match(choice.pattern, f"{place}\nPOST\n")) for choice in made.choices] == [False, False]
+
+
+def test_a_thousand_places_share_a_few_maps() -> None:
+    made = _maps(*(Match(PATH, headers=(ValueMatch("x", str(number)),)) for number in range(1000)))
+    assert len(made.variables) == 1000
+    assert len(made.maps) <= 48
+    assert max(len(item.choices) for item in made.maps) < 60
+
+
+def test_one_place_more_leaves_most_maps_as_they_are() -> None:
+    matches = [Match(PATH, headers=(ValueMatch("x", str(number)),)) for number in range(1000)]
+    before, after = set(_maps(*matches[1:]).maps), set(_maps(*matches).maps)
+    assert len(after - before) == 1

@@ -12,11 +12,12 @@ MADE_HERE = (
     # Values that are no text of a user: numbers, names derived from keys, arguments that are quoted already.
     r"settings\.(worker_processes|worker_connections|max_open_files|max_body_size)",
     r"(header|filter|rule|backend|choice|flag|map|endpoint|pool|port|view|location)(\.\w+)*\."
-    r"(name|value|weights|location|serve_location|upstream|source|variable|default|jump|split_variable|port|index|path|status|id)",
-    r"address|header|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
+    r"(name|value|weights|location|serve_location|upstream|source|variable|default|place|chooser|target|split_variable|port"
+    r"|index|path|status|id)",
+    r"loop\.index0|address|header|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
     r"rule\.backends\[\w+(\.\w+)*\]\.location",
     r"rule\.split_variable ~ .*|rule\.backends.*",
-    r"rule\.rule\.route\.path|backend\.target\.pool|pool\.pool\.name",
+    r"rule\.rule\.route\.path|view\.targets\[choice\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",
     r'"[^"]*" (if|~) .*',
     r"filter\.scheme or .*",
 )
