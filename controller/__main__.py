@@ -1,0 +1,51 @@
+"""The command line. Each command is a module with `add_arguments` and `run`, imported only when it is called."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Final
+
+from controller import logs
+from controller.errors import InfergateError
+
+_COMMANDS: Final = {
+    "run": ("controller.commands.run", "the whole gateway on this machine, from a directory of YAML"),
+    "check": ("controller.commands.check", "statuses and conditions of every resource in a directory"),
+    "render": ("controller.commands.render", "the files of each Gateway as they would be applied"),
+    "demo": ("controller.commands.demo", "a gateway with model servers to try out"),
+    "simulate": ("controller.simulator.command", "simulated model servers"),
+    "picker": ("controller.picker.command", "the endpoint picker beside nginx"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(prog="infergate", description="An inference gateway on NGINX.")
+    parser.add_argument("--version", action="version", version=f"infergate {metadata.version('infergate')}")
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default=os.environ.get("INFERGATE_LOG_FORMAT", "text"),
+        help="how log lines are written (default: %(default)s)",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name in given:
+            importlib.import_module(module).add_arguments(command)
+    parsed = parser.parse_args(given)
+    logs.configure(parsed.log_format)
+    try:
+        status: int = importlib.import_module(_COMMANDS[parsed.command][0]).run(parsed)
+    except InfergateError as problem:
+        print(f"infergate: {problem}", file=sys.stderr)
+        return 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

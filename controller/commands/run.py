@@ -1,0 +1,138 @@
+"""`infergate run`: the whole gateway on this machine, from a directory of YAML."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from controller.agent import nginx
+from controller.agent.apply import Options
+from controller.agent.state import PICKER_SOCKET
+from controller.bundle import POOLS_FILE
+from controller.commands import statuses
+from controller.dataplane.local import LocalDataPlane, default_state
+from controller.errors import StateUnusable
+from controller.provider.file import FileProvider
+from controller.reconcile import Reconciler, State
+from controller.render.files import RenderSettings
+from controller.settings import Settings, settings, usable_files, usable_processors
+from controller.status.types import Row, Severity
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, metavar="DIR", help="directory (or file) with the resources")
+    parser.add_argument(
+        "--listen",
+        action="append",
+        metavar="ADDRESS",
+        help="address on which listeners' ports are opened; may be given more than once (default: 127.0.0.1)",
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="directory for releases and sockets (default: one below ~/.local/state)",
+    )
+    parser.add_argument(
+        "--write-status", type=Path, metavar="FILE", help="keep the status of every resource in this file, as YAML"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    gateway = Gateway(
+        directory=arguments.directory,
+        state=arguments.state or default_state(arguments.directory),
+        listen=tuple(arguments.listen or ("127.0.0.1",)),
+        settings=settings(),
+        status_file=arguments.write_status,
+    )
+    return asyncio.run(_until_signal(gateway))
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway on this machine."""
+
+    directory: Path
+    state: Path
+    listen: tuple[str, ...]
+    """IP addresses."""
+    settings: Settings
+    status_file: Path | None = None
+
+    async def serve(self, on_state: Callable[[State], None] = lambda state: None) -> None:
+        """Runs until it is cancelled. `on_state` hears of every version.
+
+        Raises NginxMissing, StateUnusable, InputUnreadable, and what the data plane raises when it cannot go on.
+        """
+        binary = nginx.find(self.settings.nginx, environment=os.environ)
+        data_plane = LocalDataPlane(self.state, binary, picker_command(), options=Options(stdout=sys.stdout.fileno()))
+
+        said: set[Row] = set()
+
+        def hear(state: State) -> None:
+            found = {row for row in statuses.rows(state) if row.severity > Severity.PENDING}
+            for row in sorted(found - said, key=lambda row: row.text):
+                log.log(logging.ERROR if row.severity is Severity.ERROR else logging.WARNING, row.text)
+            said.clear()
+            said.update(found)
+            if self.status_file is not None:
+                _write_status(self.status_file, state)
+            on_state(state)
+
+        async with data_plane:
+            reconciler = Reconciler(data_plane, render_settings(self.settings, listen=self.listen), on_state=hear)
+            await reconciler.run(FileProvider(self.directory).snapshots())
+
+
+def render_settings(chosen: Settings, *, listen: tuple[str, ...]) -> RenderSettings:
+    """What rendered files take from this machine.
+
+    Raises StateUnusable when an address is none.
+    """
+    return RenderSettings(
+        listen_addresses=tuple(_listen_address(address) for address in listen),
+        worker_processes=chosen.workers or usable_processors(),
+        max_open_files=usable_files(),
+        max_body_size=chosen.max_body_size,
+        access_log=chosen.access_log,
+    )
+
+
+def picker_command() -> tuple[str, ...]:
+    """The picker as a child process, run in the state directory."""
+    options = ("--socket", PICKER_SOCKET, "--pools", POOLS_FILE)
+    return (sys.executable, "-m", "controller", "picker", *options)
+
+
+async def _until_signal(gateway: Gateway) -> int:
+    serving = asyncio.ensure_future(gateway.serve())
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sign, serving.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+    return 0
+
+
+def _listen_address(address: str) -> str:
+    try:
+        parsed = ip_address(address.strip("[]"))
+    except ValueError:
+        raise StateUnusable(f"--listen {address}: not an IP address") from None
+    return f"[{parsed}]" if parsed.version == 6 else str(parsed)
+
+
+def _write_status(path: Path, state: State) -> None:
+    staged = path.with_name(path.name + ".part")
+    staged.write_text(statuses.as_yaml(state))
+    staged.replace(path)

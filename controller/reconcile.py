@@ -1,0 +1,212 @@
+"""The loop: newest snapshot in, newest version live, and what became of it out.
+
+Everything between is computed anew from the snapshot each time. What is remembered here is only what nginx refused, and
+that only until the resource changes.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Final
+
+from controller.bundle import Bundle
+from controller.dataplane.base import DataPlane, Report
+from controller.errors import NginxRefused
+from controller.provider.base import Change
+from controller.render.files import RenderSettings, differs_in_endpoints_only, render, trace
+from controller.resources.meta import Key
+from controller.resources.snapshot import Snapshot
+from controller.topology.build import build
+from controller.topology.refusals import Refusals, without
+from controller.topology.sharing import shared
+from controller.topology.types import Topology
+from controller.translate.build import translate
+
+log = logging.getLogger(__name__)
+
+CONTROLLER_NAME: Final = "infergate.dev/gateway-controller"
+
+_TRIES: Final = 32
+"""Refused fragments that are taken out, one after the other, before a snapshot is given up."""
+_PORT_RETRY: Final = 10.0
+"""Seconds after which a port that could not be opened is tried again."""
+_ENDPOINTS_DELAY: Final = 5.0
+"""Seconds for which a reload waits that only gives endpoints their kept connections."""
+_BIND = re.compile(r"\bbind\(\) to \S+:(\d+) failed")
+
+
+def topology_of(snapshot: Snapshot) -> Topology:
+    """The topology of a snapshot whose Gateways share one data plane."""
+    built = build(snapshot, controller_name=CONTROLLER_NAME, now=datetime.now(UTC))
+    return shared(built, snapshot=snapshot)
+
+
+def bundle_of(topology: Topology, refusals: Refusals, *, name: str, settings: RenderSettings) -> Bundle:
+    """The bundle of a data plane that all Gateways share, without what nginx refused."""
+    gateways = frozenset(gateway.key for gateway in topology.gateways)
+    served = without(topology, refusals) if refusals else topology
+    return render(translate(served, name=name, gateways=gateways), settings)
+
+
+@dataclass(frozen=True)
+class State:
+    """What the loop knows after a turn."""
+
+    snapshot: Snapshot
+    topology: Topology
+    """As the resources say, before anything that nginx refused was taken out."""
+    refusals: Refusals
+    serving: bool | None
+    """Whether the newest version is served; None when nobody has tried."""
+    problem: str = ""
+    """Why it is not served."""
+    addresses: tuple[str, ...] = ()
+    """Where clients reach the Gateways."""
+
+
+@dataclass
+class Reconciler:
+    """Brings a data plane that all Gateways share to what the newest snapshot says."""
+
+    data_plane: DataPlane
+    settings: RenderSettings
+    name: str = "local"
+    on_state: Callable[[State], None] = lambda state: None
+    """Called after each turn."""
+    endpoints_delay: float = _ENDPOINTS_DELAY
+    port_retry: float = _PORT_RETRY
+    _live: Bundle | None = field(default=None, init=False)
+    _refused: dict[Key, tuple[object, str]] = field(default_factory=dict, init=False)
+    """Resources that nginx refused, as they were then, and its words."""
+    _refused_listeners: dict[tuple[Key, str], tuple[object, str]] = field(default_factory=dict, init=False)
+    _due: float | None = field(default=None, init=False)
+    """Loop time of the next turn that needs no change."""
+
+    async def run(self, snapshots: AsyncIterator[tuple[Snapshot, Change]]) -> None:
+        """Follows snapshots until they end."""
+        newest: Snapshot | None = None
+        pending = asyncio.ensure_future(anext(snapshots, None))
+        try:
+            while True:
+                await asyncio.wait({pending}, timeout=self._patience())
+                if pending.done():
+                    item = pending.result()
+                    if item is None:
+                        return
+                    pending = asyncio.ensure_future(anext(snapshots, None))
+                    newest, change = item
+                    await self.turn(newest, change)
+                elif newest is not None:
+                    self._due = None
+                    await self.turn(newest, None)
+        finally:
+            pending.cancel()
+
+    async def turn(self, snapshot: Snapshot, change: Change | None) -> None:
+        """Brings the data plane to a snapshot. `change` says why there is one; None: nothing changed since the last."""
+        begun = perf_counter()
+        topology = topology_of(snapshot)
+        self._forget_changed(snapshot)
+        refusals = self._refusals({})
+        bundle = bundle_of(topology, refusals, name=self.name, settings=self.settings)
+        report: Report | None
+        if change is not None and self._may_wait(bundle):
+            await self.data_plane.apply_pools(bundle.pools)
+            self._wake_within(self.endpoints_delay)
+            report = None
+            _log_change(change, "endpoints live", seconds=perf_counter() - begun)
+        else:
+            report, bundle, refusals = await self._apply(topology, bundle, snapshot)
+            if report.serving:
+                if self._live is None or self._live.version != bundle.version or change is not None:
+                    _log_change(change, "live", version=bundle.version, seconds=report.seconds)
+                self._live = bundle
+        self.on_state(
+            State(
+                snapshot=snapshot,
+                topology=topology,
+                refusals=refusals,
+                serving=report.serving if report else True,
+                problem=str(report.refusal) if report and report.refusal else "",
+                addresses=tuple(address.strip("[]") for address in self.settings.listen_addresses),
+            )
+        )
+
+    async def _apply(self, topology: Topology, bundle: Bundle, snapshot: Snapshot) -> tuple[Report, Bundle, Refusals]:
+        """Applies a bundle; takes out what nginx refuses, one resource at a time, until it takes the rest."""
+        ports: dict[int, str] = {}
+        report = await self.data_plane.apply(bundle)
+        for _ in range(_TRIES):
+            if report.refusal is None or not self._learn(report.refusal, bundle=bundle, snapshot=snapshot, ports=ports):
+                break
+            bundle = bundle_of(topology, self._refusals(ports), name=self.name, settings=self.settings)
+            report = await self.data_plane.apply(bundle)
+        if report.refusal is not None:
+            log.error("no version could be applied", extra={"problem": str(report.refusal)})
+        if ports:
+            self._wake_within(self.port_retry)
+        return report, bundle, self._refusals(ports)
+
+    def _learn(self, refusal: NginxRefused, *, bundle: Bundle, snapshot: Snapshot, ports: dict[int, str]) -> bool:
+        """Remembers what nginx refused. False when nothing can be taken out for it."""
+        port = _BIND.search(refusal.message)
+        if port:
+            log.error("port cannot be opened", extra={"port": int(port[1]), "problem": refusal.message})
+            return ports.setdefault(int(port[1]), refusal.message) is refusal.message
+        if refusal.file is None or refusal.line is None:
+            return False
+        learned = False
+        for subject in trace(bundle, path=refusal.file, line=refusal.line):
+            found = next((item for item in snapshot.resources if item.key == subject.key), None)
+            if found is None:
+                continue
+            log.error("nginx refused a resource", extra={"resource": str(subject.key), "problem": refusal.message})
+            if subject.listener is not None:
+                learned |= (subject.key, subject.listener) not in self._refused_listeners
+                self._refused_listeners[subject.key, subject.listener] = (found, refusal.message)
+            else:
+                learned |= subject.key not in self._refused
+                self._refused[subject.key] = (found, refusal.message)
+        return learned
+
+    def _forget_changed(self, snapshot: Snapshot) -> None:
+        """Gives what nginx refused another chance once the resource is another one."""
+        present = {item.key: item for item in snapshot.resources} if self._refused or self._refused_listeners else {}
+        self._refused = {key: value for key, value in self._refused.items() if present.get(key) is value[0]}
+        self._refused_listeners = {
+            where: value for where, value in self._refused_listeners.items() if present.get(where[0]) is value[0]
+        }
+
+    def _refusals(self, ports: dict[int, str]) -> Refusals:
+        return Refusals(
+            routes={key: message for key, (_, message) in self._refused.items()},
+            listeners={where: message for where, (_, message) in self._refused_listeners.items()},
+            ports=dict(ports),
+        )
+
+    def _may_wait(self, bundle: Bundle) -> bool:
+        """Whether the picker alone makes a bundle's difference to what is live."""
+        return self._live is not None and differs_in_endpoints_only(self._live, bundle)
+
+    def _wake_within(self, seconds: float) -> None:
+        due = asyncio.get_running_loop().time() + seconds
+        self._due = due if self._due is None else min(self._due, due)
+
+    def _patience(self) -> float | None:
+        return None if self._due is None else max(0.0, self._due - asyncio.get_running_loop().time())
+
+
+def _log_change(change: Change | None, message: str, **details: object) -> None:
+    now = asyncio.get_running_loop().time()
+    details = {name: value for name, value in details.items() if name != "seconds"}
+    if change is None:
+        log.info(message, extra={"reason": "deferred", **details})
+        return
+    details["milliseconds"] = round((now - change.detected_at) * 1000, 1)
+    log.info(message, extra={"files": ", ".join(change.files), **details})
+    for description in change.descriptions:
+        log.info("changed: %s", description)

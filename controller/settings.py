@@ -1,0 +1,57 @@
+"""What the environment says: settings with an `INFERGATE_` name, and the limits of the machine.
+
+Kubernetes gives pods variables such as `INFERGATE_PORT=tcp://…` for a Service named `infergate`, so no setting ends in
+`_PORT`, `_HOST` or `_ADDR`.
+"""
+
+import os
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
+
+class Settings(BaseModel):
+    """Settings of the data plane, each from the variable `INFERGATE_` + its name in upper case."""
+
+    model_config = ConfigDict(frozen=True)
+
+    nginx: str | None = None
+    """Path of the nginx binary; None: the system's if it is new enough, else the embedded one."""
+    workers: int = Field(default=0, ge=0, le=512)
+    """nginx worker processes; 0: one for each processor that this process may use."""
+    max_body_size: int = Field(default=128 * 1024 * 1024, ge=1024)
+    """Bytes of a request's body; larger ones are answered 413."""
+    access_log: str = "/dev/stdout"
+    """Path of the access log; a relative one lies in the state directory."""
+
+
+def settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from environment variables.
+
+    Raises pydantic's ValidationError, which names the setting.
+    """
+    given = {name: environment.get(f"INFERGATE_{name.upper()}") for name in Settings.model_fields}
+    return Settings.model_validate({name: value for name, value in given.items() if value})
+
+
+def usable_processors(cpu_max: Path = _CPU_MAX) -> int:
+    """Processors that this process may use: the affinity mask, and the quota of its control group.
+
+    nginx's own `auto` counts the machine's, and starts 64 workers in a pod with one processor.
+    """
+    count = len(os.sched_getaffinity(0))
+    try:
+        quota, period = cpu_max.read_text().split()
+    except (OSError, ValueError):
+        return count
+    return count if quota == "max" else max(1, min(count, round(int(quota) / int(period))))
+
+
+def usable_files(wanted: int = 65536) -> int:
+    """Open files that a worker may have: what is wanted, or the hard limit of this process."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

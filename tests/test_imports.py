@@ -1,0 +1,91 @@
+"""Who may import whom. The direction is the architecture: a stage knows the ones before it, never the ones after."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "controller"
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "logs": set(),
+    "settings": set(),
+    "bundle": set(),
+    "resources": set(),
+    "ir": {"bundle", "resources"},
+    "topology": {"bundle", "ir", "resources"},
+    "translate": {"ir", "resources", "topology"},
+    "render": {"bundle", "ir", "resources"},
+    "status": {"bundle", "ir", "resources", "topology"},
+    "agent": {"bundle", "errors"},
+    "dataplane": {"agent", "bundle", "errors"},
+    "provider": {"errors", "resources", "status"},
+    "picker": {"bundle", "errors", "logs"},
+    "simulator": {"errors", "logs"},
+    "reconcile": {
+        "bundle", "dataplane", "errors", "provider", "render", "resources", "status", "topology", "translate",
+    },
+    "commands": {
+        "agent", "bundle", "dataplane", "errors", "logs", "provider", "reconcile", "render", "resources", "settings",
+        "simulator", "status", "topology", "translate",
+    },
+    "__main__": {"commands", "errors", "logs", "picker", "simulator"},
+}  # fmt: skip
+
+PURE = ("ir", "resources", "topology", "translate", "status")
+INPUT_AND_OUTPUT = {"asyncio", "http", "httpx", "kubernetes", "logging", "os", "socket", "subprocess", "watchfiles"}
+
+OWNERS = {
+    "cryptography": {"topology"},
+    "fastapi": {"picker", "simulator"},
+    "jinja2": {"render"},
+    "kubernetes": {"kube"},
+    "prometheus_client": {"picker", "simulator"},
+    "uvicorn": {"picker", "simulator"},
+    "watchfiles": {"provider", "picker"},
+}
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(ROOT.rglob("*.py")):
+        yield path.relative_to(ROOT).parts[0].removesuffix(".py"), path
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+            if node.module == "controller":
+                yield from (f"controller.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(("package", "path"), list(_modules()), ids=lambda item: str(item).rpartition("controller/")[2])
+def test_module_imports_only_what_its_package_may(package: str, path: Path) -> None:
+    found = {name.split(".")[1] for name in _imports(path) if name.startswith("controller.")}
+    allowed = MAY_IMPORT.get(package, set()) | {package}
+    assert package == "__init__" or found <= allowed
+
+
+def test_pure_stages_do_no_input_or_output() -> None:
+    found = {
+        (package, name)
+        for package, path in _modules()
+        if package in PURE
+        for name in _imports(path)
+        if name.split(".")[0] in INPUT_AND_OUTPUT
+    }
+    assert not found
+
+
+@pytest.mark.parametrize("library", sorted(OWNERS))
+def test_library_is_imported_by_its_owners_only(library: str) -> None:
+    users = {package for package, path in _modules() for name in _imports(path) if name.split(".")[0] == library}
+    assert users <= OWNERS[library]
+
+
+def test_every_package_has_a_rule() -> None:
+    assert {package for package, _ in _modules()} - {"__init__"} <= set(MAY_IMPORT)
