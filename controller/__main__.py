@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"infergate {metadata.version('infergate')}")
     parser.add_argument(
         "--log-format",
-        choices=("text", "json"),
+        choices=("text", "json", "bare"),
         default=os.environ.get("INFERGATE_LOG_FORMAT", "text"),
         help="how log lines are written (default: %(default)s)",
     )

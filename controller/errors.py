@@ -1,6 +1,7 @@
 """What can go wrong outside of this program, one class per thing a caller would do about it.
 
     InfergateError
+      SettingInvalid       an option or an environment variable has a value that cannot be used
       InputUnreadable      the directory or file that holds the resources cannot be read
       NginxError
         NginxMissing       no nginx binary, or one that lacks what the rendered files need
@@ -17,6 +18,10 @@ from dataclasses import dataclass
 
 class InfergateError(Exception):
     """Base of everything here; its text is fit to show to a user."""
+
+
+class SettingInvalid(InfergateError):
+    """An option or an environment variable has a value that cannot be used."""
 
 
 class InputUnreadable(InfergateError):

@@ -10,9 +10,9 @@ _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "
 
 
 def configure(style: str, *, level: int = logging.INFO) -> None:
-    """Sends log lines to standard error, as `text` or `json`."""
+    """Sends log lines to standard error: `text`, `json`, or `bare`, which leaves the time to whoever relays them."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if style == "json" else _Text())
+    handler.setFormatter({"json": _Json(), "text": _Text(), "bare": _Bare()}[style])
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -20,14 +20,21 @@ def configure(style: str, *, level: int = logging.INFO) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-class _Text(logging.Formatter):
-    """`12:30:01.250 INFO  bundle live  gateway=local version=ab12`."""
+class _Bare(logging.Formatter):
+    """`INFO bundle live  gateway=local version=ab12`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        details = " ".join(f"{name}={_shown(value)}" for name, value in _details(record).items())
+        line = f"{record.levelname} {record.getMessage()}" + (f"  {details}" if details else "")
+        return line + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
+
+
+class _Text(_Bare):
+    """`12:30:01.250 INFO bundle live  gateway=local version=ab12`."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
-        details = " ".join(f"{name}={_shown(value)}" for name, value in _details(record).items())
-        line = f"{time} {record.levelname:<7} {record.getMessage()}" + (f"  {details}" if details else "")
-        return line + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
+        return f"{time} {super().format(record)}"
 
 
 class _Json(logging.Formatter):

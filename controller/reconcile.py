@@ -15,7 +15,7 @@ from typing import Final
 
 from controller.bundle import Bundle
 from controller.dataplane.base import DataPlane, Report
-from controller.errors import NginxRefused
+from controller.errors import InfergateError, NginxRefused
 from controller.provider.base import Change
 from controller.render.files import RenderSettings, differs_in_endpoints_only, render, trace
 from controller.resources.meta import Key
@@ -32,8 +32,8 @@ CONTROLLER_NAME: Final = "infergate.dev/gateway-controller"
 
 _TRIES: Final = 32
 """Refused fragments that are taken out, one after the other, before a snapshot is given up."""
-_PORT_RETRY: Final = 10.0
-"""Seconds after which a port that could not be opened is tried again."""
+_RETRY: Final = 10.0
+"""Seconds after which a port that could not be opened is tried again, or a data plane that failed."""
 _ENDPOINTS_DELAY: Final = 5.0
 """Seconds for which a reload waits that only gives endpoints their kept connections."""
 _BIND = re.compile(r"\bbind\(\) to \S+:(\d+) failed")
@@ -78,7 +78,7 @@ class Reconciler:
     on_state: Callable[[State], None] = lambda state: None
     """Called after each turn."""
     endpoints_delay: float = _ENDPOINTS_DELAY
-    port_retry: float = _PORT_RETRY
+    retry: float = _RETRY
     _live: Bundle | None = field(default=None, init=False)
     _refused: dict[Key, tuple[object, str]] = field(default_factory=dict, init=False)
     """Resources that nginx refused, as they were then, and its words."""
@@ -99,12 +99,22 @@ class Reconciler:
                         return
                     pending = asyncio.ensure_future(anext(snapshots, None))
                     newest, change = item
-                    await self.turn(newest, change)
+                    await self._persist(newest, change)
                 elif newest is not None:
                     self._due = None
-                    await self.turn(newest, None)
+                    await self._persist(newest, None)
         finally:
             pending.cancel()
+
+    async def _persist(self, snapshot: Snapshot, change: Change | None) -> None:
+        """A turn. Once something is live, trouble with the data plane ends nothing: it is tried again."""
+        try:
+            await self.turn(snapshot, change)
+        except InfergateError as problem:
+            if self._live is None:
+                raise
+            log.error("the data plane is in trouble and is tried again", extra={"problem": str(problem)})
+            self._wake_within(self.retry)
 
     async def turn(self, snapshot: Snapshot, change: Change | None) -> None:
         """Brings the data plane to a snapshot. `change` says why there is one; None: nothing changed since the last."""
@@ -148,7 +158,7 @@ class Reconciler:
         if report.refusal is not None:
             log.error("no version could be applied", extra={"problem": str(report.refusal)})
         if ports:
-            self._wake_within(self.port_retry)
+            self._wake_within(self.retry)
         return report, bundle, self._refusals(ports)
 
     def _learn(self, refusal: NginxRefused, *, bundle: Bundle, snapshot: Snapshot, ports: dict[int, str]) -> bool:

@@ -9,7 +9,9 @@ import resource
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from controller.errors import SettingInvalid
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
@@ -32,10 +34,15 @@ class Settings(BaseModel):
 def settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Settings from environment variables.
 
-    Raises pydantic's ValidationError, which names the setting.
+    Raises SettingInvalid, which names the variable.
     """
     given = {name: environment.get(f"INFERGATE_{name.upper()}") for name in Settings.model_fields}
-    return Settings.model_validate({name: value for name, value in given.items() if value})
+    try:
+        return Settings.model_validate({name: value for name, value in given.items() if value})
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        variable = f"INFERGATE_{str(first['loc'][0]).upper()}"
+        raise SettingInvalid(f"{variable}={str(first['input'])[:80]}: {first['msg'].lower()}") from problem
 
 
 def usable_processors(cpu_max: Path = _CPU_MAX) -> int:

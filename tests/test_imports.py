@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "controller"
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "logs": set(),
-    "settings": set(),
+    "settings": {"errors"},
     "bundle": set(),
     "resources": set(),
     "ir": {"bundle", "resources"},

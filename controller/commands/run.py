@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from controller.agent.state import PICKER_SOCKET
 from controller.bundle import POOLS_FILE
 from controller.commands import statuses
 from controller.dataplane.local import LocalDataPlane, default_state
-from controller.errors import StateUnusable
+from controller.errors import SettingInvalid
 from controller.provider.file import FileProvider
 from controller.reconcile import Reconciler, State
 from controller.render.files import RenderSettings
@@ -76,15 +76,10 @@ class Gateway:
         """
         binary = nginx.find(self.settings.nginx, environment=os.environ)
         data_plane = LocalDataPlane(self.state, binary, picker_command(), options=Options(stdout=sys.stdout.fileno()))
-
-        said: set[Row] = set()
+        news = _News()
 
         def hear(state: State) -> None:
-            found = {row for row in statuses.rows(state) if row.severity > Severity.PENDING}
-            for row in sorted(found - said, key=lambda row: row.text):
-                log.log(logging.ERROR if row.severity is Severity.ERROR else logging.WARNING, row.text)
-            said.clear()
-            said.update(found)
+            news.tell(state)
             if self.status_file is not None:
                 _write_status(self.status_file, state)
             on_state(state)
@@ -94,10 +89,41 @@ class Gateway:
             await reconciler.run(FileProvider(self.directory).snapshots())
 
 
+@dataclass
+class _News:
+    """Logs what is different since the last state: findings, and where listeners answer."""
+
+    _findings: set[Row] = field(default_factory=set)
+    _places: set[str] = field(default_factory=set)
+
+    def tell(self, state: State) -> None:
+        findings = {row for row in statuses.rows(state) if row.severity > Severity.PENDING}
+        for row in sorted(findings - self._findings, key=lambda row: row.text):
+            log.log(logging.ERROR if row.severity is Severity.ERROR else logging.WARNING, row.text)
+        for row in sorted(self._findings - findings, key=lambda row: row.text):
+            log.info("no longer: %s", row.text)
+        places = _listening(state)
+        for place in sorted(places - self._places):
+            log.info("listening", extra={"url": place})
+        self._findings, self._places = findings, places
+
+
+def _listening(state: State) -> set[str]:
+    """URLs at which listeners answer."""
+    hosts = [f"[{address}]" if ":" in address else address for address in state.addresses]
+    return {
+        f"{'https' if listener.certificates else 'http'}://{host}:{listener.port}"
+        for gateway in state.topology.gateways
+        for listener in gateway.listeners
+        if listener.serves and listener.port not in state.refusals.ports
+        for host in hosts
+    }
+
+
 def render_settings(chosen: Settings, *, listen: tuple[str, ...]) -> RenderSettings:
     """What rendered files take from this machine.
 
-    Raises StateUnusable when an address is none.
+    Raises SettingInvalid when an address is none.
     """
     return RenderSettings(
         listen_addresses=tuple(_listen_address(address) for address in listen),
@@ -111,7 +137,7 @@ def render_settings(chosen: Settings, *, listen: tuple[str, ...]) -> RenderSetti
 def picker_command() -> tuple[str, ...]:
     """The picker as a child process, run in the state directory."""
     options = ("--socket", PICKER_SOCKET, "--pools", POOLS_FILE)
-    return (sys.executable, "-m", "controller", "picker", *options)
+    return (sys.executable, "-m", "controller", "--log-format", "bare", "picker", *options)
 
 
 async def _until_signal(gateway: Gateway) -> int:
@@ -128,7 +154,7 @@ def _listen_address(address: str) -> str:
     try:
         parsed = ip_address(address.strip("[]"))
     except ValueError:
-        raise StateUnusable(f"--listen {address}: not an IP address") from None
+        raise SettingInvalid(f"--listen {address}: not an IP address") from None
     return f"[{parsed}]" if parsed.version == 6 else str(parsed)
 
 
