@@ -24,6 +24,7 @@ from controller.resources.snapshot import Snapshot
 from controller.status.derive import derive
 from controller.status.types import Programmed
 from controller.topology.build import build
+from controller.topology.sharing import shared
 from controller.topology.types import Topology
 from controller.translate.build import translate
 
@@ -95,7 +96,7 @@ def _outcome(source: Path) -> dict[str, bytes]:
 
 
 def _topology_of(snapshot: Snapshot) -> Topology:
-    return build(snapshot, controller_name=CONTROLLER_NAME)
+    return shared(build(snapshot, controller_name=CONTROLLER_NAME), snapshot=snapshot)
 
 
 def _rendered(topology: Topology) -> Bundle:

@@ -67,6 +67,8 @@ class RuleView:
     redirect: Redirect | None
     redirect_port: int | None
     """Written into the Location of the redirect; None where the scheme implies it."""
+    redirect_headers: tuple[Header, ...]
+    """Added to the redirect."""
     backends: tuple[BackendView, ...]
     """Those with a share. One alone stands in the location of the rule itself."""
     split: Split | None
@@ -232,6 +234,7 @@ class _Views:
             target=variable if is_split else location,
             redirect=redirect,
             redirect_port=_redirect_port(redirect, server) if redirect else None,
+            redirect_headers=answer_headers(rule.filters).added if redirect else (),
             backends=tuple(
                 self.backend(rule, backend, f"{location}/{index}" if is_split else location) for index, backend in drawn
             ),

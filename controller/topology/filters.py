@@ -32,8 +32,8 @@ from controller.resources.scalars import is_url_path
 from controller.topology.conditions import Condition, refused, unsupported
 from controller.topology.unsupported import Scope, is_unsupported_filter
 
-LONGEST_VALUE: Final = 2048
-"""Bytes of a header's value: with every character escaped it still fits a parameter of nginx.conf, 4,096 bytes."""
+LONGEST_ARGUMENT: Final = 3900
+"""Bytes that a value may have as it is written into nginx.conf, whose arguments end at 4,096."""
 
 CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """Control characters except the tab, which may stand in the value of a header."""
@@ -44,6 +44,8 @@ _CONNECTION: Final = frozenset(
     ("connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
 )
 """Headers of the connection or the framing of a message. Source: RFC 9110, section 7.6.1."""
+_OF_THE_GATEWAY: Final = frozenset(("date", "server", "x-request-id"))
+"""Headers of answers that nginx writes itself."""
 _OWN_PREFIXES: Final = ("x-infergate-", "x-accel-")
 
 
@@ -133,6 +135,8 @@ def _name_problem(name: str, *, readable: bool, of_request: bool) -> str | None:
     if name in _CONNECTION or (of_request and name == "host"):
         instead = "; URLRewrite has a hostname" if name == "host" else ""
         return f"header {name} is the gateway's to set{instead}"
+    if not of_request and name in _OF_THE_GATEWAY:
+        return f"header {name} of an answer is the gateway's own"
     if name in STEERING_HEADERS or name.startswith(_OWN_PREFIXES):
         return f"header {name} steers the gateway"
     return None
@@ -142,8 +146,10 @@ def value_problem(value: str) -> str | None:
     """What is wrong with the value of a header: empty, too long, or with control characters."""
     if not value:
         return "is empty"
-    if len(value.encode()) > LONGEST_VALUE:
-        return f"is longer than {LONGEST_VALUE} bytes"
+    # A dollar sign is written as `${dollar}`, quotes and backslashes with another backslash.
+    written = len(value.encode()) + 8 * value.count("$") + value.count("\\") + value.count('"')
+    if written > LONGEST_ARGUMENT:
+        return f"is too long: it takes {written} bytes in nginx.conf, which accepts {LONGEST_ARGUMENT}"
     if CONTROL.search(value):
         return "has a control character"
     return None

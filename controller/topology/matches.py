@@ -9,9 +9,11 @@ from controller.ir.types import Match, PathKind, PathMatch, ValueMatch
 from controller.resources.gateway_api import HTTPHeaderMatch, HTTPPathMatch, HTTPQueryParamMatch, HTTPRouteMatch
 from controller.topology.conditions import Condition, unsupported
 from controller.topology.expressions import expression
-from controller.topology.filters import CONTROL, value_problem
+from controller.topology.filters import CONTROL, LONGEST_ARGUMENT, value_problem
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9-]+")
+_QUERY_NAME: Final = re.compile(r"[A-Za-z0-9_]+")
+"""Names whose value nginx can read alone, as $arg_name."""
 _ROOT: Final = PathMatch(PathKind.PREFIX, "")
 
 
@@ -26,12 +28,28 @@ def match_of(item: HTTPRouteMatch, *, where: str) -> Match | Condition:
     query = _query(item.query_params, where=f"{where}.queryParams") if item.query_params else ()
     if isinstance(query, Condition):
         return query
+    written = _written(path, headers=headers, query=query)
+    if written > LONGEST_ARGUMENT:
+        found = f"it takes {written} bytes in nginx.conf, which accepts {LONGEST_ARGUMENT}"
+        return unsupported(f"{where}: the match is too long: {found}")
     return Match(path=path, method=item.method, headers=headers, query=query)
 
 
 def prefix_of(match: Match) -> str | None:
     """The path that a prefix match replaces, None for matches of other kinds."""
     return match.path.value if match.path.kind is PathKind.PREFIX else None
+
+
+def _written(path: PathMatch, *, headers: Sequence[ValueMatch], query: Sequence[ValueMatch]) -> int:
+    """Most bytes that a match takes in one argument of nginx.conf, where its values stand in one expression.
+
+    An escaped character takes 3 bytes; one of a query 18, since it may be percent-encoded. Names of headers are counted
+    fourfold, because those of all matches of a path stand in one argument.
+    """
+    size = 2 * len(path.value.encode()) if path.kind is PathKind.REGEX else 0
+    size += sum((2 if item.is_regex else 3) * len(item.value.encode()) + 4 * len(item.name) for item in headers)
+    exact = [item for item in query if not item.is_regex]
+    return size + sum(18 * (2 * len(item.name.encode()) + len(item.value.encode())) + 50 for item in exact)
 
 
 def _path(item: HTTPPathMatch, *, where: str) -> PathMatch | Condition:
@@ -43,6 +61,8 @@ def _path(item: HTTPPathMatch, *, where: str) -> PathMatch | Condition:
     path = _decoded(item.value) if "%" in item.value else item.value
     if path is None:
         return unsupported(f"{where}.value: accepts %XX that are visible UTF-8 together, found {item.value!a}")
+    if {".", ".."} & set(path.split("/")):
+        return unsupported(f"{where}.value: nginx resolves '.' and '..' before it compares, found {item.value!a}")
     if item.type == "Exact":
         return PathMatch(PathKind.EXACT, path)
     return PathMatch(PathKind.PREFIX, path.rstrip("/"))
@@ -80,6 +100,9 @@ def _query(items: Sequence[HTTPQueryParamMatch], *, where: str) -> tuple[ValueMa
     for number, item in enumerate(items):
         if item.name in values:
             continue
+        if item.type == "RegularExpression" and not _QUERY_NAME.fullmatch(item.name):
+            found = f"accepts letters, digits and '_', found {item.name!a}"
+            return unsupported(f"{where}[{number}].name: of a parameter with a regular expression {found}")
         value = _value(item, name=item.name, where=f"{where}[{number}]")
         if isinstance(value, Condition):
             return value

@@ -7,25 +7,31 @@
 function replaced(r) {
     const prefix = r.variables.infergate_prefix;
     const replacement = r.variables.infergate_replacement;
-    const path = r.variables.uri;
     const query = r.variables.is_args + (r.variables.args || '');
     const raw = r.variables.request_uri.split('?', 1)[0];
-    const rest = path.slice(prefix.length);
     const rawRest = raw.slice(prefix.length);
+    const rest = hexOf(r.rawVariables.uri).slice(2 * Buffer.from(prefix).length);
     const isAsWritten = raw.startsWith(prefix) && /^(\/|$)/.test(rawRest) && decoded(rawRest) === rest;
     return (replacement + (isAsWritten ? rawRest : encoded(rest)) || '/') + query;
 }
 
-function decoded(raw) {
-    try {
-        return decodeURIComponent(raw);
-    } catch (e) {
-        return null;
-    }
+// Paths are compared and written as hexadecimal bytes: they need not be UTF-8.
+function hexOf(bytes) {
+    return Buffer.from(bytes).toString('hex');
 }
 
-function encoded(path) {
-    return encodeURI(path).replace(/[?#]/g, (c) => (c === '?' ? '%3F' : '%23'));
+function decoded(raw) {
+    return raw
+        .split(/(%[0-9a-fA-F]{2})/)
+        .map((part) => (part.charAt(0) === '%' && part.length === 3 ? part.slice(1).toLowerCase() : hexOf(part)))
+        .join('');
+}
+
+function encoded(hex) {
+    return hex.replace(/../g, (code) => {
+        const character = String.fromCharCode(parseInt(code, 16));
+        return /[A-Za-z0-9\/._~!$&'()*+,;=:@-]/.test(character) ? character : '%' + code.toUpperCase();
+    });
 }
 
 export default { replaced };
