@@ -24,11 +24,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "provider": {"errors", "resources", "status"},
     "picker": {"bundle", "errors", "logs"},
     "simulator": {"errors", "logs"},
+    "demo": {"agent", "errors", "simulator"},
     "reconcile": {
         "bundle", "dataplane", "errors", "provider", "render", "resources", "status", "topology", "translate",
     },
     "commands": {
-        "agent", "bundle", "dataplane", "errors", "logs", "provider", "reconcile", "render", "resources", "settings",
+        "agent", "bundle", "dataplane", "demo", "errors", "logs", "provider", "reconcile", "render", "resources", "settings",
         "simulator", "status", "topology", "translate",
     },
     "__main__": {"commands", "errors", "logs", "picker", "simulator"},

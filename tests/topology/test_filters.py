@@ -89,7 +89,9 @@ REFUSED: list[tuple[Fields, str]] = [
     (_request(remove=["a;\n"]), "letters, digits, '-' and '_'"),
     (_request(add=[_header("a_b")]), "letters, digits and '-'"),
     (_request(set=[_header("a")], remove=["A"]), "more than one of"),
-    (_request(set=[_header("a", "b" * 3000)]), "longer than 2048"),
+    (_request(set=[_header("a", "b" * 3950)]), "too long"),
+    (_request(set=[_header("a", "$" * 460)]), "too long: it takes 4140 bytes"),
+    (_request(add=[_header("a", "\\" * 2048)]), "too long: it takes 4096 bytes"),
 ]
 
 
