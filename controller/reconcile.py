@@ -10,7 +10,6 @@ import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from time import perf_counter
 from typing import Final
 
 from controller.bundle import Bundle
@@ -118,7 +117,6 @@ class Reconciler:
 
     async def turn(self, snapshot: Snapshot, change: Change | None) -> None:
         """Brings the data plane to a snapshot. `change` says why there is one; None: nothing changed since the last."""
-        begun = perf_counter()
         topology = topology_of(snapshot)
         self._forget_changed(snapshot)
         refusals = self._refusals({})
@@ -126,14 +124,17 @@ class Reconciler:
         report: Report | None
         if change is not None and self._may_wait(bundle):
             await self.data_plane.apply_pools(bundle.pools)
-            self._wake_within(self.endpoints_delay)
             report = None
-            _log_change(change, "endpoints live", seconds=perf_counter() - begun)
+            if self._live is not None and self._live.version == bundle.version:
+                _log_change(change, "nothing to reload")
+            else:
+                self._wake_within(self.endpoints_delay)
+                _log_change(change, "endpoints live")
         else:
             report, bundle, refusals = await self._apply(topology, bundle, snapshot)
             if report.serving:
                 if self._live is None or self._live.version != bundle.version or change is not None:
-                    _log_change(change, "live", version=bundle.version, seconds=report.seconds)
+                    _log_change(change, "live", version=bundle.version)
                 self._live = bundle
         self.on_state(
             State(
@@ -211,11 +212,10 @@ class Reconciler:
 
 
 def _log_change(change: Change | None, message: str, **details: object) -> None:
-    now = asyncio.get_running_loop().time()
-    details = {name: value for name, value in details.items() if name != "seconds"}
     if change is None:
         log.info(message, extra={"reason": "deferred", **details})
         return
+    now = asyncio.get_running_loop().time()
     details["milliseconds"] = round((now - change.detected_at) * 1000, 1)
     log.info(message, extra={"files": ", ".join(change.files), **details})
     for description in change.descriptions:
