@@ -25,6 +25,7 @@ def environment() -> Environment:
         loader=FileSystemLoader(files_directory() / "templates"),
         undefined=StrictUndefined,
         autoescape=False,
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

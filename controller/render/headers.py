@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from controller.bundle import STEERING_HEADERS
 from controller.ir.filters import Filter, HeaderChange, RequestHeaders, ResponseHeaders
@@ -20,8 +21,8 @@ _REQUEST_BASE = {
 } | dict.fromkeys(STEERING_HEADERS, "")
 """What every backend receives beside the client's own headers; an empty value removes one."""
 
-_HIDDEN = (*STEERING_HEADERS, "x-request-id")
-"""Headers of backends that clients never see: those that steer, and the id, which the gateway states itself."""
+_HIDDEN = (*STEERING_HEADERS, "x-infergate-first-byte", "x-request-id")
+"""Headers of backends that clients never see: those that steer, and those that the gateway states itself."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Header:
     value: str
 
 
-def request_headers(filters: Iterable[Filter] = ()) -> tuple[Header, ...]:
+@lru_cache(maxsize=1024)
+def request_headers(filters: tuple[Filter, ...] = ()) -> tuple[Header, ...]:
     """Everything that is set on a request to a backend, sorted by name.
 
     Filters apply in order: what one sets, the next one can extend or remove.
@@ -67,7 +69,8 @@ class AnswerHeaders:
     added: tuple[Header, ...]
 
 
-def answer_headers(filters: Iterable[Filter] = ()) -> AnswerHeaders:
+@lru_cache(maxsize=1024)
+def answer_headers(filters: tuple[Filter, ...] = ()) -> AnswerHeaders:
     """Changes of the answer's headers. Filters apply in order."""
     hidden = set(_HIDDEN)
     added: list[tuple[str, str]] = []

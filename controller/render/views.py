@@ -18,7 +18,7 @@ from controller.render.maps import Flag, Place, RuleMap, digest, header_variable
 from controller.render.quoting import expression, name
 from controller.render.weights import Split, splits
 
-_NOT_FOUND = "@infergate_not_found"
+_NO_RULE = "@infergate_error"
 _SERVE = "@infergate_serve"
 
 
@@ -88,7 +88,6 @@ class ServerView:
     certificate_files: tuple[tuple[str, str], ...]
     """(chain, key), relative to nginx.conf."""
     locations: tuple[LocationView, ...]
-    has_root: bool
     rules: tuple[RuleView, ...]
 
 
@@ -204,7 +203,6 @@ class _Views:
                 for index in range(len(server.certificates))
             ),
             locations=tuple(self.location(location, rules) for location in server.locations),
-            has_root=any(location.path == "/" and not location.is_exact for location in server.locations),
             rules=tuple(rules.values()),
         )
 
@@ -217,7 +215,7 @@ class _Views:
             rule=None if place else last,
             place=place.id if place else "",
             chooser=self.variables[place.id] if place else "",
-            default=last.target if last else _NOT_FOUND,
+            default=last.target if last else _NO_RULE,
         )
 
     def rule(self, rule: Rule, server: Server, *, is_named: bool) -> RuleView:
