@@ -29,8 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "bundle", "dataplane", "errors", "provider", "render", "resources", "status", "topology", "translate",
     },
     "commands": {
-        "agent", "bundle", "dataplane", "demo", "errors", "logs", "provider", "reconcile", "render", "resources", "settings",
-        "simulator", "status", "topology", "translate",
+        "agent", "bundle", "dataplane", "demo", "errors", "logs", "provider", "reconcile", "render", "resources",
+        "settings", "simulator", "status", "topology", "translate",
     },
     "__main__": {"commands", "errors", "logs", "picker", "simulator"},
 }  # fmt: skip
