@@ -3,12 +3,12 @@
 import argparse
 import asyncio
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from controller import logs
 from controller.agent import nginx
 from controller.commands import statuses
 from controller.dataplane.trial import TrialDataPlane
@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 when all is well, 1 when something is not; InputUnreadable ends with 2."""
-    logging.disable()  # the table says it all
-    state = asyncio.run(_judged(read(arguments.directory), None if arguments.no_test else _nginx()))
+    with logs.silence():
+        state = asyncio.run(_judged(read(arguments.directory), None if arguments.no_test else _nginx()))
     writers: dict[str, Callable[[State], str]] = {
         "table": lambda state: table(statuses.rows(state)),
         "yaml": statuses.as_yaml,

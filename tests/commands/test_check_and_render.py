@@ -1,0 +1,104 @@
+"""`infergate check` and `infergate render` as a user calls them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from controller.__main__ import main
+
+GOOD = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec: {gatewayClassName: infergate, listeners: [{name: http, port: 8080, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: home}
+spec:
+  parentRefs: [{name: edge}]
+  rules: [{filters: [{type: RequestRedirect, requestRedirect: {hostname: example.com}}]}]
+"""
+WITHOUT_BACKEND = GOOD.replace("rules: [{filters", "rules: [{backendRefs: [{name: missing, port: 80}]}, {filters")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "all.yaml").write_text(GOOD)
+    return tmp_path
+
+
+def test_check_of_a_good_directory_ends_with_0(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(directory), "--no-test"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ok", "ok", "ok"]
+
+
+def test_check_names_what_is_wrong_first_and_ends_with_1(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (directory / "all.yaml").write_text(WITHOUT_BACKEND)
+    assert main(["check", str(directory), "--no-test"]) == 1
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("ERROR  HTTPRoute default/home parent edge")
+    assert "ResolvedRefs=False/BackendNotFound" in first
+    assert "missing" in first
+
+
+def test_check_shows_a_document_that_cannot_be_read(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (directory / "bad.yaml").write_text("apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: 1}\n")
+    assert main(["check", str(directory), "--no-test"]) == 1
+    first = capsys.readouterr().out.splitlines()[0]
+    assert "Service default/x" in first
+    assert "bad.yaml:4" in first
+    assert "spec.ports" in first
+
+
+def test_check_of_a_missing_directory_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "missing")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["yaml", "json"])
+def test_check_prints_objects_with_their_status(
+    directory: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    assert main(["check", str(directory), "--no-test", "-o", output]) == 0
+    text = capsys.readouterr().out
+    found = yaml.safe_load(text) if output == "yaml" else json.loads(text)
+    assert found["kind"] == "List"
+    status = {item["kind"]: item["status"] for item in found["items"]}
+    assert status["HTTPRoute"]["parents"][0]["controllerName"] == "infergate.dev/gateway-controller"
+    conditions = {item["type"]: item["status"] for item in status["Gateway"]["conditions"]}
+    assert conditions == {"Accepted": "True", "Programmed": "True", "ResolvedRefs": "True"}
+
+
+@pytest.mark.nginx
+def test_check_asks_nginx(directory: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    refusing = tmp_path / "nginx"
+    refusing.write_text(
+        "#!/bin/sh\ncase $* in\n"
+        "*-V*) echo 'nginx version: nginx/1.31.3' >&2; echo 'configure arguments: --add-module=njs-0.9.9/nginx' >&2;;\n"
+        "*) echo 'nginx: [emerg] it is Sunday' >&2; exit 1;;\nesac\n"
+    )
+    refusing.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("INFERGATE_NGINX", str(refusing))
+        assert main(["check", str(directory / "all.yaml")]) == 1
+    assert "it is Sunday" in capsys.readouterr().out
+
+
+@pytest.mark.nginx
+def test_render_writes_the_files_of_each_gateway(directory: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    second = GOOD.replace("name: edge", "name: second").replace("name: home", "name: other")
+    (directory / "second.yaml").write_text(second)
+    assert main(["render", str(directory), "-o", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == {"default_edge", "default_second"}
+    assert "HTTPRoute default/home" in (out / "default_edge" / "port_8080.conf").read_text()
+    assert json.loads((out / "default_edge" / "pools.json").read_text())["pools"] == []
+
+
+def test_command_without_its_argument_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run"])
+    assert "DIR" in capsys.readouterr().err

@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import pytest
+
+from controller.errors import SettingInvalid
+from controller.settings import settings, usable_files, usable_processors
+
+
+def test_settings_come_from_the_environment() -> None:
+    found = settings({"INFERGATE_WORKERS": "3", "INFERGATE_ACCESS_LOG": "access.log", "OTHER": "x"})
+    assert (found.workers, found.access_log) == (3, "access.log")
+
+
+def test_variables_of_a_service_named_infergate_are_no_settings() -> None:
+    assert settings({"INFERGATE_PORT": "tcp://10.0.0.1:80", "INFERGATE_SERVICE_HOST": "10.0.0.1"}) == settings({})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("WORKERS", "many"), ("WORKERS", "-1"), ("MAX_BODY_SIZE", "12"), ("MAX_BODY_SIZE", "1m")]
+)
+def test_setting_that_cannot_be_used_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingInvalid, match=f"INFERGATE_{name}={value}: "):
+        settings({f"INFERGATE_{name}": value})
+
+
+@pytest.mark.parametrize(("quota", "most"), [("50000 100000", 1), ("100000 100000", 1), ("max 100000", 512)])
+def test_workers_follow_the_control_group(tmp_path: Path, quota: str, most: int) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text(quota)
+    assert 1 <= usable_processors(file) <= most
+
+
+def test_machine_without_control_groups_uses_the_affinity_mask(tmp_path: Path) -> None:
+    assert usable_processors(tmp_path / "missing") >= 1
+
+
+def test_open_files_stay_below_the_hard_limit() -> None:
+    assert 0 < usable_files(10**9) <= 10**9
