@@ -228,7 +228,8 @@ class Supervisor:
         self.last_line = line
         if self._hear is not None:
             self._hear(pid, line)
-        logging.getLogger(self._program.name).log(level, "%s", line)
+        said = line.removeprefix(f"{logging.getLevelName(level)} ")  # the level is shown once
+        logging.getLogger(self._program.name).log(level, "%s", said)
         return level
 
     async def _watch(self, check: Check, pid: int) -> None:
