@@ -21,6 +21,9 @@ _ONE_SUBJECT = r"(HTTPRoute|Gateway|InferencePool|Service) ([a-z0-9.-]+)/([a-z0-
 _SUBJECT = re.compile(_ONE_SUBJECT)
 _SUBJECTS = re.compile(rf"\s*# {_ONE_SUBJECT}(?:, {_ONE_SUBJECT})*")
 """What opens a fragment's comment. Text of users may follow, and must not name a subject."""
+_MANY_LINES = re.compile(r"\n{3,}")
+_SPARE_LINES = re.compile(r"\n\n(?=        |\s*\})")
+"""Empty lines that macros leave inside of a location, or before the end of a block."""
 _GROUPS = {
     "HTTPRoute": "gateway.networking.k8s.io",
     "Gateway": "gateway.networking.k8s.io",
@@ -111,7 +114,8 @@ def trace(bundle: Bundle, *, path: str, line: int) -> tuple[Subject, ...]:
 
 
 def _template(name: str, context: Mapping[str, object]) -> bytes:
-    return environment().get_template(name).render(context).encode("utf-8", "surrogateescape")
+    text = environment().get_template(name).render(context)
+    return _SPARE_LINES.sub("\n", _MANY_LINES.sub("\n\n", text)).encode("utf-8", "surrogateescape")
 
 
 def _certificate_files(config: GatewayConfig) -> dict[str, bytes]:
