@@ -15,11 +15,13 @@ MADE_HERE = (
     r"(name|value|weights|location|serve_location|upstream|source|variable|default|place|chooser|target|split_variable|port"
     r"|index|path|status|id)",
     r"loop\.index0|address|header|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
+    # Calls of macros, whose own values are looked at where they stand.
+    r"(added|answered|body|changed_path|headers|named_locations|redirect|rewrite|sent|title)\(.*\)|bodies\[.*\]|body",
     r"rule\.backends\[\w+(\.\w+)*\]\.location",
     r"rule\.split_variable ~ .*|rule\.backends.*",
     r"rule\.rule\.route\.path|view\.targets\[choice\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",
     r'"[^"]*" (if|~) .*',
-    r"filter\.scheme or .*",
+    r"rule\.redirect\.scheme or .*|rule\.redirect\.status",
 )
 
 
