@@ -1,0 +1,39 @@
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from controller.agent.nginx import Nginx, find
+from controller.errors import NginxMissing
+from tests.nginx.gateway import Gateway, client_of, run_gateway
+
+
+@pytest.fixture(scope="session")
+def nginx() -> Nginx:
+    try:
+        return find(environment=os.environ)
+    except NginxMissing as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for the gateway of a module."""
+    return tmp_path_factory.mktemp("gateway")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(root: Path, nginx: Nginx) -> AsyncIterator[Gateway]:
+    """A gateway without routes, for the tests of a module."""
+    async with run_gateway(root, nginx) as gateway:
+        yield gateway
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    """Speaks HTTP/1.1 to the gateway."""
+    async with client_of(gateway) as client:
+        yield client

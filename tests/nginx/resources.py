@@ -1,0 +1,127 @@
+"""Resources as YAML, in as few words as a test needs. All are in the namespace `default`; the Gateway is `edge`."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+Json = dict[str, Any]  # Any: a Kubernetes object
+
+_GATEWAYS = "gateway.networking.k8s.io"
+_POOLS = "inference.networking.k8s.io"
+
+
+def listener(port: int, *, name: str = "http", hostname: str | None = None, certificate: str | None = None) -> Json:
+    """A listener; with the name of a Secret it speaks HTTPS."""
+    made: Json = {"name": name, "port": port, "protocol": "HTTPS" if certificate else "HTTP"}
+    if hostname:
+        made["hostname"] = hostname
+    if certificate:
+        made["tls"] = {"certificateRefs": [{"name": certificate}]}
+    return made
+
+
+def gateway(*listeners: Json) -> Json:
+    return _resource(f"{_GATEWAYS}/v1", "Gateway", "edge", gatewayClassName="infergate", listeners=list(listeners))
+
+
+def route(name: str, *rules: Json, hostnames: Sequence[str] = (), section: str | None = None) -> Json:
+    """A route on all listeners, or on the one called `section`."""
+    parent = {"name": "edge", "sectionName": section} if section else {"name": "edge"}
+    spec: Json = {"parentRefs": [parent], "rules": list(rules)}
+    if hostnames:
+        spec["hostnames"] = list(hostnames)
+    return _resource(f"{_GATEWAYS}/v1", "HTTPRoute", name, **spec)
+
+
+def rule(*backends: Json, path: str = "/", matches: Sequence[Json] = (), filters: Sequence[Json] = ()) -> Json:
+    """A rule for a prefix, or for `matches`."""
+    made: Json = {"matches": list(matches) or [{"path": {"type": "PathPrefix", "value": path}}]}
+    if backends:
+        made["backendRefs"] = list(backends)
+    if filters:
+        made["filters"] = list(filters)
+    return made
+
+
+def to_pool(name: str, **more: object) -> Json:
+    return {"group": _POOLS, "kind": "InferencePool", "name": name, **more}
+
+
+def to_service(name: str, **more: object) -> Json:
+    return {"name": name, "port": 80, **more}
+
+
+def pool(name: str, *addresses: str, mode: str = "FailClose") -> list[Json]:
+    """A pool with its endpoints."""
+    picker = {"group": "infergate.dev", "kind": "Picker", "name": "default", "failureMode": mode}
+    made = _resource(
+        f"{_POOLS}/v1",
+        "InferencePool",
+        name,
+        selector={"matchLabels": {"nobody": "has-this"}},
+        targetPorts=[{"number": 8000}],
+        endpointPickerRef=picker,
+    )
+    return [made, *_slices(name, addresses, label="infergate.dev/inference-pool")]
+
+
+def service(name: str, *addresses: str) -> list[Json]:
+    """A Service of port 80 with its endpoints."""
+    made = _resource("v1", "Service", name, ports=[{"port": 80}])
+    return [made, *_slices(name, addresses, label="kubernetes.io/service-name")]
+
+
+def secret(name: str, *, chain: bytes, key: bytes) -> Json:
+    """A Secret with a certificate."""
+    made = _resource("v1", "Secret", name)
+    del made["spec"]
+    return {**made, "type": "kubernetes.io/tls", "stringData": {"tls.crt": chain.decode(), "tls.key": key.decode()}}
+
+
+def request_headers(**change: object) -> Json:
+    return {"type": "RequestHeaderModifier", "requestHeaderModifier": change}
+
+
+def response_headers(**change: object) -> Json:
+    return {"type": "ResponseHeaderModifier", "responseHeaderModifier": change}
+
+
+def redirect(**fields: object) -> Json:
+    return {"type": "RequestRedirect", "requestRedirect": fields}
+
+
+def rewrite(**fields: object) -> Json:
+    return {"type": "URLRewrite", "urlRewrite": fields}
+
+
+def header(name: str, value: str) -> Json:
+    return {"name": name, "value": value}
+
+
+def as_yaml(*documents: Json | list[Json]) -> str:
+    """One text of all documents. JSON is YAML."""
+    flat = [item for document in documents for item in (document if isinstance(document, list) else [document])]
+    return "\n---\n".join(json.dumps(item, indent=1) for item in flat)
+
+
+def _slices(name: str, addresses: Sequence[str], *, label: str) -> list[Json]:
+    """A slice for each address, since ports differ."""
+    made = []
+    for number, address in enumerate(addresses):
+        ip, _, port = address.rpartition(":")
+        item = _resource("discovery.k8s.io/v1", "EndpointSlice", f"{name}-{label.partition('.')[0]}-{number}")
+        del item["spec"]
+        item["metadata"]["labels"] = {label: name}
+        made.append(
+            {
+                **item,
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": [ip]}],
+                "ports": [{"port": int(port), "protocol": "TCP"}],
+            }
+        )
+    return made
+
+
+def _resource(version: str, kind: str, name: str, **spec: object) -> Json:
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}

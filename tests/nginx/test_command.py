@@ -1,0 +1,68 @@
+"""`infergate run`, as a user starts it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.nginx.gateway import SECONDS, eventually, free_ports
+from tests.nginx.resources import as_yaml, gateway, listener, pool, route, rule, to_pool
+from tests.nginx.servers import Backend, serve
+
+pytestmark = [pytest.mark.nginx, pytest.mark.usefixtures("nginx")]
+
+
+@asynccontextmanager
+async def _run(root: Path, pod: Backend, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command on a directory with one route, /v1."""
+    resources = root / "resources"
+    resources.mkdir()
+    routes = (pool("gpu", pod.address), route("all", rule(to_pool("gpu"), path="/v1")))
+    (resources / "all.yaml").write_text(as_yaml(gateway(listener(port)), *routes))
+    options = ("--state", str(root / "state"), "--write-status", str(root / "status.yaml"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "controller", "run", str(resources), *options),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "INFERGATE_WORKERS": "1"},
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.communicate(), SECONDS)
+
+
+async def test_directory_is_served_followed_and_left(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+
+    async def answers(path: str, status: int) -> bool:
+        try:
+            return (await http.post(f"http://127.0.0.1:{port}{path}", content=b"x")).status_code == status
+        except httpx.TransportError:
+            return False
+
+    async with serve() as pod, httpx.AsyncClient(trust_env=False) as http, _run(tmp_path, pod, port) as process:
+        await eventually(lambda: answers("/v1/x", 200))
+        await eventually(lambda: answers("/v2/x", 404))
+        more = route("more", rule(to_pool("gpu"), path="/v2"))
+        (tmp_path / "resources/more.yaml").write_text(as_yaml(more))
+        await eventually(lambda: answers("/v2/x", 200))
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), SECONDS)
+        assert b'"path":"/v1/x"' in line
+        statuses = yaml.safe_load((tmp_path / "status.yaml").read_text())["items"]
+        assert {"Gateway", "HTTPRoute", "InferencePool"} <= {item["kind"] for item in statuses}
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), SECONDS) == 0
+        assert not await answers("/v1/x", 200)
