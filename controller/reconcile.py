@@ -104,6 +104,7 @@ class Reconciler:
                     await self._persist(newest, None)
         finally:
             pending.cancel()
+            await asyncio.gather(pending, return_exceptions=True)
 
     async def _persist(self, snapshot: Snapshot, change: Change | None) -> None:
         """A turn. Once something is live, trouble with the data plane ends nothing: it is tried again."""

@@ -74,7 +74,9 @@ class FakeDataPlane:
     """Remembers what it was asked, and judges bundles as told."""
 
     judge: Judge = _takes_all
-    trouble: list[Exception] = field(default_factory=list)
+    trouble: dict[int, Exception] = field(default_factory=dict)
+    """What calls of `apply` raise, by their number from 1."""
+    calls: int = 0
     applied: list[Bundle] = field(default_factory=list)
     pools: list[Pools] = field(default_factory=list)
 
@@ -87,8 +89,9 @@ class FakeDataPlane:
         pass
 
     async def apply(self, bundle: Bundle) -> Report:
-        if self.trouble:
-            raise self.trouble.pop(0)
+        self.calls += 1
+        if self.calls in self.trouble:
+            raise self.trouble[self.calls]
         self.applied.append(bundle)
         refusal = self.judge(bundle)
         return Report(bundle.gateway, bundle.version, serving=refusal is None, refusal=refusal, seconds=0.0)
@@ -236,16 +239,16 @@ async def test_new_endpoints_get_kept_connections_with_a_later_reload(loop: Loop
 
 async def test_data_plane_in_trouble_is_tried_again_once_something_was_live(loop: Loop) -> None:
     first = loop.snapshot(GATEWAY, POOL, _route("r", "/a"))
+    loop.data_plane.trouble[2] = NginxNotRunning("nginx is away")
     running = asyncio.create_task(loop.reconciler.run(_follow(loop, first, loop.snapshot(GATEWAY, POOL))))
-    await _until(lambda: len(loop.data_plane.applied) == 1)
-    loop.data_plane.trouble.append(NginxNotRunning("nginx is away"))
-    await _until(lambda: len(loop.data_plane.applied) == 2)
+    await _until(lambda: loop.data_plane.calls == 3)
+    await _until(lambda: len(loop.states) == 2)
     running.cancel()
     assert loop.states[-1].serving
 
 
 async def test_data_plane_in_trouble_from_the_start_ends_the_loop(loop: Loop) -> None:
-    loop.data_plane.trouble.append(NginxNotRunning("nginx is away"))
+    loop.data_plane.trouble[1] = NginxNotRunning("nginx is away")
     with pytest.raises(NginxNotRunning):
         await loop.reconciler.run(_follow(loop, loop.snapshot(GATEWAY)))
 

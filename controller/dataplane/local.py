@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -18,9 +19,13 @@ from controller.agent.apply import Applied, Applier, Options
 from controller.agent.nginx import Nginx
 from controller.agent.state import PICKER_SOCKET, State, locked, replace_file
 from controller.agent.supervise import Check, Program, Supervisor
-from controller.bundle import Bundle, Pools, encode_pools, pools_of
+from controller.bundle import Bundle, Pool, Pools, encode_pools, pools_of
 from controller.dataplane.base import Report
 from controller.errors import PickerNotRunning
+
+_RETIREMENT = 10.0
+"""Seconds for which the picker knows a pool that is gone. A worker that a reload retires still serves one request on
+each connection that was used in the last second, and requests that it has already may be retried."""
 
 
 def default_state(directory: Path, *, environment: Mapping[str, str] = os.environ) -> Path:
@@ -43,20 +48,25 @@ class LocalDataPlane:
         *,
         options: Options | None = None,
         picker_timeout: float = 15.0,
+        retirement: float = _RETIREMENT,
     ) -> None:
         """`picker_command` runs in the state directory; empty for a data plane without a picker.
 
-        `picker_timeout` is the time in seconds that the picker has to become ready.
+        `picker_timeout` is the time in seconds that the picker has to become ready, `retirement` the time for which it
+        knows a pool that is gone.
         """
         self._root = root
         self._nginx = nginx
         self._picker_command = tuple(picker_command)
         self._options = options or Options()
         self._picker_timeout = picker_timeout
+        self._retirement = retirement
         self._running = AsyncExitStack()
         self._turn = asyncio.Lock()
         self._pools = pools_of(())
-        self._retiring = pools_of(())
+        self._retiring: dict[str, tuple[Pool, float]] = {}
+        """Pools that the newest bundle does not have, by name, each with the loop time until which it is kept."""
+        self._forgetting: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         """Raises StateUnusable when the state directory cannot be written or is in use."""
@@ -72,6 +82,8 @@ class LocalDataPlane:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._forgetting is not None:
+            self._forgetting.cancel()
         await self._running.aclose()
 
     @property
@@ -88,26 +100,43 @@ class LocalDataPlane:
         """Raises StateUnusable, NginxNotRunning, and PickerNotRunning when the picker does not become ready in time."""
         async with self._turn:
             begun = asyncio.get_running_loop().time()
-            # Old workers ask for pools that the bundle no longer has, until they are gone.
-            kept = {pool.name for pool in bundle.pools.pools}
-            self._retiring = pools_of(tuple(pool for pool in self._pools.pools if pool.name not in kept))
+            self._retire(bundle.pools)
             await self.apply_pools(bundle.pools)
             await self._wait_for_picker()
             outcome = await self._applier.apply(bundle)
             seconds = asyncio.get_running_loop().time() - begun
             if not isinstance(outcome, Applied):
                 return Report(bundle.gateway, bundle.version, serving=False, refusal=outcome, seconds=seconds)
-            if self._retiring.pools:
-                self._retiring = pools_of(())
-                await self.apply_pools(self._pools)
+            self._forget_later()
             return Report(bundle.gateway, bundle.version, serving=True, refusal=None, seconds=seconds)
 
     async def apply_pools(self, pools: Pools) -> None:
         """Raises StateUnusable when the pools cannot be written."""
         self._pools = pools
-        names = {pool.name for pool in pools.pools}
-        retiring = tuple(pool for pool in self._retiring.pools if pool.name not in names)
-        written = pools_of((*pools.pools, *retiring)) if retiring else pools
+        self._write_pools()
+
+    def _retire(self, newest: Pools) -> None:
+        """Keep the pools that a bundle does not have, as long as an older version may be live."""
+        kept = {pool.name for pool in newest.pools}
+        self._retiring |= {pool.name: (pool, math.inf) for pool in self._pools.pools if pool.name not in kept}
+
+    def _forget_later(self) -> None:
+        """Drop pools that are gone once the workers of old versions no longer ask for them."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._retirement
+        self._retiring = {name: (pool, min(until, known)) for name, (pool, known) in self._retiring.items()}
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        self._forgetting = loop.call_at(until, self._write_pools) if self._retiring else None
+
+    def _write_pools(self) -> None:
+        now = asyncio.get_running_loop().time()
+        served = {pool.name for pool in self._pools.pools}
+        self._retiring = {
+            name: (pool, until) for name, (pool, until) in self._retiring.items() if until > now and name not in served
+        }
+        retiring = tuple(pool for pool, _ in self._retiring.values())
+        written = pools_of((*self._pools.pools, *retiring)) if retiring else self._pools
         replace_file(self._state.pools, encode_pools(written))
 
     async def _wait_for_picker(self) -> None:

@@ -27,7 +27,7 @@ _OPTIONS = Options(drain=2.0)
 
 @pytest.fixture
 async def dataplane(tmp_path: Path, nginx: Nginx) -> AsyncIterator[LocalDataPlane]:
-    async with LocalDataPlane(tmp_path / "state", nginx, _PICKER, options=_OPTIONS) as dataplane:
+    async with LocalDataPlane(tmp_path / "state", nginx, _PICKER, options=_OPTIONS, retirement=0.3) as dataplane:
         yield dataplane
 
 
@@ -85,10 +85,15 @@ async def test_refusal_is_reported_and_keeps_the_pools_of_what_is_live(
 
 
 @pytest.mark.nginx
-async def test_removed_pool_is_gone_after_the_reload(dataplane: LocalDataPlane, bundle: Make, port: int) -> None:
+async def test_removed_pool_is_known_until_old_workers_ask_no_more(
+    dataplane: LocalDataPlane, bundle: Make, port: int
+) -> None:
     await dataplane.apply(bundle("a", "llm/gpu"))
     await dataplane.apply(bundle("b", "llm/cpu"))
-    assert await _get(port) == "llm/cpu"
+    assert await _get(port) == "llm/cpu llm/gpu"
+    async with asyncio.timeout(5):
+        while await _get(port) != "llm/cpu":  # noqa: ASYNC110 - nobody tells when the time has passed
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.nginx

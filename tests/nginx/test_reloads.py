@@ -177,9 +177,6 @@ async def test_pool_that_goes_with_its_route_fails_no_request(gateway: Gateway) 
         assert set(statuses) == {200}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the picker is told to forget a pool while old workers still take requests on kept connections"
-)
 async def test_kept_connection_is_served_when_its_pool_went(tmp_path: Path, nginx: Nginx) -> None:
     edits = {"keepalive_min_timeout 1s": "keepalive_min_timeout 5s"}
     async with serve() as pod, run_gateway(tmp_path, nginx, edits=edits) as gateway, client_of(gateway) as http:
