@@ -25,8 +25,9 @@ class Refusals:
 def without(topology: Topology, refusals: Refusals) -> Topology:
     """The topology with all that nginx refused made harmless, and everything else as it was.
 
-    A refused route answers 500; its matches by regular expression are taken out, since such an expression is what nginx
-    refuses and nothing else can tell which requests it means: those fall to the routes that remain. A refused listener, or one on a port that cannot be opened, serves nothing.
+    A refused route answers 500. Its matches by regular expression are taken out, since such an expression is what nginx
+    refuses and nothing else can tell which requests it means: those fall to the routes that remain. A refused listener,
+    or one on a port that cannot be opened, serves nothing.
     """
     return replace(
         topology,
