@@ -23,9 +23,14 @@ from controller.bundle import Bundle, Pool, Pools, encode_pools, pools_of
 from controller.dataplane.base import Report
 from controller.errors import PickerNotRunning
 
+log = logging.getLogger(__name__)
+
 _RETIREMENT = 10.0
 """Seconds for which the picker knows a pool that is gone. A worker that a reload retires still serves one request on
 each connection that was used in the last second, and requests that it has already may be retried."""
+
+_POOLS_READ = 2.0
+"""Seconds that the picker has to read pools; it looks every 0.1 s."""
 
 
 def default_state(directory: Path, *, environment: Mapping[str, str] = os.environ) -> Path:
@@ -67,6 +72,8 @@ class LocalDataPlane:
         self._retiring: dict[str, tuple[Pool, float]] = {}
         """Pools that the newest bundle does not have, by name, each with the loop time until which it is kept."""
         self._forgetting: asyncio.TimerHandle | None = None
+        self._written = ""
+        """Etag of the pools file."""
 
     async def __aenter__(self) -> Self:
         """Raises StateUnusable when the state directory cannot be written or is in use."""
@@ -100,9 +107,12 @@ class LocalDataPlane:
         """Raises StateUnusable, NginxNotRunning, and PickerNotRunning when the picker does not become ready in time."""
         async with self._turn:
             begun = asyncio.get_running_loop().time()
+            known = {pool.name for pool in self._pools.pools}
             self._retire(bundle.pools)
             await self.apply_pools(bundle.pools)
             await self._wait_for_picker()
+            if not {pool.name for pool in bundle.pools.pools} <= known:
+                await self._wait_for_pools()
             outcome = await self._applier.apply(bundle)
             seconds = asyncio.get_running_loop().time() - begun
             if not isinstance(outcome, Applied):
@@ -137,6 +147,7 @@ class LocalDataPlane:
         }
         retiring = tuple(pool for pool, _ in self._retiring.values())
         written = pools_of((*self._pools.pools, *retiring)) if retiring else self._pools
+        self._written = written.etag
         replace_file(self._state.pools, encode_pools(written))
 
     async def _wait_for_picker(self) -> None:
@@ -155,6 +166,22 @@ class LocalDataPlane:
         await self._picker.stop()
         said = f"; it said last: {self._picker.last_line}" if self._picker.last_line else ""
         raise PickerNotRunning(f"the picker did not become ready in {self._picker_timeout:g} s{said}")
+
+    async def _wait_for_pools(self) -> None:
+        """Wait until the picker has read the pools, so that no request of a new version asks for one in vain.
+
+        A picker that does not get there in time is no reason to hold up the version.
+        """
+        if not self._picker_command:
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _POOLS_READ
+        while loop.time() < deadline:
+            answer = await client.ask(self._state, "/readyz", socket=PICKER_SOCKET, timeout=1.0)
+            if answer.body.split() == [b"ok", self._written.encode()]:
+                return
+            await asyncio.sleep(0.01)
+        log.warning("the picker has not read the newest pools", extra={"etag": self._written})
 
 
 def _picker_program(command: tuple[str, ...], state: State) -> Program:

@@ -121,6 +121,6 @@ def admin_app(state: State, registry: CollectorRegistry) -> FastAPI:
     async def readyz() -> Response:
         if state.table.etag is None:
             return Response("pools not read yet\n", status_code=503, media_type="text/plain")
-        return Response("ok\n", media_type="text/plain")
+        return Response(f"ok {state.table.etag}\n", media_type="text/plain")
 
     return app

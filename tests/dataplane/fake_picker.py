@@ -10,9 +10,10 @@ from pathlib import Path
 
 class Picker(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = b"ok"
+        pools = json.loads(Path("pools.json").read_bytes())
+        body = f"ok {pools['etag']}".encode()
         if self.path == "/pools":
-            body = " ".join(pool["name"] for pool in json.loads(Path("pools.json").read_bytes())["pools"]).encode()
+            body = " ".join(pool["name"] for pool in pools["pools"]).encode()
         self.send_response(503 if os.environ.get("FAKE_PICKER") == "unready" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

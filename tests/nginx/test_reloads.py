@@ -142,9 +142,6 @@ async def test_change_each_200_ms_under_load_fails_no_request(gateway: Gateway) 
         await gateway.idle()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="nginx is reloaded before the picker has read the pools, which answers 500 until it has"
-)
 async def test_route_to_a_pool_that_is_new_is_served_once_it_is_live(tmp_path: Path, nginx: Nginx) -> None:
     """The picker of this test looks at its pools once in a second, so that the order shows."""
     slow = "import sys; from controller import __main__ as m; from controller.picker import server as s;"
