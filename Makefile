@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo models test check format bench clean
 
 help:
 	@echo "make demo    install Infergate and start the demo"
+	@echo "make models  install what the demo needs and do not start it; tests use it too"
 	@echo "make test    install what the tests need and run them"
 	@echo "make check   format, lint, types, import rules"
 	@echo "make bench   measure against a plain NGINX proxy, into build/bench"
@@ -35,6 +36,8 @@ $(STAMPS)/test: $(STAMPS)/run
 	@echo "Installing what the tests need (some 60 MB, once) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[nginx,test]'
 	@touch $@
+
+models: $(STAMPS)/demo
 
 demo: $(STAMPS)/demo
 	@$(BIN)/infergate demo $(ARGS)
