@@ -16,7 +16,7 @@ from controller.bundle import Bundle
 from controller.dataplane.base import DataPlane, Report
 from controller.errors import InfergateError, NginxRefused
 from controller.provider.base import Change
-from controller.render.files import RenderSettings, differs_in_endpoints_only, render, trace
+from controller.render.files import RenderSettings, differs_in_endpoints_only, is_port_file, port_of, render, trace
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.topology.build import build
@@ -78,10 +78,14 @@ class Reconciler:
     """Called after each turn."""
     endpoints_delay: float = _ENDPOINTS_DELAY
     retry: float = _RETRY
+    can_open: Callable[[int], bool] = lambda port: True
+    """Whether a port can be opened that is not open yet. nginx tries for three seconds before it says so."""
     _live: Bundle | None = field(default=None, init=False)
     _refused: dict[Key, tuple[object, str]] = field(default_factory=dict, init=False)
     """Resources that nginx refused, as they were then, and its words."""
     _refused_listeners: dict[tuple[Key, str], tuple[object, str]] = field(default_factory=dict, init=False)
+    _ports: dict[int, str] = field(default_factory=dict, init=False)
+    """Ports that could not be opened, and why."""
     _due: float | None = field(default=None, init=False)
     """Loop time of the next turn that needs no change."""
 
@@ -120,7 +124,8 @@ class Reconciler:
         """Brings the data plane to a snapshot. `change` says why there is one; None: nothing changed since the last."""
         topology = topology_of(snapshot)
         self._forget_changed(snapshot)
-        refusals = self._refusals({})
+        self._look_at_ports(topology)
+        refusals = self._refusals()
         bundle = bundle_of(topology, refusals, name=self.name, settings=self.settings)
         report: Report | None
         if change is not None and self._may_wait(bundle):
@@ -137,6 +142,8 @@ class Reconciler:
                 if self._live is None or self._live.version != bundle.version or change is not None:
                     _log_change(change, "live", version=bundle.version)
                 self._live = bundle
+        if self._ports:
+            self._wake_within(self.retry)
         self.on_state(
             State(
                 snapshot=snapshot,
@@ -150,25 +157,22 @@ class Reconciler:
 
     async def _apply(self, topology: Topology, bundle: Bundle, snapshot: Snapshot) -> tuple[Report, Bundle, Refusals]:
         """Applies a bundle; takes out what nginx refuses, one resource at a time, until it takes the rest."""
-        ports: dict[int, str] = {}
         report = await self.data_plane.apply(bundle)
         for _ in range(_TRIES):
-            if report.refusal is None or not self._learn(report.refusal, bundle=bundle, snapshot=snapshot, ports=ports):
+            if report.refusal is None or not self._learn(report.refusal, bundle=bundle, snapshot=snapshot):
                 break
-            bundle = bundle_of(topology, self._refusals(ports), name=self.name, settings=self.settings)
+            bundle = bundle_of(topology, self._refusals(), name=self.name, settings=self.settings)
             report = await self.data_plane.apply(bundle)
         if report.refusal is not None:
             log.error("no version could be applied", extra={"problem": str(report.refusal)})
-        if ports:
-            self._wake_within(self.retry)
-        return report, bundle, self._refusals(ports)
+        return report, bundle, self._refusals()
 
-    def _learn(self, refusal: NginxRefused, *, bundle: Bundle, snapshot: Snapshot, ports: dict[int, str]) -> bool:
+    def _learn(self, refusal: NginxRefused, *, bundle: Bundle, snapshot: Snapshot) -> bool:
         """Remembers what nginx refused. False when nothing can be taken out for it."""
         port = _BIND.search(refusal.message)
         if port:
             log.error("port cannot be opened", extra={"port": int(port[1]), "problem": refusal.message})
-            return ports.setdefault(int(port[1]), refusal.message) is refusal.message
+            return self._ports.setdefault(int(port[1]), refusal.message) is refusal.message
         if refusal.file is None or refusal.line is None:
             return False
         learned = False
@@ -185,6 +189,16 @@ class Reconciler:
                 self._refused[subject.key] = (found, refusal.message)
         return learned
 
+    def _look_at_ports(self, topology: Topology) -> None:
+        """Learns which ports can be opened, before nginx spends seconds on one that cannot."""
+        wanted = {listener.port for gateway in topology.gateways for listener in gateway.listeners if listener.serves}
+        known = self._ports
+        self._ports = {
+            port: known.get(port, "the port is in use by another program, or may not be opened")
+            for port in sorted(wanted - _open_ports(self._live))
+            if not self.can_open(port)
+        }
+
     def _forget_changed(self, snapshot: Snapshot) -> None:
         """Gives what nginx refused another chance once the resource is another one."""
         present = {item.key: item for item in snapshot.resources} if self._refused or self._refused_listeners else {}
@@ -193,11 +207,11 @@ class Reconciler:
             where: value for where, value in self._refused_listeners.items() if present.get(where[0]) is value[0]
         }
 
-    def _refusals(self, ports: dict[int, str]) -> Refusals:
+    def _refusals(self) -> Refusals:
         return Refusals(
             routes={key: message for key, (_, message) in self._refused.items()},
             listeners={where: message for where, (_, message) in self._refused_listeners.items()},
-            ports=dict(ports),
+            ports=dict(self._ports),
         )
 
     def _may_wait(self, bundle: Bundle) -> bool:
@@ -210,6 +224,11 @@ class Reconciler:
 
     def _patience(self) -> float | None:
         return None if self._due is None else max(0.0, self._due - asyncio.get_running_loop().time())
+
+
+def _open_ports(live: Bundle | None) -> set[int]:
+    """Ports that nginx has open for a bundle."""
+    return {port_of(item.path) for item in live.files if is_port_file(item.path)} if live else set()
 
 
 def _log_change(change: Change | None, message: str, **details: object) -> None:

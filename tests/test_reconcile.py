@@ -194,6 +194,16 @@ async def test_port_that_cannot_be_opened_takes_only_its_listener(loop: Loop) ->
     assert "listen 127.0.0.1:8080" in _text(loop.data_plane.applied[-1])
 
 
+async def test_port_in_use_costs_nginx_no_try(loop: Loop) -> None:
+    loop.reconciler.can_open = lambda port: port != 8081
+    for path in ("/a", "/b"):
+        state = await loop.turn(GATEWAY, POOL, _route("good", path))
+        assert set(state.refusals.ports) == {8081}
+    assert len(loop.data_plane.applied) == 2
+    loop.reconciler.can_open = lambda port: True
+    assert not (await loop.turn(GATEWAY, POOL, _route("good", "/b"))).refusals.ports
+
+
 async def test_refusal_that_nobody_caused_is_reported(loop: Loop) -> None:
     loop.data_plane.judge = lambda bundle: NginxRefused(None, None, "out of memory")
     state = await loop.turn(GATEWAY, POOL, _route("good", "/good"))

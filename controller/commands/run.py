@@ -7,9 +7,11 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -27,6 +29,9 @@ from controller.settings import Settings, settings, usable_files, usable_process
 from controller.status.types import Row, Severity
 
 log = logging.getLogger(__name__)
+
+_IN_STATE = "access.log"
+"""Access log in the state directory, where nginx cannot open standard output."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         state=arguments.state or default_state(arguments.directory),
         listen=tuple(arguments.listen or ("127.0.0.1",)),
         settings=settings(),
-        status_file=arguments.write_status,
+        status_file=_status_file(arguments.write_status, arguments.directory),
     )
     return asyncio.run(_until_signal(gateway))
 
@@ -79,7 +84,8 @@ class Gateway:
         Raises NginxMissing, StateUnusable, InputUnreadable, and what the data plane raises when it cannot go on.
         """
         binary = nginx.find(self.settings.nginx, environment=os.environ)
-        data_plane = LocalDataPlane(self.state, binary, picker_command(), options=Options(stdout=sys.stdout.fileno()))
+        access_log, stdout = _access_log(self.settings.access_log)
+        data_plane = LocalDataPlane(self.state, binary, picker_command(), options=Options(stdout=stdout))
         news = _News()
 
         def hear(state: State) -> None:
@@ -89,7 +95,9 @@ class Gateway:
             on_state(state)
 
         async with data_plane:
-            reconciler = Reconciler(data_plane, render_settings(self.settings, listen=self.listen), on_state=hear)
+            rendering = replace(render_settings(self.settings, listen=self.listen), access_log=access_log)
+            can_open = partial(_can_open, rendering.listen_addresses)
+            reconciler = Reconciler(data_plane, rendering, on_state=hear, can_open=can_open)
             await reconciler.run(FileProvider(self.directory).snapshots())
 
 
@@ -119,7 +127,7 @@ def _listening(state: State) -> set[str]:
         f"{'https' if listener.certificates else 'http'}://{host}:{listener.port}"
         for gateway in state.topology.gateways
         for listener in gateway.listeners
-        if listener.serves and listener.port not in state.refusals.ports
+        if state.serving and listener.serves and listener.port not in state.refusals.ports
         for host in hosts
     }
 
@@ -142,6 +150,43 @@ def picker_command() -> tuple[str, ...]:
     """The picker as a child process, run in the state directory."""
     options = ("--socket", PICKER_SOCKET, "--pools", POOLS_FILE)
     return (sys.executable, "-m", "controller", "--log-format", "bare", "picker", *options)
+
+
+def _can_open(addresses: Iterable[str], port: int) -> bool:
+    """Whether this process could listen on a port, as nginx would."""
+    for address in addresses:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            with socket.socket(family) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind((address.strip("[]"), port))
+                tried.listen()
+        except OSError:
+            return False
+    return True
+
+
+def _access_log(wanted: str) -> tuple[str, int | None]:
+    """The access log that nginx can open, and the descriptor that its `/dev/stdout` leads to.
+
+    nginx opens `/dev/stdout` by its name, which fails for a socket and for a file of another user.
+    """
+    if wanted != "/dev/stdout":
+        return wanted, None
+    try:
+        stdout = sys.stdout.fileno()
+        os.close(os.open(f"/proc/self/fd/{stdout}", os.O_WRONLY | os.O_APPEND))
+    except (AttributeError, OSError, ValueError) as problem:
+        log.warning("standard output cannot be opened by nginx", extra={"problem": str(problem), "instead": _IN_STATE})
+        return _IN_STATE, None
+    return wanted, stdout
+
+
+def _status_file(path: Path | None, directory: Path) -> Path | None:
+    """Raises SettingInvalid when the file would be read as one of the resources."""
+    if path is not None and directory.is_dir() and path.resolve().is_relative_to(directory.resolve()):
+        raise SettingInvalid(f"--write-status {path}: lies in {directory}, whose files are read as resources")
+    return path
 
 
 async def _until_signal(gateway: Gateway) -> int:

@@ -1,21 +1,24 @@
 """Statuses of what a directory holds, as commands show them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 import yaml
 
 from controller.reconcile import CONTROLLER_NAME, State
+from controller.resources.gateway_api import GROUP, Gateway, GatewayClass, HTTPRoute
 from controller.resources.meta import Key
+from controller.resources.snapshot import Snapshot
 from controller.status.derive import derive
 from controller.status.objects import status_list
 from controller.status.rows import worst_first
-from controller.status.types import Address, AddressType, Json, Programmed, Row, StatusUpdate
+from controller.status.types import Address, AddressType, Json, Programmed, Row, Severity, StatusUpdate
 
 
 def rows(state: State) -> tuple[Row, ...]:
     """Every finding, worst first, and a row for each resource without any."""
-    return worst_first(_updates(state), rejections=state.snapshot.rejections)
+    found = (*worst_first(_updates(state), rejections=state.snapshot.rejections), *_dangling(state.snapshot))
+    return tuple(sorted(found, key=lambda row: -row.severity))
 
 
 def documents(state: State) -> Json:
@@ -26,6 +29,31 @@ def documents(state: State) -> Json:
 def as_yaml(state: State) -> str:
     """`documents` as YAML."""
     return yaml.safe_dump(documents(state), sort_keys=False, allow_unicode=True)
+
+
+def _dangling(snapshot: Snapshot) -> Iterator[Row]:
+    """Gateways and routes that nobody serves, because what they refer to is not in the directory.
+
+    In a cluster they may belong to somebody else; in a directory they are most likely misspelt.
+    """
+    classes = {item.metadata.name for item in snapshot.of(GatewayClass)}
+    gateways = {item.key for item in snapshot.of(Gateway)}
+    for gateway in snapshot.of(Gateway):
+        name = gateway.spec.gateway_class_name
+        if name not in classes:
+            yield _nobody(gateway.key, f"spec.gatewayClassName: GatewayClass {name} does not exist")
+    for route in snapshot.of(HTTPRoute):
+        for number, parent in enumerate(route.spec.parent_refs or ()):
+            namespace = parent.namespace or route.metadata.namespace
+            key = Key(parent.group, parent.kind, namespace, parent.name)
+            if (parent.group, parent.kind) == (GROUP, "Gateway") and key not in gateways:
+                yield _nobody(route.key, f"spec.parentRefs[{number}]: {key} does not exist")
+        if not route.spec.parent_refs:
+            yield _nobody(route.key, "spec.parentRefs: there is none")
+
+
+def _nobody(key: Key, message: str) -> Row:
+    return Row(Severity.WARNING, key.kind, key.path, "", "NotServed", message)
 
 
 def _updates(state: State) -> tuple[StatusUpdate, ...]:

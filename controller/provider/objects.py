@@ -102,7 +102,9 @@ def _parse_json(text: str, *, index: int, parser: Parser) -> Iterator[Entry]:
 def _entries(
     result: Resource | Ignored | Refused, place: Location, *, lines: dict[Location, int], line: int
 ) -> Iterator[Entry]:
-    if isinstance(result, Ignored):
+    if isinstance(result, Ignored) and result.kind.endswith(" List"):
+        yield Entry(line, Flaw("List", "items", "accepted is a list of objects"))
+    elif isinstance(result, Ignored):
         yield Entry(line, result.kind)
     elif isinstance(result, Refused):
         for problem in result.problems:
@@ -130,7 +132,8 @@ def _objects(document: Any) -> Iterator[tuple[Location, Any]]:  # Any: of any sh
         yield (), document
         return
     for number, item in enumerate(items):
-        yield ("items", number), _typed(item, document)
+        for place, each in _objects(_typed(item, document)):
+            yield ("items", number, *place), each
 
 
 def _typed(item: Any, parent: dict[str, Any]) -> Any:  # Any: as above

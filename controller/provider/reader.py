@@ -1,11 +1,12 @@
 """Files of a directory to a snapshot, again and again, at the cost of what changed.
 
 Parsed documents are kept as long as their text is the same. What cannot be read becomes a Rejection and takes nothing
-else with it: while a file has a flaw, resources that it had before and that are not in it stay as they were, as they
-would in a cluster whose API server refuses an edit.
+else with it: while a document has a flaw, the resource that it was before stays as it was, as it would in a cluster
+whose API server refuses an edit.
 """
 
 import logging
+import re
 from pathlib import Path
 
 from controller.provider.directory import Files, Signature, read_files, signature
@@ -16,6 +17,9 @@ from controller.resources.meta import Key, Metadata, Resource
 from controller.resources.snapshot import Rejection, Snapshot, snapshot
 
 log = logging.getLogger(__name__)
+
+_OBJECT = re.compile(r"[A-Za-z0-9]+ \S+")
+"""The subject of a document that tells its kind and name."""
 
 
 class Reader:
@@ -69,7 +73,10 @@ class _Collected:
         self._resources: dict[Key, Resource] = {}
         self._sources: dict[Key, str] = {}
         self._rejections = rejections
-        self._flawed = {rejection.source.rpartition(":")[0] for rejection in rejections}
+        self._flawed: dict[str, set[str]] = {}
+        """Subjects of documents that cannot be read, by file."""
+        for rejection in rejections:
+            self._flawed.setdefault(rejection.source.rpartition(":")[0], set()).add(rejection.subject)
         self._ignored: list[tuple[str, str]] = []
 
     def add(self, file: str, entry: Entry) -> None:
@@ -77,7 +84,7 @@ class _Collected:
         item = entry.item
         if isinstance(item, Flaw):
             self._rejections.append(Rejection(source, item.subject, item.field, item.message))
-            self._flawed.add(file)
+            self._flawed.setdefault(file, set()).add(item.subject)
         elif isinstance(item, str):
             self._ignored.append((source, item))
         elif item.key in self._resources:
@@ -88,17 +95,23 @@ class _Collected:
             self._sources[item.key] = source
 
     def keep(self, before: Snapshot) -> None:
-        """Keep what flawed files had before and do not show any more: it may be what the flaw hides."""
+        """Keep what documents that cannot be read had before.
+
+        A document that tells what it is hides that object. One that does not may be any that its file had.
+        """
         resources = {item.key: item for item in before.resources}
         kept: list[str] = []
         for key, source in before.sources:
             file = source.rpartition(":")[0]
-            if file in self._flawed and key not in self._resources:
+            if key not in self._resources and self._may_hide(key, file):
                 self._resources[key] = resources[key]
                 self._sources[key] = source
                 kept.append(str(key))
         if kept:
             log.warning("last good form stays while its file has a flaw", extra={"resources": ", ".join(sorted(kept))})
+
+    def _may_hide(self, key: Key, file: str) -> bool:
+        return any(subject == str(key) or not _OBJECT.fullmatch(subject) for subject in self._flawed.get(file, ()))
 
     def snapshot(self) -> Snapshot:
         resources = list(self._resources.values())

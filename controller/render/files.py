@@ -47,6 +47,16 @@ class RenderSettings:
     """Path of the access log, relative to the state directory."""
 
 
+def is_port_file(path: str) -> bool:
+    """Whether a file of a bundle holds the servers of a port."""
+    return path.startswith("port_")
+
+
+def port_of(path: str) -> int:
+    """The port of such a file."""
+    return int(path.removeprefix("port_").removesuffix(".conf"))
+
+
 def render(config: GatewayConfig, settings: RenderSettings) -> Bundle:
     """The files of a configuration, with their version, and its pools. The same configuration gives the same bytes."""
     view = config_view(config)

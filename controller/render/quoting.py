@@ -8,7 +8,8 @@ variables, `$` begins one, and there is no escape for it: `${dollar}` is a varia
 import re
 
 _NAME = str.maketrans({"/": "_", ":": "_", "[": None, "]": None})
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+"""Control characters except the tab, which may stand in the value of a header."""
 
 
 class UnwritableError(ValueError):
@@ -57,4 +58,4 @@ def name(value: str) -> str:
 def _quoted(escaped: str) -> str:
     if _CONTROL.search(escaped):
         raise UnwritableError(f"control character in {escaped[:80]!r}")
-    return f'"{escaped}"'
+    return '"' + escaped.replace("\t", "\\t") + '"'

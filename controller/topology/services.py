@@ -7,7 +7,7 @@ from controller.resources.core import Endpoint, EndpointSlice, Pod, Service, Ser
 from controller.topology.conditions import Condition, unresolved
 from controller.topology.index import Index
 
-PROTOCOLS: Final = (None, "", "http")
+PROTOCOLS: Final = (None, "", "http", "kubernetes.io/ws")
 """Values of a port's appProtocol that can be served."""
 
 
@@ -26,7 +26,8 @@ def endpoints(service: Service, *, port: int, index: Index) -> tuple[str, ...] |
     if found.protocol != "TCP":
         return unresolved("UnsupportedProtocol", f"port {port} of {service.key} is {found.protocol}, accepted is TCP")
     if found.app_protocol not in PROTOCOLS:
-        message = f"port {port} of {service.key} has appProtocol {found.app_protocol}, accepted is http or none"
+        accepted = ", ".join(item for item in PROTOCOLS if item)
+        message = f"port {port} of {service.key} has appProtocol {found.app_protocol}, accepted is none, {accepted}"
         return unresolved("UnsupportedProtocol", message)
     name = (service.metadata.namespace, service.metadata.name)
     slices = index.service_slices.get(name, ())

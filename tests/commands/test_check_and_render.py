@@ -102,3 +102,32 @@ def test_command_without_its_argument_says_so(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         main(["run"])
     assert "DIR" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("gatewayClassName: infergate", "gatewayClassName: infergat", "GatewayClass infergat does not exist"),
+        ("parentRefs: [{name: edge}]", "parentRefs: [{name: egde}]", "Gateway default/egde does not exist"),
+        ("parentRefs: [{name: edge}]", "parentRefs: []", "spec.parentRefs: there is none"),
+    ],
+)
+def test_check_names_what_nobody_serves(
+    directory: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
+) -> None:
+    (directory / "all.yaml").write_text(GOOD.replace(old, new))
+    assert main(["check", str(directory), "--no-test"]) == 1
+    assert said in capsys.readouterr().out
+
+
+def test_status_file_among_the_resources_is_refused(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(directory), "--write-status", str(directory / "status.yaml")]) == 2
+    assert "whose files are read as resources" in capsys.readouterr().err
+
+
+@pytest.mark.nginx
+def test_tab_in_a_header_value_is_written(directory: Path, tmp_path: Path) -> None:
+    header = '{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-tab, value: "a\\tb"}]}}'
+    (directory / "all.yaml").write_text(GOOD.replace("filters: [", f"filters: [{header}, "))
+    assert main(["render", str(directory), "-o", str(tmp_path / "out")]) == 0
+    assert 'add_header x-tab "a\\tb" always;' in (tmp_path / "out" / "default_edge" / "port_8080.conf").read_text()

@@ -61,3 +61,27 @@ def test_resource_that_moved_out_of_a_flawed_file_is_read_where_it_is(tmp_path: 
 def test_directory_that_was_never_good_keeps_nothing(tmp_path: Path) -> None:
     (tmp_path / "services.yaml").write_text(GOOD.replace("port: 80", "port: ["))
     assert _services(Reader(tmp_path)) == {}
+
+
+def test_flaw_of_another_document_keeps_no_deleted_resource(tmp_path: Path) -> None:
+    file = tmp_path / "services.yaml"
+    unsupported = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: x}\nspec: {}\n"
+    file.write_text(GOOD + unsupported)
+    reader = Reader(tmp_path)
+    assert set(_services(reader)) == {"first", "second"}
+    file.write_text(GOOD.partition("---")[0] + unsupported)
+    assert set(_services(reader)) == {"first"}
+
+
+def test_items_of_lists_in_lists_are_read(tmp_path: Path) -> None:
+    inner = "  - apiVersion: v1\n    kind: Service\n    metadata: {name: deep}\n    spec: {ports: [{port: 80}]}\n"
+    text = f"apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: List\n  items:\n{inner}"
+    (tmp_path / "list.yaml").write_text(text)
+    assert set(_services(Reader(tmp_path))) == {"deep"}
+
+
+@pytest.mark.parametrize("items", ["{}", "null", "1"])
+def test_list_without_items_is_a_rejection(tmp_path: Path, items: str) -> None:
+    (tmp_path / "list.yaml").write_text(f"apiVersion: v1\nkind: List\nitems: {items}\n")
+    (rejection,) = Reader(tmp_path).read().rejections
+    assert (rejection.subject, rejection.field) == ("List", "items")

@@ -2,7 +2,7 @@ import pytest
 
 from controller.render.quoting import UnwritableError, comment, literal, name, regex, text
 
-HOSTILE = ['"; } server { listen 1; "', "\\", '\\"', "$request_uri", "${x}", "'", "#", ";", "{}", "é"]
+HOSTILE = ["a\tb", "\\t", '"; } server { listen 1; "', "\\", '\\"', "$request_uri", "${x}", "'", "#", ";", "{}", "é"]
 
 
 def _read_by_nginx(quoted: str) -> str:
@@ -10,7 +10,9 @@ def _read_by_nginx(quoted: str) -> str:
     assert quoted[0] == quoted[-1] == '"'
     result, rest = "", quoted[1:-1]
     while rest:
-        if rest[0] == "\\" and rest[1:2] in {'"', "'", "\\"}:
+        if rest.startswith("\\t"):
+            result, rest = result + "\t", rest[2:]
+        elif rest[0] == "\\" and rest[1:2] in {'"', "'", "\\"}:
             result, rest = result + rest[1], rest[2:]
         else:
             assert rest[0] != '"'
