@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models test check format bench clean
+.PHONY: help demo models test check format bench bench-picking crds clean
 
 help:
 	@echo "make demo    install Infergate and start the demo"
 	@echo "make models  install what the demo needs and do not start it; tests use it too"
 	@echo "make test    install what the tests need and run them"
 	@echo "make check   format, lint, types, import rules"
+	@echo "make crds    write crds/ anew from the models"
 	@echo "make bench   measure against a plain NGINX proxy, into build/bench"
 
 $(STAMPS)/venv:
@@ -57,6 +58,9 @@ format: $(STAMPS)/test
 
 bench: $(STAMPS)/test
 	@$(BIN)/python -m tools.bench $(ARGS)
+
+crds: $(STAMPS)/test
+	@$(BIN)/python -m tools.crds
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

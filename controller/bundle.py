@@ -16,6 +16,8 @@ from typing import Final
 
 import msgspec
 
+from controller.plugins.types import DEFAULT_POLICY, AppliedPolicy
+
 POOLS_FILE: Final = "pools.json"
 """The pools of a data plane as JSON, in the directory that the picker follows."""
 
@@ -39,12 +41,16 @@ ID_HEADER: Final = "x-infergate-request"
 ENDPOINT_HEADER: Final = "x-gateway-destination-endpoint"
 """From the picker to nginx: `ip:port` of the endpoint that serves the request."""
 
+PRIORITY_HEADERS: Final = ("x-infergate-priority", "x-infergate-priority-cap", "x-infergate-priority-default")
+"""From nginx to the picker: what a route says of the priority of its requests; see the picker's flow control."""
+
 STEERING_HEADERS: Final = (
     ID_HEADER,
     POOL_HEADER,
     THEN_HEADER,
     TRIED_HEADER,
     ENDPOINT_HEADER,
+    *PRIORITY_HEADERS,
     "x-gateway-destination-endpoint-fallbacks",
     "x-gateway-destination-endpoint-subset",
     "x-gateway-destination-endpoint-served",
@@ -102,6 +108,8 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     endpoints: tuple[PoolEndpoint, ...] = ()
     """Ready endpoints, sorted by address."""
     failure_mode: FailureMode = FailureMode.FAIL_CLOSE
+    policy: AppliedPolicy = DEFAULT_POLICY
+    """What PickerPolicy and InferenceObjectives say of the pool."""
 
 
 class Pools(msgspec.Struct, frozen=True, rename="camel"):
@@ -134,6 +142,28 @@ class Completion(msgspec.Struct, frozen=True, rename="camel"):
     """Seconds from the first byte of the request to the answer's headers; None without an answer."""
     sent: int
     """Bytes sent to the client."""
+    prompt_tokens: int | None = None
+    """As the answer's usage says; None when it does not."""
+    cached_tokens: int | None = None
+    """Of the prompt's tokens, those that the endpoint had in its cache; as above."""
+
+
+class FirstByte(msgspec.Struct, frozen=True, rename="camel"):
+    """The first byte of an answer's body came, as nginx tells the picker while the request runs."""
+
+    id: str
+    """As in `ID_HEADER`."""
+    waited: float
+    """Seconds from sending the request to the endpoint."""
+
+
+def decode_event(line: bytes) -> Completion | FirstByte:
+    """One line of the JSON lines that nginx posts to `COMPLETIONS_PATH`.
+
+    Raises ValueError when the line is neither.
+    """
+    # Looked for instead of decoded twice: no value of a completion can hold it, quoted as it is.
+    return msgspec.json.decode(line, type=FirstByte) if b'"waited"' in line else decode_completion(line)
 
 
 def decode_completion(line: bytes) -> Completion:

@@ -15,6 +15,7 @@ from typing import Final
 from controller.bundle import Bundle
 from controller.dataplane.base import DataPlane, Report
 from controller.errors import InfergateError, NginxRefused
+from controller.plugins.catalogue import BUILT_IN, Catalogue
 from controller.provider.base import Change
 from controller.render.files import RenderSettings, differs_in_endpoints_only, is_port_file, port_of, render, trace
 from controller.resources.meta import Key
@@ -38,9 +39,9 @@ _ENDPOINTS_DELAY: Final = 5.0
 _BIND = re.compile(r"\bbind\(\) to \S+:(\d+) failed")
 
 
-def topology_of(snapshot: Snapshot) -> Topology:
-    """The topology of a snapshot whose Gateways share one data plane."""
-    built = build(snapshot, controller_name=CONTROLLER_NAME, now=datetime.now(UTC))
+def topology_of(snapshot: Snapshot, *, catalogue: Catalogue = BUILT_IN) -> Topology:
+    """The topology of a snapshot whose Gateways share one data plane. `catalogue` has the picker's plugins."""
+    built = build(snapshot, controller_name=CONTROLLER_NAME, now=datetime.now(UTC), catalogue=catalogue)
     return shared(built, snapshot=snapshot)
 
 
@@ -74,6 +75,8 @@ class Reconciler:
     data_plane: DataPlane
     settings: RenderSettings
     name: str = "local"
+    catalogue: Catalogue = BUILT_IN
+    """Plugins that the picker has."""
     on_state: Callable[[State], None] = lambda state: None
     """Called after each turn."""
     endpoints_delay: float = _ENDPOINTS_DELAY
@@ -122,7 +125,7 @@ class Reconciler:
 
     async def turn(self, snapshot: Snapshot, change: Change | None) -> None:
         """Brings the data plane to a snapshot. `change` says why there is one; None: nothing changed since the last."""
-        topology = topology_of(snapshot)
+        topology = topology_of(snapshot, catalogue=self.catalogue)
         self._forget_changed(snapshot)
         self._look_at_ports(topology)
         refusals = self._refusals()

@@ -13,6 +13,7 @@ from controller.agent import nginx
 from controller.commands import statuses
 from controller.dataplane.trial import TrialDataPlane
 from controller.errors import NginxMissing
+from controller.plugins.installed import installed
 from controller.provider.file import read
 from controller.reconcile import Reconciler, State
 from controller.render.files import RenderSettings
@@ -70,7 +71,9 @@ def table(rows: Sequence[Row]) -> str:
 async def _judged(snapshot: Snapshot, binary: nginx.Nginx | None) -> State:
     states: list[State] = []
     async with TrialDataPlane(binary) as data_plane:
-        await Reconciler(data_plane, RenderSettings(), on_state=states.append).turn(snapshot, None)
+        await Reconciler(data_plane, RenderSettings(), catalogue=installed(), on_state=states.append).turn(
+            snapshot, None
+        )
     return states[-1]
 
 

@@ -11,6 +11,7 @@ from controller.agent import nginx
 from controller.bundle import POOLS_FILE, Bundle, encode_pools
 from controller.dataplane.trial import TrialDataPlane
 from controller.errors import StateUnusable
+from controller.plugins.installed import installed
 from controller.provider.file import read
 from controller.reconcile import CONTROLLER_NAME
 from controller.render.files import RenderSettings, render
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _bundles(directory: Path) -> Iterator[Bundle]:
-    topology = build(read(directory), controller_name=CONTROLLER_NAME)
+    topology = build(read(directory), controller_name=CONTROLLER_NAME, catalogue=installed())
     for gateway in topology.gateways:
         yield render(translate(topology, name=gateway.key.path, gateways={gateway.key}), RenderSettings())
 

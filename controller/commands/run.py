@@ -22,6 +22,7 @@ from controller.bundle import POOLS_FILE
 from controller.commands import statuses
 from controller.dataplane.local import LocalDataPlane, default_state
 from controller.errors import SettingInvalid
+from controller.plugins.installed import installed
 from controller.provider.file import FileProvider
 from controller.reconcile import Reconciler, State
 from controller.render.files import RenderSettings
@@ -97,7 +98,7 @@ class Gateway:
         async with data_plane:
             rendering = replace(render_settings(self.settings, listen=self.listen), access_log=access_log)
             can_open = partial(_can_open, rendering.listen_addresses)
-            reconciler = Reconciler(data_plane, rendering, on_state=hear, can_open=can_open)
+            reconciler = Reconciler(data_plane, rendering, catalogue=installed(), on_state=hear, can_open=can_open)
             await reconciler.run(FileProvider(self.directory).snapshots())
 
 

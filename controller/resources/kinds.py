@@ -11,6 +11,7 @@ from controller.resources.core import ConfigMap, EndpointSlice, Namespace, Pod, 
 from controller.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Resource
+from controller.resources.policies import InferenceObjective, PickerPolicy
 from controller.resources.problems import Problem, near, problems
 from controller.resources.scalars import quoted, shown_name
 from controller.resources.snapshot import Rejection
@@ -21,6 +22,8 @@ MODELS: tuple[type[Resource], ...] = (
     HTTPRoute,
     ReferenceGrant,
     InferencePool,
+    InferenceObjective,
+    PickerPolicy,
     Service,
     EndpointSlice,
     Pod,
@@ -30,8 +33,9 @@ MODELS: tuple[type[Resource], ...] = (
 )
 
 KINDS: Mapping[tuple[str, str], type[Resource]] = {
-    (f"{model.group}/{version}" if model.group else version, model.__name__): model
+    (f"{group}/{version}" if group else version, model.__name__): model
     for model in MODELS
+    for group in (model.group, *model.former_groups)
     for version in model.versions
 }
 """(apiVersion, kind) to the model that reads it."""
@@ -145,7 +149,7 @@ def _unread(api_version: str, kind: str) -> Problem | None:
     group = api_version.rpartition("/")[0]
     same = [model for model in MODELS if model.__name__ == kind]
     alike = [model for model in MODELS if model.__name__.lower() == kind.lower()]
-    home = [model for model in MODELS if model.group == group]
+    home = [model for model in MODELS if group in (model.group, *model.former_groups)]
     if group not in OUR_GROUPS and group not in {model.group for model in MODELS}:
         close = difflib.get_close_matches(group[:128], OUR_GROUPS, n=1, cutoff=_CLOSE)
         return (

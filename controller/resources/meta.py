@@ -67,6 +67,8 @@ class Resource(BaseModel):
     group: ClassVar[str]
     versions: ClassVar[tuple[str, ...]]
     """API versions that are read, the preferred one first."""
+    former_groups: ClassVar[tuple[str, ...]] = ()
+    """Groups in which the kind is read too, in the same versions: those that it came from."""
     cluster_scoped: ClassVar[bool] = False
 
     api_version: str

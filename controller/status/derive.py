@@ -6,7 +6,7 @@ Times and other controllers' parts come in `merge`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from controller.resources.gateway_api import GROUP, HTTPRoute
+from controller.resources.gateway_api import HTTPRoute
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.status.types import Json, Programmed, StatusUpdate
@@ -20,7 +20,15 @@ from controller.topology.conditions import (
     refused,
 )
 from controller.topology.refusals import Refusals
-from controller.topology.types import GatewayState, ListenerState, ParentState, PoolState, RouteState, Topology
+from controller.topology.types import (
+    GatewayState,
+    ListenerState,
+    ParentState,
+    PolicyState,
+    PoolState,
+    RouteState,
+    Topology,
+)
 
 
 def derive(
@@ -43,6 +51,11 @@ def derive(
         *(facts.gateway(item) for item in topology.gateways),
         *(facts.route(item) for item in topology.routes),
         *(facts.pool(item) for item in topology.pools),
+        *(facts.policy(item) for item in topology.policies),
+        *(
+            StatusUpdate(item.key, item.generation, {"conditions": _json(item.conditions)})
+            for item in topology.objectives
+        ),
         *_abandoned(topology, snapshot=snapshot, controller_name=controller_name),
     ]
     return tuple(sorted(updates, key=_order))
@@ -102,20 +115,26 @@ class _Facts:
         return self._entry(dict(item.parent), conditions)
 
     def pool(self, item: PoolState) -> StatusUpdate:
-        parents = [
-            self._entry(
-                {"group": GROUP, "kind": gateway.kind, "namespace": gateway.namespace, "name": gateway.name}, found
-            )
-            for gateway, found in item.parents
-        ]
+        parents = [self._entry(_reference(gateway), found) for gateway, found in item.parents]
         return StatusUpdate(item.key, item.generation, {"parents": parents})
+
+    def policy(self, item: PolicyState) -> StatusUpdate:
+        ancestors = [
+            {
+                "ancestorRef": _reference(target),
+                "controllerName": self.controller_name,
+                "conditions": _json(conditions),
+            }
+            for target, conditions in item.ancestors
+        ]
+        return StatusUpdate(item.key, item.generation, {"ancestors": ancestors})
 
     def _entry(self, parent: Json, conditions: Sequence[Condition]) -> Json:
         return {"parentRef": parent, "controllerName": self.controller_name, "conditions": _json(conditions)}
 
 
-def _reference(gateway: Key) -> Json:
-    return {"group": GROUP, "kind": gateway.kind, "namespace": gateway.namespace, "name": gateway.name}
+def _reference(key: Key) -> Json:
+    return {"group": key.group, "kind": key.kind, "namespace": key.namespace, "name": key.name}
 
 
 def _programmed(report: Programmed | None) -> Condition:

@@ -1,6 +1,7 @@
 """A status as it is written: with times, and with what other controllers wrote.
 
-Source: Gateway API, notes for implementors on conditions, RouteStatus.parents and InferencePoolStatus.parents.
+Source: Gateway API, notes for implementors on conditions, RouteStatus.parents, InferencePoolStatus.parents and
+PolicyStatus.ancestors.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,7 +40,14 @@ def merge(update: StatusUpdate, old: Json | None, *, now: datetime, controller_n
         status["listeners"] = clock.listeners(update.status["listeners"], before.get("listeners"))
     if "parents" in update.status:
         known = before.get("parents") or []
-        status["parents"] = clock.parents(update.status["parents"], known, controller_name=controller_name)
+        status["parents"] = clock.entries(
+            update.status["parents"], known, reference="parentRef", controller_name=controller_name
+        )
+    if "ancestors" in update.status:
+        known = before.get("ancestors") or []
+        status["ancestors"] = clock.entries(
+            update.status["ancestors"], known, reference="ancestorRef", controller_name=controller_name
+        )
     # A list without entries may be missing in what the API server returns.
     return {name: value for name, value in status.items() if value != [] or name in before}
 
@@ -74,12 +82,12 @@ class _Clock:
             for item in new
         ]
 
-    def parents(self, new: Iterable[Json], old: Sequence[Json], *, controller_name: str) -> list[Json]:
-        """Those of other controllers as they are, then ours."""
+    def entries(self, new: Iterable[Json], old: Sequence[Json], *, reference: str, controller_name: str) -> list[Json]:
+        """Parents or ancestors, named by `reference`: those of other controllers as they are, then ours."""
         kept = [item for item in old if item.get("controllerName") != controller_name]
         mine = [item for item in old if item.get("controllerName") == controller_name]
         written = []
         for item in new:
-            before = next((entry for entry in mine if entry.get("parentRef") == item["parentRef"]), {})
+            before = next((entry for entry in mine if entry.get(reference) == item[reference]), {})
             written.append({**item, "conditions": self.conditions(item["conditions"], before.get("conditions"))})
         return [*kept, *written]

@@ -68,7 +68,7 @@ class Row:
     name: str
     """`namespace/name`, or `name`; for a document that is no resource what is known of it."""
     place: str
-    """`listener NAME` or `parent NAMESPACE/NAME`; empty for the resource itself."""
+    """`listener NAME`, `parent NAMESPACE/NAME` or `target NAMESPACE/NAME`; empty for the resource itself."""
     condition: str
     """`Type=Status/Reason`; `Rejected` for a document that is no resource."""
     message: str

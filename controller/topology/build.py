@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from controller.plugins.catalogue import BUILT_IN, Catalogue
+from controller.plugins.types import AppliedPolicy
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.topology import pools
@@ -12,15 +14,20 @@ from controller.topology.attachment import doors
 from controller.topology.backends import Backends
 from controller.topology.gateways import class_state, gateway_state
 from controller.topology.index import Index, Name, index_of
+from controller.topology.policies.objectives import objectives_of
+from controller.topology.policies.picker_policy import applied_policy, policies_of
 from controller.topology.routes import is_accepted, parents_of, route_state
 from controller.topology.types import ClassState, GatewayState, PoolState, RouteState, Topology
 
 
-def build(snapshot: Snapshot, *, controller_name: str, now: datetime | None = None) -> Topology:
+def build(
+    snapshot: Snapshot, *, controller_name: str, now: datetime | None = None, catalogue: Catalogue = BUILT_IN
+) -> Topology:
     """What is attached to what, and every condition.
 
     Only GatewayClasses with `controller_name`, Gateways of these and HTTPRoutes with a parentRef to one of those are
     ours; others are left out. `now`, with a time zone, is when certificates are judged as expired; None judges none.
+    `catalogue` has the plugins that a PickerPolicy may name.
     """
     index = index_of(snapshot)
     classes = _classes(index, controller_name=controller_name)
@@ -33,12 +40,20 @@ def build(snapshot: Snapshot, *, controller_name: str, now: datetime | None = No
     backends = Backends(index, standings)
     routes = _routes(index, gateways=gateways, backends=backends)
     attached = _attached(state for state, _ in routes)
+    policies = policies_of(index, catalogue=catalogue)
+    objectives = objectives_of(index)
+    applied = {
+        name: applied_policy(policies.applied.get(name), objectives=objectives.priorities.get(name, {}))
+        for name in index.pools
+    }
     return Topology(
         classes=tuple(sorted(classes.values(), key=lambda item: item.key)),
         gateways=tuple(_counted(gateways[key], attached=attached) for key in sorted(gateways)),
         routes=tuple(state for state, _ in routes),
-        pools=_pools(index, standings=standings, routes=routes),
+        pools=_pools(index, standings=standings, routes=routes, applied=applied),
         upstreams=backends.upstreams(),
+        policies=policies.states,
+        objectives=objectives.states,
     )
 
 
@@ -93,6 +108,7 @@ def _pools(
     *,
     standings: Mapping[Name, pools.Standing],
     routes: Iterable[tuple[RouteState, tuple[Key, ...]]],
+    applied: Mapping[Name, AppliedPolicy],
 ) -> tuple[PoolState, ...]:
     parents: dict[Key, dict[Key, bool]] = {}
     for route, used in routes:
@@ -104,7 +120,7 @@ def _pools(
         PoolState(
             key=item.key,
             generation=item.metadata.generation,
-            pool=pools.pool_of(item, index=index),
+            pool=pools.pool_of(item, index=index, policy=applied[name]),
             parents=tuple(
                 (gateway, standings[name].under(route_is_accepted=one_is))
                 for gateway, one_is in sorted(parents.get(item.key, {}).items())

@@ -16,6 +16,7 @@ from controller.resources.gateway_api import (
 )
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Resource
+from controller.resources.policies import InferenceObjective, PickerPolicy
 from controller.resources.snapshot import Snapshot
 from controller.topology.grants import Grants, grants_of
 
@@ -35,6 +36,8 @@ class Index:
     gateways: tuple[Gateway, ...]
     routes: tuple[HTTPRoute, ...]
     pools: Mapping[Name, InferencePool]
+    policies: tuple[PickerPolicy, ...]
+    objectives: tuple[InferenceObjective, ...]
     services: Mapping[Name, Service]
     secrets: Mapping[Name, Secret]
     service_slices: Mapping[Name, list[EndpointSlice]]
@@ -70,6 +73,8 @@ def index_of(snapshot: Snapshot) -> Index:
         gateways=tuple(snapshot.of(Gateway)),
         routes=tuple(snapshot.of(HTTPRoute)),
         pools={_name(item): item for item in snapshot.of(InferencePool)},
+        policies=tuple(snapshot.of(PickerPolicy)),
+        objectives=tuple(snapshot.of(InferenceObjective)),
         services={_name(item): item for item in snapshot.of(Service)},
         secrets={_name(item): item for item in snapshot.of(Secret)},
         service_slices=_labelled(slices, SERVICE_LABEL),

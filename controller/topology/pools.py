@@ -6,6 +6,7 @@ from typing import Final
 
 from controller.bundle import Engine, FailureMode, Pool, PoolEndpoint
 from controller.ir.types import Target, ToPool, ToStatus
+from controller.plugins.types import DEFAULT_POLICY, AppliedPolicy
 from controller.resources.core import Pod, Service
 from controller.resources.inference import EndpointPickerRef, InferencePool
 from controller.resources.meta import Key
@@ -88,12 +89,14 @@ def failure_mode(item: InferencePool) -> FailureMode:
     return FailureMode(reference.failure_mode) if reference is not None else FailureMode.FAIL_CLOSE
 
 
-def pool_of(item: InferencePool, *, index: Index) -> Pool:
+def pool_of(item: InferencePool, *, index: Index, policy: AppliedPolicy = DEFAULT_POLICY) -> Pool:
     """A pool with its ready endpoints, one for each address."""
     by_address: dict[str, PoolEndpoint] = {}
     for endpoint in sorted((*_of_pods(item, index=index), *_of_slices(item, index=index)), key=_order):
         by_address.setdefault(endpoint.address, endpoint)
-    return Pool(name=item.key.path, endpoints=tuple(by_address.values()), failure_mode=failure_mode(item))
+    return Pool(
+        name=item.key.path, endpoints=tuple(by_address.values()), failure_mode=failure_mode(item), policy=policy
+    )
 
 
 def _order(endpoint: PoolEndpoint) -> tuple[str, str]:

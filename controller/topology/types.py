@@ -109,6 +109,26 @@ class PoolState:
 
 
 @dataclass(frozen=True)
+class PolicyState:
+    """One PickerPolicy."""
+
+    key: Key
+    generation: int
+    ancestors: tuple[tuple[Key, tuple[Condition, ...]], ...]
+    """(InferencePool, conditions Accepted, IgnoredFields) of each target, in the order of targetRefs."""
+
+
+@dataclass(frozen=True)
+class ObjectiveState:
+    """One InferenceObjective."""
+
+    key: Key
+    generation: int
+    conditions: tuple[Condition, ...]
+    """Accepted."""
+
+
+@dataclass(frozen=True)
 class Topology:
     """All of it, each tuple sorted by key except where a field says otherwise."""
 
@@ -118,3 +138,5 @@ class Topology:
     pools: tuple[PoolState, ...]
     upstreams: tuple[Upstream, ...]
     """Of every Service port that a rule uses and that has endpoints."""
+    policies: tuple[PolicyState, ...] = ()
+    objectives: tuple[ObjectiveState, ...] = ()

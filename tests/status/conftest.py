@@ -9,9 +9,12 @@ import yaml
 from controller.resources.gateway_api import CONTROLLER_NAME, Gateway, GatewayClass, HTTPRoute
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Resource
+from controller.resources.policies import InferenceObjective, PickerPolicy
 from controller.resources.snapshot import Snapshot, snapshot
 
-MODELS: tuple[type[Resource], ...] = (Gateway, GatewayClass, HTTPRoute, InferencePool)
+MODELS: tuple[type[Resource], ...] = (
+    *(Gateway, GatewayClass, HTTPRoute, InferenceObjective, InferencePool, PickerPolicy),
+)
 
 ALWAYS = f"""
 kind: GatewayClass
