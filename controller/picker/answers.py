@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from http import HTTPStatus
+from typing import Final, Protocol
 
 import msgspec
 
 from controller.bundle import ENDPOINT_HEADER
+from controller.picker.endpoints import Endpoint
 
 HeaderList = list[tuple[bytes, bytes]]
 
 _ENDPOINT: Final = ENDPOINT_HEADER.encode()
-_NO_BODY: Final = (b"content-length", b"0")
+_FALLBACKS: Final = b"x-gateway-destination-endpoint-fallbacks"
 
 
 class Outcome(StrEnum):
@@ -22,10 +24,27 @@ class Outcome(StrEnum):
     NOT_READY = "picker_not_ready"
     POOL_UNKNOWN = "pool_unknown"
     POOL_EMPTY = "no_endpoints"
+    FILTERED = "endpoints_filtered_out"
     EXHAUSTED = "endpoints_failed"
     TIMED_OUT = "endpoint_timed_out"
     HUNG_UP = "client_hung_up"
+    DROPPED = "not_admitted"
     NOT_FROM_GATEWAY = "gateway_headers_missing"
+
+
+class ErrorAnswer(Protocol):
+    """An error that a client gets."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> HeaderList:
+        """Without the length of the body."""
+        ...
+
+    @property
+    def body(self) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -53,11 +72,23 @@ class Refusal:
         return msgspec.json.encode({"error": error})
 
 
-def headers_of_pick(then: bytes, address: str) -> HeaderList:
-    """Headers that send NGINX on to the endpoint."""
-    return [(b"x-accel-redirect", then), (_ENDPOINT, address.encode()), _NO_BODY]
+def answer_of_pick(then: bytes, chosen: Sequence[Endpoint]) -> bytes:
+    """Sends NGINX on to the first endpoint; the others are where it will be sent if that one fails."""
+    answer = b"HTTP/1.1 200 OK\r\nx-accel-redirect: %b\r\n%b: %b\r\ncontent-length: 0\r\n" % (
+        then,
+        _ENDPOINT,
+        chosen[0].address.encode(),
+    )
+    if len(chosen) > 1:
+        others = ",".join(endpoint.address for endpoint in chosen[1:])
+        answer += b"%b: %b\r\n" % (_FALLBACKS, others.encode())
+    return answer + b"\r\n"
 
 
-def headers_of_refusal(refusal: Refusal, body: Sequence[int]) -> HeaderList:
-    """Headers of an error with its length."""
-    return [*refusal.headers, (b"content-length", str(len(body)).encode())]
+def answer_of_refusal(refusal: ErrorAnswer, *, method: str) -> bytes:
+    """An error with its length; to HEAD without its body."""
+    body = refusal.body
+    lines = b"".join(b"%b: %b\r\n" % header for header in refusal.headers)
+    status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}".encode()
+    head = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n" % (status, lines, len(body))
+    return head if method == "HEAD" else head + body

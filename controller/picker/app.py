@@ -1,103 +1,122 @@
-"""The picker's HTTP side: the pick as plain ASGI, and FastAPI for everything else.
+"""What the picker answers: picks and the feed of what became of them, and FastAPI for people, probes and Prometheus.
 
-A request that carries the pool header, which nginx sets on all that clients send, is a pick whatever its path. It
-does not pass FastAPI's router, which costs 92 us of CPU per request of 1 KB where plain ASGI takes 28.
+A request that carries the pool header, which nginx sets on all that clients send, is a pick whatever its path.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
 
 from controller.bundle import COMPLETIONS_PATH
-from controller.picker.answers import Outcome, Refusal, headers_of_pick, headers_of_refusal
+from controller.picker.answers import Outcome, Refusal, answer_of_pick, answer_of_refusal
+from controller.picker.chunks import BYTES_PER_TOKEN
 from controller.picker.completions import Completions
 from controller.picker.director import Director
+from controller.picker.flow_control.claims import ticket_of
+from controller.picker.flow_control.controller import FlowController
+from controller.picker.flow_control.refusals import Refusal as Dropped
+from controller.picker.flow_control.tickets import Ticket
 from controller.picker.metrics import State
-from controller.picker.requests import HungUp, NotFromGateway, Receive, Scope, is_pick, read_pick
+from controller.picker.requests import BodyPieces, Headers, NotFromGateway, PickRequest, is_pick, pick_request
 from controller.picker.views import pools_view
 
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]  # Any: the ASGI specification types each key on its own
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Message = MutableMapping[str, Any]  # Any: the ASGI specification gives each key a type of its own
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-_NOT_FROM_GATEWAY = Refusal(Outcome.NOT_FROM_GATEWAY, 500, "the request did not come from the gateway")
+_NOT_FROM_GATEWAY: Final = Refusal(Outcome.NOT_FROM_GATEWAY, 500, "the request did not come from the gateway")
+_TAKEN: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
-class PickerApp:
-    """Answers picks, and hands every other request to the admin app."""
+class Picks:
+    """Answers picks, and takes what NGINX tells of the requests that it sent on. See `Exchange`."""
 
     def __init__(
         self,
         *,
         director: Director,
-        admin: App,
         durations: Histogram,
         completions: Completions,
+        flow: FlowController,
         clock: Callable[[], float],
     ) -> None:
         self._director = director
-        self._admin = admin
+        self._flow = flow
         self._durations = durations
         self._completions = completions
         self._clock = clock
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] == "http":
-            headers = dict(scope["headers"])
-            if is_pick(headers):
-                await self._pick(scope, headers, receive, send)
-                return
-            if scope["path"] == COMPLETIONS_PATH and scope["method"] == "POST":
-                await self._complete(receive, send)
-                return
-        await self._admin(scope, receive, send)
+    def takes(self, method: str, path: str, headers: Headers) -> bool:
+        """Whether NGINX asks."""
+        return is_pick(headers) or (path == COMPLETIONS_PATH and method == "POST")
 
-    async def _pick(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+    def answer(self, method: str, path: str, headers: Headers, body: BodyPieces) -> bytes | Awaitable[bytes]:
+        """The answer to a whole request, which waits only where the pool is saturated."""
+        if not is_pick(headers):
+            self._completions.take(body.kept, now=self._clock())
+            for pool in self._flow.gates:
+                self._flow.changed(pool)
+            return _TAKEN
+        started = self._clock()
         try:
-            request = await read_pick(scope, headers, receive)
-        except HungUp:
-            self._director.count("", Outcome.HUNG_UP)
-            return
+            request = pick_request(method, path, headers, body)
         except NotFromGateway:
             self._director.count("", Outcome.NOT_FROM_GATEWAY)
-            await _refuse(_NOT_FROM_GATEWAY, send)
-            return
-        started = self._clock()
-        # From here to the answer nothing waits, so no client can hang up in between.
+            return answer_of_refusal(_NOT_FROM_GATEWAY, method=method)
+        gate = self._flow.gates.get(request.pool)
+        if gate is None or request.tried:
+            # A retry was admitted once, and its first try is no longer in flight.
+            return self._pick(request, started=started)
+        tokens = request.prompt_bytes // BYTES_PER_TOKEN
+        ticket = ticket_of(
+            headers, gate.policy, request=request.id, pool=request.pool, size=request.size, tokens=tokens
+        )
+        if gate.takes(ticket, now=started):
+            return self._pick(request, started=started)
+        body.drop()
+        return self._wait(request, ticket)
+
+    async def _wait(self, request: PickRequest, ticket: Ticket) -> bytes:
+        """The answer once the request was admitted. It is cancelled when the client hangs up."""
+        admitted = await self._flow.admit(ticket)
+        if isinstance(admitted, Dropped):
+            self._director.count(request.pool, Outcome.DROPPED)
+            return answer_of_refusal(admitted, method=request.method)
+        return self._pick(request, started=self._clock())
+
+    def _pick(self, request: PickRequest, *, started: float) -> bytes:
+        """Nothing waits here, so the pick is counted before anything else is admitted."""
         picked = self._director.pick(request)
         self._durations.observe(self._clock() - started)
         if isinstance(picked, Refusal):
-            await _refuse(picked, send)
-            return
-        headers_sent = headers_of_pick(request.then, picked.address)
-        if b"upgrade" in headers:
-            # After a request for an upgrade the parser reads no further request from the connection.
-            headers_sent.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": 200, "headers": headers_sent})
-        await send({"type": "http.response.body"})
+            self._flow.changed(request.pool)
+            return answer_of_refusal(picked, method=request.method)
+        return answer_of_pick(request.then, picked)
 
-    async def _complete(self, receive: Receive, send: Send) -> None:
-        """Take the ends of requests. A post that breaks off comes again whole, so nothing of it is taken."""
-        pieces: list[bytes] = []
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            pieces.append(message.get("body", b""))
-            more = message.get("more_body", False)
-        self._completions.take(b"".join(pieces), now=self._clock())
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body"})
+    def hung_up(self) -> None:
+        """A client went away before its request was read; nothing of a feed that breaks off is taken."""
+        self._director.count("", Outcome.HUNG_UP)
 
 
-async def _refuse(refusal: Refusal, send: Send) -> None:
-    body = refusal.body
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers_of_refusal(refusal, body)})
-    await send({"type": "http.response.body", "body": body})
+def closing(app: App) -> App:
+    """An ASGI application that closes the connection after each answer.
+
+    A connection that was handed to uvicorn does not come back, and the next request on it may be a pick.
+    """
+
+    async def close(scope: Message, receive: Receive, send: Send) -> None:
+        async def send_closing(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        await app(scope, receive, send_closing)
+
+    return close
 
 
 def admin_app(state: State, registry: CollectorRegistry) -> FastAPI:

@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--staleness", type=float, default=3.0, metavar="SECONDS", help="age at which a reading no longer counts"
     )
+    parser.add_argument(
+        "--replicas", action="store_true", help="other replicas of the gateway send to the same model servers"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
             metrics_address=arguments.metrics_address,
             scrape_interval=arguments.scrape_interval,
             staleness=arguments.staleness,
+            replicas=arguments.replicas,
         )
     except ValidationError as error:
         for problem in error.errors():

@@ -6,9 +6,10 @@ import os
 import stat
 from pathlib import Path
 
-from controller.bundle import Completion, decode_completion
+from controller.bundle import Completion, FirstByte, decode_event
 from controller.picker.health import Failure
 from controller.picker.inflight import InFlight
+from controller.picker.learning import learn
 from controller.picker.requests import failure_of_status, last_item
 
 log = logging.getLogger(__name__)
@@ -20,25 +21,39 @@ class Completions:
     def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight
         self.received = 0
+        self.first_bytes = 0
         self.unknown = 0
         """Completions of requests that this picker did not send: it was restarted, or failed open."""
         self.unreadable = 0
         """Lines that hold no completion."""
 
     def take(self, lines: bytes, *, now: float) -> None:
-        """Take completions, one JSON object a line."""
+        """Take completions and first bytes, one JSON object a line, in any order."""
+        completions = []
         for line in lines.splitlines():
             try:
-                completion = decode_completion(line)
+                event = decode_event(line)
             except ValueError:
                 self.unreadable += 1
+                continue
+            # Ends are taken last: the first byte of a request that is over tells nothing any more.
+            if isinstance(event, FirstByte):
+                self._begin(event)
             else:
-                self._end(completion, now=now)
+                completions.append(event)
+        for completion in completions:
+            self._end(completion, now=now)
+
+    def _begin(self, event: FirstByte) -> None:
+        self.first_bytes += 1
+        sent = self._in_flight.first_byte(event.id, waited=max(0.0, event.waited))
+        if sent is not None and sent.is_overdue:
+            sent.endpoint.health.succeeded(sent_at=sent.at)
 
     def _end(self, completion: Completion, *, now: float) -> None:
         self.received += 1
-        ended = self._in_flight.end(completion.id)
-        if ended is None:
+        sent = self._in_flight.end(completion.id)
+        if sent is None:
             if self._in_flight.was_released(completion.id):
                 return
             if completion.endpoint:
@@ -46,13 +61,15 @@ class Completions:
             else:
                 self._in_flight.expect_pick(completion.id)
             return
-        endpoint = ended.endpoint
+        endpoint = sent.endpoint
         status = endpoint_status(completion)
         if status is None or completion.endpoint != endpoint.address:
             return
         failure = failure_of_status(status)
         if failure is None:
-            endpoint.health.succeeded(sent_at=ended.sent_at)
+            endpoint.health.succeeded(sent_at=sent.at)
+            if status < 300:
+                learn(sent, completion, now=now)
         else:
             endpoint.health.failed(failure, request=completion.id, now=now)
             if failure is not Failure.ERROR:

@@ -21,6 +21,8 @@ class PickerSettings(BaseModel):
     """Seconds between two scrapes of one endpoint."""
     staleness: float = Field(default=3.0, le=600.0)
     """Seconds after which a reading is too old to prefer its endpoint."""
+    replicas: bool = False
+    """Whether other pickers, of other replicas of the gateway, send requests to the same endpoints."""
 
     @model_validator(mode="after")
     def _readings_outlive_the_interval(self) -> Self:

@@ -2,14 +2,15 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from controller.picker.answers import Outcome, Refusal
-from controller.picker.endpoints import Endpoint
+from controller.picker.chunks import BYTES_PER_TOKEN, OFFSETS
+from controller.picker.endpoints import Endpoint, Sent
 from controller.picker.health import Failure
 from controller.picker.inflight import InFlight
-from controller.picker.pools import PoolTable
+from controller.picker.pools import PoolState, PoolTable
 from controller.picker.requests import PickRequest, Try
 from controller.picker.scheduling.profile import Profile
 
@@ -20,41 +21,75 @@ RETRIES: Final = 2
 RETRY_AFTER: Final = 1
 """Seconds; pods become ready, and pools are read, within about that."""
 
+Chosen = Sequence[Endpoint]
+"""The endpoint that serves a request, then those to go to when it fails, in order."""
+
 
 class Director:
     """Picks endpoints and counts what is in flight to them."""
 
-    def __init__(self, *, table: PoolTable, in_flight: InFlight, profile: Profile, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        table: PoolTable,
+        in_flight: InFlight,
+        profile_of: Callable[[PoolState], Profile],
+        clock: Callable[[], float],
+    ) -> None:
         self._table = table
         self._in_flight = in_flight
-        self._profile = profile
+        self._profile_of = profile_of
+        self._profiles: dict[str, tuple[PoolState, Profile]] = {}
         self._clock = clock
         self.picks: Counter[tuple[str, Outcome]] = Counter()
         """By pool and outcome; the pool is empty where the configuration has none of that name."""
 
-    def pick(self, request: PickRequest) -> Endpoint | Refusal:
-        """The endpoint that serves a request, counted as in flight there, or the error that the client gets."""
+    def pick(self, request: PickRequest) -> Chosen | Refusal:
+        """The endpoints for a request, counted as in flight at the first, or the error that the client gets."""
         now = self._clock()
-        if request.tried:
-            self._count_failure(request, now=now)
-        chosen = self._choose(request, now=now)
-        if isinstance(chosen, Refusal):
-            if request.tried:
-                self._in_flight.expect_completion(request.id)
-            self.count(request.pool, chosen.outcome)
-            return chosen
-        self._in_flight.start(request.id, chosen, now=now)
-        if chosen.health.pause:
-            chosen.health.picked(request.id, now=now)
+        self._in_flight.settle(now)
+        fallbacks = self._count_failure(request, now=now) if request.tried else ()
+        found = self._candidates(request)
+        if isinstance(found, Refusal):
+            return self._refuse(request, found)
+        pool, candidates = found
+        if request.model and request.model in pool.memory.adapters:
+            request.adapter = request.model
+        profile = self.profile(pool)
+        chosen = profile.run_preferring(fallbacks, request, candidates, now=now) if fallbacks else ()
+        chosen = chosen or profile.run(request, candidates, now=now)
+        if not chosen:
+            message = "no model server of the pool fits the request"
+            return self._refuse(request, Refusal(Outcome.FILTERED, 429, message, RETRY_AFTER))
+        self._send(request, pool, profile, chosen, now=now)
         self.picks[request.pool, Outcome.PICKED] += 1
         return chosen
+
+    def _refuse(self, request: PickRequest, refusal: Refusal) -> Refusal:
+        if request.tried:
+            self._in_flight.expect_completion(request.id)
+        self.count(request.pool, refusal.outcome)
+        return refusal
 
     def count(self, pool: str, outcome: Outcome) -> None:
         """Count a pick that ended without an endpoint."""
         self.picks[pool if pool in self._table.pools else "", outcome] += 1
 
-    def _count_failure(self, request: PickRequest, *, now: float) -> None:
-        """The last endpoint tried failed: release the request there at once, and count the failure."""
+    def profile(self, pool: PoolState) -> Profile:
+        """The profile of a pool, made again when the pool is another one."""
+        known = self._profiles.get(pool.name)
+        if known is not None and known[0] is pool:
+            return known[1]
+        profile = self._profile_of(pool)
+        self._profiles = {name: one for name, one in self._profiles.items() if name in self._table.pools}
+        self._profiles[pool.name] = (pool, profile)
+        return profile
+
+    def _count_failure(self, request: PickRequest, *, now: float) -> Chosen:
+        """The last endpoint tried failed: release the request there at once, and count the failure.
+
+        Returns where the request was to go next.
+        """
         last = request.tried[-1]
         ended = self._in_flight.end(request.id)
         pool = self._table.pools.get(request.pool)
@@ -67,8 +102,9 @@ class Director:
                 "endpoint failed",
                 extra={"endpoint": endpoint.address, "failure": last.failure.value, "tries": len(request.tried)},
             )
+        return ended.fallbacks if ended else ()
 
-    def _choose(self, request: PickRequest, *, now: float) -> Endpoint | Refusal:
+    def _candidates(self, request: PickRequest) -> tuple[PoolState, Sequence[Endpoint]] | Refusal:
         pool = self._table.pools.get(request.pool)
         if pool is None:
             if self._table.etag is None:
@@ -78,14 +114,39 @@ class Director:
         if not request.tried:
             if not pool.endpoints:
                 return Refusal(Outcome.POOL_EMPTY, 503, "no model server is ready", RETRY_AFTER)
-            return self._profile.run(request, pool.endpoints, now=now)
+            return pool, pool.endpoints
         if request.tried[-1].failure is Failure.TIMEOUT:
             # The endpoint may still work on it: a second one would generate the same answer again.
             return Refusal(Outcome.TIMED_OUT, 504, "the model server did not answer in time")
         left = _untried(pool.endpoints, request.tried)
         if not left or len(request.tried) > RETRIES:
             return Refusal(Outcome.EXHAUSTED, 502, "the model servers that were tried failed")
-        return self._profile.run(request, left, now=now)
+        return pool, left
+
+    def _send(self, request: PickRequest, pool: PoolState, profile: Profile, chosen: Chosen, *, now: float) -> None:
+        """Count the request at its endpoint, and remember there what it will have in its cache."""
+        endpoint = chosen[0]
+        hashes = request.hashes
+        matched = endpoint.prefixes.match(hashes) if hashes else 0
+        sent = Sent(
+            endpoint=endpoint,
+            at=now,
+            memory=pool.memory,
+            size=request.prompt_bytes - OFFSETS[matched],
+            prompt_bytes=request.prompt_bytes,
+            matched_bytes=OFFSETS[matched],
+            adapter=request.adapter,
+            is_streamed=request.is_streamed,
+            fallbacks=tuple(chosen[1:]),
+        )
+        if self._in_flight.start(request.id, sent) and endpoint.health.pause:
+            endpoint.health.picked(request.id, now=now)
+        pool.memory.rates.sent(matched=matched, chunks=len(hashes))
+        pool.memory.predicted.add(request.prompt_bytes // BYTES_PER_TOKEN, OFFSETS[matched] // BYTES_PER_TOKEN)
+        for witness in profile.witnesses:
+            witness.sent(request, endpoint, now=now)
+        if hashes:
+            endpoint.prefixes.remember(hashes)
 
 
 def _untried(endpoints: tuple[Endpoint, ...], tried: tuple[Try, ...]) -> list[Endpoint]:

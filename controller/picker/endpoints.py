@@ -7,10 +7,16 @@ second: what can be computed once per scrape is.
 import math
 from enum import StrEnum
 
+import msgspec
+
 from controller.bundle import Engine, PoolEndpoint
 from controller.picker.health import Health
+from controller.picker.memory import PoolMemory
 from controller.picker.model_servers import Reading
+from controller.picker.prefix import PrefixIndex
 
+MOST_ADAPTERS = 64
+"""LoRA adapters remembered of an endpoint that does not say how many it holds."""
 KV_NEARLY_FULL = 0.9
 """Share of the KV cache above which requests begin to wait for blocks; vLLM preempts from about here."""
 
@@ -29,28 +35,72 @@ class Metrics(StrEnum):
     """It did not answer the last time."""
 
 
+class Sent(msgspec.Struct, gc=False, eq=False):
+    """A request in flight."""
+
+    endpoint: "Endpoint"
+    at: float
+    """When it was sent."""
+    memory: PoolMemory
+    """Of the pool it was picked from."""
+    is_pending: bool = True
+    """Whether its bytes are in the endpoint's backlog."""
+    size: int = 0
+    """Bytes of its prompt that the endpoint did not have."""
+    ahead: int = 0
+    """Backlog when it was sent, its own bytes included."""
+    prompt_bytes: int = 0
+    matched_bytes: int = 0
+    """Bytes of the prompt that the endpoint had."""
+    adapter: str = ""
+    is_loading: bool = False
+    """Whether its adapter has to be loaded first."""
+    is_streamed: bool = False
+    waited: float | None = None
+    """Seconds to the first byte; None before it."""
+    is_overdue: bool = False
+    """Whether its first byte was missed."""
+    fallbacks: tuple["Endpoint", ...] = ()
+    """Where it goes when this endpoint fails, in order."""
+
+
 class Endpoint:
     """One endpoint with all that the picker knows of it. Lives as long as its pod, whatever happens to its pools."""
 
     __slots__ = (
+        "__weakref__",
+        "adapters",
+        "adapters_in_use",
         "address",
         "answered_at",
+        "backlog",
+        "byte_time",
         "engine",
+        "first_byte_time",
         "foreign",
         "health",
         "is_strained",
         "key",
         "kv_pressure",
         "labels",
+        "max_adapters",
         "metrics",
+        "most_running",
         "name",
         "open",
         "own_at_reading",
+        "prefixes",
+        "prompt_tokens",
         "reading",
         "reported",
+        "restarts",
         "retired",
         "scrape_failures",
         "scrape_failures_in_a_row",
+        "slots",
+        "slowness",
+        "started_at",
+        "tokens",
         "uid",
         "waiting",
     )
@@ -60,8 +110,33 @@ class Endpoint:
         self.address, self.name, self.uid = self.key
         self.labels = source.labels
         self.engine: Engine | None = source.engine
-        self.open: dict[str, float] = {}
-        """Ids of the requests in flight, each with the time it was sent, oldest first."""
+        self.open: dict[str, Sent] = {}
+        """The requests in flight by id, oldest first."""
+        self.backlog = 0
+        """Bytes of prompts that are not cached, of requests in flight whose first byte was not seen."""
+        self.tokens = 0
+        """Estimated tokens of the prompts in flight."""
+        self.slowness = 1.0
+        """Seconds per token, relative to the pool's."""
+        self.slots = math.inf
+        """Requests that it runs at once; infinite while none was seen to wait."""
+        self.most_running = 0
+        self.max_adapters = MOST_ADAPTERS
+        """LoRA adapters that it holds at once."""
+        self.adapters: dict[str, None] = {}
+        """LoRA adapters that it was sent requests for and can still hold, least recently used first."""
+        self.adapters_in_use: dict[str, int] = {}
+        """Requests in flight by LoRA adapter."""
+        self.prefixes = PrefixIndex()
+        self.first_byte_time: float | None = None
+        """Seconds to the first byte of streamed answers, lately; None before there was one."""
+        self.byte_time: float | None = None
+        """Seconds per byte of streamed answers after the first; as above."""
+        self.started_at: float | None = None
+        """When its process started, on its own clock, as it said last."""
+        self.prompt_tokens = 0.0
+        """Its own counter, as it said last."""
+        self.restarts = 0
         self.health = Health()
         self.metrics = Metrics.UNREAD
         self.reported: Metrics | None = None
@@ -92,8 +167,17 @@ class Endpoint:
     def read(self, reading: Reading, *, own: int, now: float) -> None:
         """Take a reading. `own` is how many of its requests are this picker's."""
         self._answered(Metrics.READ, now=now)
+        self._follow_restart(reading)
         self.reported = None
         self.reading = reading
+        if reading.running >= self.most_running:
+            self.most_running = reading.running
+            self.slots = max(1, reading.running) if reading.waiting > 0 else math.inf
+        if reading.max_adapters is not None:
+            self.max_adapters = reading.max_adapters
+        for adapter in reading.running_adapters:
+            if adapter not in self.adapters and len(self.adapters) < self.max_adapters:
+                self.adapters[adapter] = None
         self.waiting = reading.waiting
         self.own_at_reading = own
         self.foreign = max(0, reading.running + reading.waiting - own)
@@ -109,11 +193,33 @@ class Endpoint:
         self.kv_pressure = 0.0
         self.is_strained = False
 
+    def use_adapter(self, adapter: str) -> None:
+        """A request for a LoRA adapter is sent there: it holds it, and no longer the one that it displaces."""
+        self.adapters.pop(adapter, None)
+        self.adapters[adapter] = None
+        while len(self.adapters) > self.max_adapters:
+            del self.adapters[next(iter(self.adapters))]
+
     def miss(self) -> None:
         """It did not answer a scrape. The last reading stays, and ages."""
         self.metrics = Metrics.UNREACHABLE
         self.scrape_failures += 1
         self.scrape_failures_in_a_row += 1
+
+    def _follow_restart(self, reading: Reading) -> None:
+        """A process that started later, or whose counters fell, has an empty cache and no adapters."""
+        started, counted = reading.started_at, reading.prompt_tokens
+        is_later = started is not None and self.started_at is not None and started != self.started_at
+        if is_later or (counted is not None and counted < self.prompt_tokens):
+            self.restarts += 1
+            self.prefixes.clear()
+            self.adapters.clear()
+            self.most_running = 0
+            self.slots = math.inf
+        if counted is not None:
+            self.prompt_tokens = counted
+        if started is not None:
+            self.started_at = started
 
     def _answered(self, metrics: Metrics, *, now: float) -> None:
         self.metrics = metrics

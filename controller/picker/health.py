@@ -15,6 +15,11 @@ LONGEST_PAUSE: Final = 30.0
 """Seconds; a pod that is back waits no longer than this."""
 ERRORS_IN_A_ROW: Final = 3
 """Answers with an error before a pause: a request that breaks an engine must not take out one pod after another."""
+ANSWERS: Final = 20
+"""The last answers of which a share is taken."""
+ERRORS_OF_THEM: Final = 10
+"""Errors among them before a pause: an endpoint that fails every second request is found too."""
+_WINDOW: Final = (1 << ANSWERS) - 1
 
 
 class Failure(StrEnum):
@@ -30,18 +35,22 @@ class Failure(StrEnum):
     """It answered 502, 503 or 504."""
     ERROR = "error"
     """It answered another status of 500 or above."""
+    OVERDUE = "overdue"
+    """No first byte came, for much longer than expected. The request may still be under way."""
 
 
 class Health:
     """Failures of one endpoint and the pauses they cause."""
 
-    __slots__ = ("errors", "failing_since", "failures", "pause", "paused_until", "probe")
+    __slots__ = ("errors", "failing_since", "failures", "pause", "paused_until", "probe", "recent")
 
     def __init__(self) -> None:
         self.failures: Counter[Failure] = Counter()
         """Since the endpoint is known."""
         self.errors = 0
         """Answers of `Failure.ERROR` since the last success."""
+        self.recent = 0
+        """One bit for each of the last answers, set for `Failure.ERROR`."""
         self.pause = 0.0
         """Seconds of the current pause; 0 while healthy."""
         self.paused_until = -math.inf
@@ -70,15 +79,29 @@ class Health:
             return
         if failure is Failure.ERROR:
             self.errors += 1
-            if self.errors < ERRORS_IN_A_ROW:
+            self.recent = (self.recent << 1 | 1) & _WINDOW
+            if self.errors < ERRORS_IN_A_ROW and self.recent.bit_count() < ERRORS_OF_THEM:
                 return
-        self.pause = FIRST_PAUSE
-        self.failing_since = now
-        self.paused_until = now + self.pause
+        self._begin_pause(FIRST_PAUSE, since=now, now=now)
+
+    def missed(self, *, request: str, sent_at: float, now: float) -> None:
+        """A request's first byte is overdue. Its probes would hang as long, so the pause is long from the start."""
+        if self.pause:
+            self.failed(Failure.OVERDUE, request=request, now=now)
+            return
+        self.failures[Failure.OVERDUE] += 1
+        # Its first byte, should it come, ends the trouble.
+        self._begin_pause(LONGEST_PAUSE, since=sent_at, now=now)
 
     def succeeded(self, *, sent_at: float) -> None:
         """A request was answered. One sent before the trouble began proves nothing."""
         if sent_at >= self.failing_since:
             self.errors = 0
+            self.recent = 0 if self.pause else self.recent << 1 & _WINDOW
             self.pause = 0.0
             self.probe = ""
+
+    def _begin_pause(self, pause: float, *, since: float, now: float) -> None:
+        self.pause = pause
+        self.failing_since = since
+        self.paused_until = now + pause

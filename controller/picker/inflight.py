@@ -3,19 +3,25 @@
 nginx keeps the ends that the picker has not taken for a minute, in bounded memory, so one can be lost. A clock cannot
 tell a lost end from a long answer, but the endpoint can: it says how many requests it has. Entries end without a
 completion only while the endpoint keeps reporting fewer than are counted.
+
+A request's uncached bytes stand in its endpoint's backlog until its first byte. An answer that is not streamed comes as
+a whole, so its bytes leave the backlog by the clock, when its first byte would be expected.
 """
 
+import heapq
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Final
 
-from controller.picker.endpoints import Endpoint
+from controller.picker.endpoints import Endpoint, Sent
 
 SHORT_SCRAPES: Final = 5
 """Scrapes in a row that must fall short: a request under way, or being tokenised, is in no gauge of the server yet."""
 REMEMBERED: Final = 4096
 """Ids kept for a message that is still to come; some seconds of a busy gateway, about 0.5 MB."""
+LONGEST_GUESS: Final = 60.0
+"""Seconds that the bytes of an answer that is not streamed stand in the backlog at most."""
 
 
 @dataclass
@@ -29,19 +35,14 @@ class _Shortfall:
     scrapes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A request that is no longer in flight."""
-
-    endpoint: Endpoint
-    sent_at: float
-
-
 class InFlight:
     """Which request is at which endpoint. A request is at one endpoint at a time."""
 
     def __init__(self) -> None:
-        self._at: dict[str, Endpoint] = {}
+        self._sent: dict[str, Sent] = {}
+        self._due: list[tuple[float, int, Sent]] = []
+        """Heap of the requests whose bytes leave the backlog by the clock; the number keeps ties apart."""
+        self._started = 0
         self._completed: OrderedDict[str, None] = OrderedDict()
         """Requests whose completion came before their pick."""
         self._released: OrderedDict[str, None] = OrderedDict()
@@ -51,24 +52,59 @@ class InFlight:
         """Entries ended because their endpoint reported fewer requests."""
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self._sent)
 
-    def start(self, request: str, endpoint: Endpoint, *, now: float) -> None:
-        """Count a request that is sent to an endpoint, unless its completion came before."""
+    def start(self, request: str, sent: Sent) -> bool:
+        """Count a request that is sent to an endpoint; False when its completion came before."""
         if self._completed and request in self._completed:
             del self._completed[request]
-            return
-        if request in self._at:
-            self._at[request].open.pop(request, None)
-        self._at[request] = endpoint
-        endpoint.open[request] = now
+            return False
+        if request in self._sent:
+            self.end(request)
+        endpoint = sent.endpoint
+        self._sent[request] = endpoint.open[request] = sent
+        endpoint.backlog += sent.size
+        endpoint.tokens += sent.prompt_bytes // 4
+        sent.ahead = endpoint.backlog
+        if sent.adapter:
+            _take_adapter(endpoint, sent)
+        if not sent.is_streamed and sent.size:
+            self._started += 1
+            wait = min(sent.memory.rates.expected(sent.ahead, endpoint.slowness), LONGEST_GUESS)
+            heapq.heappush(self._due, (sent.at + wait, self._started, sent))
+        return True
 
-    def end(self, request: str) -> Ended | None:
+    def settle(self, now: float) -> None:
+        """Take out of the backlogs what the clock says was computed."""
+        due = self._due
+        while due and due[0][0] <= now:
+            _leave_backlog(heapq.heappop(due)[2])
+
+    def first_byte(self, request: str, *, waited: float) -> Sent | None:
+        """The first byte of an answer came, so many seconds after the request was sent; None when not in flight."""
+        sent = self._sent.get(request)
+        if sent is not None:
+            _leave_backlog(sent)
+            if sent.waited is None:
+                sent.waited = waited
+        return sent
+
+    def end(self, request: str) -> Sent | None:
         """Take a request out of flight; None when it is not in flight."""
-        endpoint = self._at.pop(request, None)
-        if endpoint is None:
+        sent = self._sent.pop(request, None)
+        if sent is None:
             return None
-        return Ended(endpoint, endpoint.open.pop(request))
+        endpoint = sent.endpoint
+        del endpoint.open[request]
+        _leave_backlog(sent)
+        endpoint.tokens -= sent.prompt_bytes // 4
+        if sent.adapter:
+            left = endpoint.adapters_in_use[sent.adapter] - 1
+            if left:
+                endpoint.adapters_in_use[sent.adapter] = left
+            else:
+                del endpoint.adapters_in_use[sent.adapter]
+        return sent
 
     def expect_pick(self, request: str) -> None:
         """Remember a request that was complete before its pick: a client that hangs up at once."""
@@ -95,7 +131,7 @@ class InFlight:
             return 0
         short = self._short.get(endpoint) or _Shortfall(scraped_at, len(endpoint.open), 0)
         # Insertion order is the order of sending, so the doubtful entries stand first.
-        doubted = sum(1 for _ in takewhile(lambda sent: sent < short.since, endpoint.open.values()))
+        doubted = sum(1 for _ in takewhile(lambda sent: sent.at < short.since, endpoint.open.values()))
         if doubted <= reported:
             self._short.pop(endpoint, None)
             return 0
@@ -127,3 +163,15 @@ def _remember(ids: OrderedDict[str, None], request: str) -> None:
     ids[request] = None
     if len(ids) > REMEMBERED:
         ids.popitem(last=False)
+
+
+def _leave_backlog(sent: Sent) -> None:
+    if sent.is_pending:
+        sent.is_pending = False
+        sent.endpoint.backlog -= sent.size
+
+
+def _take_adapter(endpoint: Endpoint, sent: Sent) -> None:
+    sent.is_loading = sent.adapter not in endpoint.adapters
+    endpoint.use_adapter(sent.adapter)
+    endpoint.adapters_in_use[sent.adapter] = endpoint.adapters_in_use.get(sent.adapter, 0) + 1

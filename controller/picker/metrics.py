@@ -15,7 +15,10 @@ from prometheus_client.registry import Collector
 from controller.picker.completions import Completions
 from controller.picker.director import Director
 from controller.picker.endpoints import Endpoint, Metrics
+from controller.picker.flow_control.controller import FlowController
+from controller.picker.flow_control.metrics import flow_control_metrics
 from controller.picker.inflight import InFlight
+from controller.picker.learned_metrics import learned_metrics
 from controller.picker.pools import PoolsFile, PoolState, PoolTable
 
 PICK_SECONDS: Final = (0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
@@ -38,6 +41,7 @@ class State:
     in_flight: InFlight
     completions: Completions
     director: Director
+    flow: FlowController
     staleness: float
     """Seconds after which a reading is too old."""
     clock: Callable[[], float]
@@ -54,6 +58,8 @@ class StateCollector(Collector):
         yield from self._process()
         yield from self._pools()
         yield from self._endpoints()
+        yield from learned_metrics(self._state.table)
+        yield from flow_control_metrics(self._state.flow.gates)
 
     def _process(self) -> Iterable[Metric]:
         state = self._state
@@ -64,6 +70,7 @@ class StateCollector(Collector):
         completions = state.completions
         for name, text, value in (
             ("infergate_completions", "Finished requests that NGINX told of.", completions.received),
+            ("infergate_first_bytes", "First bytes of answers that NGINX told of.", completions.first_bytes),
             ("infergate_unknown_completions", "Completions of requests not picked here.", completions.unknown),
             ("infergate_unreadable_completions", "Lines of the feed without a completion.", completions.unreadable),
             ("infergate_expired_requests", "Requests whose end was lost.", state.in_flight.expired),

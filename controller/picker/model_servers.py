@@ -19,6 +19,7 @@ _LINE: Final = re.compile(r"[\w:]+(?:\{(.*)\})?[ \t]+([^\s{}]+)(?:[ \t]+-?\d+)?\
 _LABEL: Final = re.compile(r'([A-Za-z_]\w*)="((?:[^"\\]|\\.)*)"')
 _ESCAPED: Final = re.compile(r"\\(.)")
 _Sample = tuple[Mapping[str, str], float]
+_STARTED_AT: Final = "process_start_time_seconds"
 
 
 class Reading(msgspec.Struct, frozen=True, rename="camel"):
@@ -34,10 +35,14 @@ class Reading(msgspec.Struct, frozen=True, rename="camel"):
     block_size: int | None = None
     """Tokens in one KV block."""
     blocks: int | None = None
-    """KV blocks of one engine."""
+    """KV blocks of all engines of the server."""
     running_adapters: tuple[str, ...] = ()
     waiting_adapters: tuple[str, ...] = ()
     max_adapters: int | None = None
+    started_at: float | None = None
+    """When its process started, on its own clock; None when it does not say."""
+    prompt_tokens: float | None = None
+    """Tokens of all prompts since it started; None as above."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,16 @@ class ModelServer:
     blocks_label: str = ""
     adapters: str | None = None
     """An info metric whose labels tell the LoRA adapters and whose value is the time of the last change."""
+    prompt_tokens: str = ""
+    """A counter."""
     repeating_labels: frozenset[str] = frozenset()
     """Labels of workers that repeat the numbers of one scheduler: their series are not summed."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every metric that is read."""
-        return (self.running, self.waiting, *self.kv_use, *filter(None, (self.cache, self.adapters)))
+        optional = (self.cache, self.adapters, self.prompt_tokens)
+        return (self.running, self.waiting, *self.kv_use, *filter(None, optional), _STARTED_AT)
 
 
 MODEL_SERVERS: Final = (
@@ -76,6 +84,7 @@ MODEL_SERVERS: Final = (
         block_size_label="block_size",
         blocks_label="num_gpu_blocks",
         adapters="vllm:lora_requests_info",
+        prompt_tokens="vllm:prompt_tokens_total",
     ),
     ModelServer(
         engine=Engine.SGLANG,
@@ -86,6 +95,7 @@ MODEL_SERVERS: Final = (
         cache="sglang:cache_config_info",
         block_size_label="page_size",
         blocks_label="num_pages",
+        prompt_tokens="sglang:prompt_tokens_total",
         repeating_labels=frozenset({"tp_rank", "pp_rank", "moe_ep_rank", "pid"}),
     ),
     ModelServer(
@@ -94,6 +104,7 @@ MODEL_SERVERS: Final = (
         running="llamacpp:requests_processing",
         waiting="llamacpp:requests_deferred",
         kv_use=("llamacpp:kv_cache_usage_ratio",),
+        prompt_tokens="llamacpp:prompt_tokens_total",
     ),
 )
 
@@ -146,9 +157,9 @@ def _reading(server: ModelServer, samples: Mapping[str, list[_Sample]]) -> Readi
     kv_use = next((_per_scheduler(samples[name], server) for name in server.kv_use if samples[name]), None)
     block_size = blocks = None
     if server.cache and samples[server.cache]:
-        labels = samples[server.cache][0][0]
-        block_size = _count(labels.get(server.block_size_label))
-        blocks = _count(labels.get(server.blocks_label))
+        block_size = _count(samples[server.cache][0][0].get(server.block_size_label))
+        sizes = (_count(labels.get(server.blocks_label)) or 0 for labels in _schedulers(samples[server.cache], server))
+        blocks = sum(sizes) or None
     running_adapters: tuple[str, ...] = ()
     waiting_adapters: tuple[str, ...] = ()
     max_adapters = None
@@ -158,6 +169,7 @@ def _reading(server: ModelServer, samples: Mapping[str, list[_Sample]]) -> Readi
         running_adapters = _adapters(labels.get("running_lora_adapters", ""))
         waiting_adapters = _adapters(labels.get("waiting_lora_adapters", ""))
         max_adapters = _count(labels.get("max_lora"))
+    counted = samples.get(server.prompt_tokens, [])
     return Reading(
         engine=server.engine,
         running=_total(_per_scheduler(samples[server.running], server)),
@@ -169,7 +181,17 @@ def _reading(server: ModelServer, samples: Mapping[str, list[_Sample]]) -> Readi
         running_adapters=running_adapters,
         waiting_adapters=waiting_adapters,
         max_adapters=max_adapters,
+        started_at=max((value for _, value in samples[_STARTED_AT]), default=None),
+        prompt_tokens=math.fsum(_per_scheduler(counted, server)) if counted else None,
     )
+
+
+def _schedulers(samples: Iterable[_Sample], server: ModelServer) -> Iterable[Mapping[str, str]]:
+    """The labels of an info metric, once for each scheduler of a data-parallel server."""
+    return {
+        frozenset(item for item in labels.items() if item[0] not in server.repeating_labels): labels
+        for labels, _ in samples
+    }.values()
 
 
 def _per_scheduler(samples: Iterable[_Sample], server: ModelServer) -> list[float]:

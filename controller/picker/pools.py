@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from controller.bundle import FailureMode, PoolEndpoint, Pools, decode_pools
+from controller.bundle import FailureMode, Pool, PoolEndpoint, Pools, decode_pools
 from controller.picker.endpoints import Endpoint, key_of
 from controller.picker.inflight import InFlight
+from controller.picker.memory import PoolMemory
+from controller.picker.prefix import capacity_of, share_out
+from controller.plugins.types import AppliedPolicy
 
 log = logging.getLogger(__name__)
 
 GONE_AFTER: Final = 30
 """Scrapes in a row without an answer after which an endpoint that left its pools has nothing in flight any more."""
+MOST_ADAPTERS: Final = 4096
+"""Names of LoRA adapters remembered of a pool."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class PoolState:
     endpoints: tuple[Endpoint, ...]
     by_address: Mapping[str, Endpoint]
     failure_mode: FailureMode
+    memory: PoolMemory
+    policy: AppliedPolicy
 
 
 class PoolTable:
@@ -34,6 +41,7 @@ class PoolTable:
     def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight
         self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
+        self._memories: dict[str, PoolMemory] = {}
         self.pools: Mapping[str, PoolState] = {}
         self.etag: str | None = None
         """Of the pools that are served; None until some were read."""
@@ -62,13 +70,22 @@ class PoolTable:
                 # Another pod has the address: this one is no more, and nothing is in flight to it.
                 self._in_flight.forget(endpoint)
         self.sweep()
-        self.pools = {
-            pool.name: _pool_state(
-                pool.name, tuple(self._endpoints[key_of(source)] for source in pool.endpoints), pool.failure_mode
-            )
-            for pool in pools.pools
-        }
+        self._memories = {pool.name: self._memories.get(pool.name) or PoolMemory() for pool in pools.pools}
+        self.pools = {pool.name: self._state_of(pool) for pool in pools.pools}
         self.etag = pools.etag
+        self.digest_readings()
+
+    def digest_readings(self) -> None:
+        """Fit the prefix indexes to the caches that the endpoints last told of, and learn their adapters' names."""
+        for endpoint in self._endpoints.values():
+            wanted = capacity_of(endpoint.reading) if endpoint.reading else None
+            if wanted is not None:
+                endpoint.prefixes.wanted = wanted
+        share_out(endpoint.prefixes for endpoint in self._endpoints.values())
+        for pool in self.pools.values():
+            told = {name for endpoint in pool.endpoints for name in _adapters_of(endpoint)}
+            # vLLM names those that run or wait; one that is idle for a moment is an adapter still.
+            pool.memory.adapters = told if len(pool.memory.adapters) > MOST_ADAPTERS else pool.memory.adapters | told
 
     def sweep(self) -> bool:
         """Forget endpoints that left their pools and have nothing in flight, or do not answer any more.
@@ -82,6 +99,24 @@ class PoolTable:
             if not endpoint.open:
                 del self._endpoints[endpoint.key]
         return len(self._endpoints) < known
+
+    def _state_of(self, pool: Pool) -> PoolState:
+        endpoints = tuple(self._endpoints[key_of(source)] for source in pool.endpoints)
+        memory = self._memories[pool.name]
+        memory.rates.pods = max(1, len(endpoints))
+        return PoolState(
+            name=pool.name,
+            endpoints=endpoints,
+            by_address={endpoint.address: endpoint for endpoint in endpoints},
+            failure_mode=pool.failure_mode,
+            memory=memory,
+            policy=pool.policy,
+        )
+
+
+def _adapters_of(endpoint: Endpoint) -> tuple[str, ...]:
+    reading = endpoint.reading
+    return (*reading.running_adapters, *reading.waiting_adapters) if reading else ()
 
 
 class PoolsFile:
@@ -122,12 +157,3 @@ class PoolsFile:
     def _failed(self, reason: str) -> None:
         self.errors += 1
         log.error("pools file unreadable", extra={"path": str(self._path), "reason": reason})
-
-
-def _pool_state(name: str, endpoints: tuple[Endpoint, ...], failure_mode: FailureMode) -> PoolState:
-    return PoolState(
-        name=name,
-        endpoints=endpoints,
-        by_address={endpoint.address: endpoint for endpoint in endpoints},
-        failure_mode=failure_mode,
-    )

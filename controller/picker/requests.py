@@ -1,18 +1,20 @@
-"""A pick as NGINX asks for it: the client's request with the gateway's headers, read to its end."""
+"""A pick as NGINX asks for it: the client's request with the gateway's headers."""
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 
 from controller.bundle import ID_HEADER, POOL_HEADER, THEN_HEADER, TRIED_HEADER, TryOutcome
+from controller.picker.chunks import chunk_hashes
 from controller.picker.health import Failure
+from controller.picker.prompt import KEPT, NO_PROMPT, read_prompt
 
-Scope = MutableMapping[str, Any]  # Any: the ASGI specification gives each key a type of its own
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]  # Any: as above
 Headers = Mapping[bytes, bytes]
 
+_NO_HEADERS: Final[Headers] = MappingProxyType({})
 _POOL: Final = POOL_HEADER.encode()
 _THEN: Final = THEN_HEADER.encode()
 _TRIED: Final = TRIED_HEADER.encode()
@@ -22,10 +24,6 @@ _FAILURES: Final[dict[str, Failure]] = {
     TryOutcome.CLOSED: Failure.CLOSED,
     TryOutcome.TIMEOUT: Failure.TIMEOUT,
 }
-
-
-class HungUp(Exception):
-    """The client went away before its request was read."""
 
 
 class NotFromGateway(Exception):
@@ -40,8 +38,8 @@ class Try:
     failure: Failure
 
 
-class PickRequest(msgspec.Struct, frozen=True, gc=False):
-    """What a pick is made from.
+class PickRequest(msgspec.Struct, gc=False, eq=False):
+    """What a pick is made from. Shows neither headers nor what was said.
 
     A msgspec struct: made for every request, 0.3 us where a frozen dataclass takes 2.
     """
@@ -57,6 +55,25 @@ class PickRequest(msgspec.Struct, frozen=True, gc=False):
     path: str
     size: int
     """Bytes of the body."""
+    headers: Headers = _NO_HEADERS
+    """Of the client and the gateway, names in lower case."""
+    model: str = ""
+    """As the client names it; empty when the body does not say."""
+    is_streamed: bool = False
+    """Whether the answer is to come token by token."""
+    max_tokens: int | None = None
+    """Of the answer."""
+    prompt_bytes: int = 0
+    """Bytes of the prompt; 0 when there is none that is understood."""
+    hashes: Sequence[int] = ()
+    """Of the prompt's chunks, each with all before it in it."""
+    adapter: str = ""
+    """The model, if it is a LoRA adapter of the pool; set by the director."""
+    matched: tuple[Sequence[Any], list[int]] | None = None  # Any: endpoints, which know nothing of requests
+    """Endpoints and how many chunks each has, once that was asked for."""
+
+    def __repr__(self) -> str:
+        return f"PickRequest(id={self.id!r}, pool={self.pool!r}, path={self.path!r}, size={self.size})"
 
 
 def is_pick(headers: Headers) -> bool:
@@ -64,33 +81,55 @@ def is_pick(headers: Headers) -> bool:
     return _POOL in headers
 
 
-async def read_pick(scope: Scope, headers: Headers, receive: Receive) -> PickRequest:
-    """The request, after its body was read to the end.
+class BodyPieces:
+    """A body as it comes: kept up to a limit, counted beyond it."""
 
-    The body is counted and dropped, one piece at a time. NGINX bounds the wait for it (client_body_timeout).
-    Raises HungUp when the client goes away first, NotFromGateway when a header is missing.
-    """
-    size = 0
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise HungUp
-        size += len(message.get("body", b""))
-        more = message.get("more_body", False)
+    __slots__ = ("_pieces", "size")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self.size = 0
+
+    def add(self, piece: bytes) -> None:
+        """Take the next piece."""
+        self.size += len(piece)
+        if self.size <= KEPT:
+            self._pieces.append(piece)
+        else:
+            self._pieces.clear()
+
+    def drop(self) -> None:
+        """Keep nothing: what was needed of it has been read, and the request has to wait."""
+        self._pieces.clear()
+
+    @property
+    def kept(self) -> bytes:
+        """The body; empty when it is larger than is kept."""
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+
+def pick_request(method: str, path: str, headers: Headers, body: BodyPieces) -> PickRequest:
+    """The request that is made of a whole body. Raises NotFromGateway when a header of the gateway is missing."""
     identity = headers.get(_ID, b"")
     then = headers.get(_THEN, b"")
     if not identity or not then:
         raise NotFromGateway
     tried = headers.get(_TRIED, b"")
+    prompt = read_prompt(path, body.kept) if body.size else NO_PROMPT
     return PickRequest(
         id=identity.decode("latin-1"),
         pool=headers[_POOL].decode("latin-1"),
         then=then,
         tried=read_tried(tried.decode("latin-1")) if tried else (),
-        method=scope["method"],
-        path=scope["path"],
-        size=size,
+        method=method,
+        path=path,
+        size=body.size,
+        headers=headers,
+        model=prompt.model,
+        is_streamed=prompt.is_streamed,
+        max_tokens=prompt.max_tokens,
+        prompt_bytes=len(prompt.stream),
+        hashes=chunk_hashes(prompt.stream, root=prompt.root),
     )
 
 

@@ -3,26 +3,36 @@
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Literal
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
-from controller.picker.app import App, PickerApp, admin_app
+from controller.picker.app import App, Picks, admin_app, closing
 from controller.picker.completions import Completions, remove_socket
 from controller.picker.config import PickerSettings
 from controller.picker.director import Director
+from controller.picker.flow_control.claims import Tenants
+from controller.picker.flow_control.controller import FlowController
+from controller.picker.flow_control.loads import EndpointLoad, load_of
 from controller.picker.inflight import InFlight
 from controller.picker.metrics import State, registry_of
+from controller.picker.overdue import miss_overdue
 from controller.picker.pages import HttpPages
-from controller.picker.pools import PoolsFile, PoolTable
+from controller.picker.policies import admissions, profile_of
+from controller.picker.pools import PoolsFile, PoolState, PoolTable
 from controller.picker.scheduling.base import Surroundings
-from controller.picker.scheduling.profile import default_profile
+from controller.picker.scheduling.profile import Profile
 from controller.picker.scrape import Scraper
+from controller.picker.transport import PickProtocol
+from controller.plugins.installed import installed
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +45,8 @@ GRACE: Final = 10
 """Seconds for requests in hand after a signal; a pick takes microseconds, an upload may take longer."""
 FOLLOW_EVERY: Final = 0.1
 """Seconds between looks at the pools file; one look is a system call."""
+DIGEST_EVERY: Final = 1.0
+"""Seconds between two looks at all endpoints, 0.1 ms for a hundred; readings do not come faster."""
 
 
 class _Server(uvicorn.Server):
@@ -59,13 +71,14 @@ async def serve(settings: PickerSettings, *, rng: random.Random, stopping: async
     Raises OSError when a socket cannot be bound.
     """
     parts = _build(settings, rng=rng)
-    following = asyncio.create_task(_follow(parts.state.file, parts.state.table, parts.scraper))
+    following = asyncio.create_task(_follow(parts.state, parts.scraper))
     stopped = asyncio.create_task(stopping.wait())
     serving = [asyncio.create_task(server.serve([bound] if bound else None)) for server, bound in parts.servers]
     try:
         await asyncio.wait([stopped, following, *serving], return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
+        parts.state.flow.stop()
         for server, _ in parts.servers:
             server.should_exit = True
         ended = await asyncio.gather(*serving, return_exceptions=True)
@@ -84,14 +97,29 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
     in_flight = InFlight()
     table = PoolTable(in_flight)
     completions = Completions(in_flight)
-    profile = default_profile(Surroundings(staleness=settings.staleness, rng=rng))
-    director = Director(table=table, in_flight=in_flight, profile=profile, clock=clock)
+
+    catalogue = installed()
+
+    def profile(pool: PoolState) -> Profile:
+        surroundings = Surroundings(
+            staleness=settings.staleness, rng=rng, memory=pool.memory, replicas=settings.replicas
+        )
+        return profile_of(pool, surroundings, catalogue=catalogue)
+
+    def loads(pool: str, now: float) -> Sequence[EndpointLoad]:
+        known = table.pools.get(pool)
+        return [load_of(endpoint, now=now) for endpoint in known.endpoints] if known else ()
+
+    director = Director(table=table, in_flight=in_flight, profile_of=profile, clock=clock)
+    later = asyncio.get_running_loop().call_later
+    flow = FlowController(loads=loads, tenants=Tenants(os.urandom(16)), clock=clock, later=later)
     state = State(
         table=table,
         file=PoolsFile(settings.pools, table),
         in_flight=in_flight,
         completions=completions,
         director=director,
+        flow=flow,
         staleness=settings.staleness,
         clock=clock,
     )
@@ -99,14 +127,10 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
     admin = admin_app(state, registry)
     remove_socket(settings.socket)
     listening = _listen(settings.metrics_address) if settings.metrics_address is not None else None
-    app = PickerApp(
-        director=director,
-        admin=admin,
-        durations=durations,
-        completions=completions,
-        clock=clock,
-    )
-    servers: list[tuple[_Server, socket.socket | None]] = [(_server(app, uds=str(settings.socket)), None)]
+    picks = Picks(director=director, durations=durations, completions=completions, flow=flow, clock=clock)
+    servers: list[tuple[_Server, socket.socket | None]] = [
+        (_server(closing(admin), http=_protocol_of(picks), uds=str(settings.socket)), None)
+    ]
     if listening is not None:
         # Picks are for NGINX alone: over TCP only the admin routes answer.
         servers.append((_server(admin), listening))
@@ -116,12 +140,27 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
     return _Parts(state, scraper, tuple(servers))
 
 
-def _server(app: App, *, uds: str | None = None) -> _Server:
+def _protocol_of(picks: Picks) -> type[asyncio.Protocol]:
+    """What uvicorn makes of each connection: first it is asked for picks, and uvicorn gets the others."""
+
+    class Connection(PickProtocol):
+        def __init__(self, *, server_state: ServerState, **given: Any) -> None:  # Any: uvicorn's own
+            def other() -> asyncio.Protocol:
+                return HttpToolsProtocol(server_state=server_state, **given)
+
+            super().__init__(picks, connections=server_state.connections, other=other)
+
+    return Connection
+
+
+def _server(
+    app: App, *, http: type[asyncio.Protocol] | Literal["httptools"] = "httptools", uds: str | None = None
+) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
             uds=uds,
-            http="httptools",
+            http=http,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -144,9 +183,22 @@ def _listen(address: str) -> socket.socket:
     return socket.create_server((host.strip("[]"), int(port)), family=family)
 
 
-async def _follow(file: PoolsFile, table: PoolTable, scraper: Scraper) -> None:
+async def _follow(state: State, scraper: Scraper) -> None:
+    digested = state.clock()
     while True:
-        changed = file.refresh()
-        if table.sweep() or changed:
+        changed = state.file.refresh()
+        if changed:
+            state.flow.apply(admissions(state.table.pools.values()))
+        if state.table.sweep() or changed:
             scraper.follow()
+        # Readings come in between; a look costs a pool without a queue next to nothing.
+        for pool in state.flow.gates:
+            state.flow.changed(pool)
+        now = state.clock()
+        state.in_flight.settle(now)
+        if now - digested >= DIGEST_EVERY:
+            digested = now
+            state.table.digest_readings()
+            for endpoint in state.table.endpoints:
+                miss_overdue(endpoint, now=now)
         await asyncio.sleep(FOLLOW_EVERY)

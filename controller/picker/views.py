@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from controller.bundle import Engine
+from controller.picker.chunks import BYTES_PER_TOKEN
 from controller.picker.endpoints import Endpoint, Metrics
 from controller.picker.metrics import State
 from controller.picker.model_servers import Reading
@@ -29,6 +30,17 @@ class EndpointView(msgspec.Struct, frozen=True, rename="camel"):
     in_flight: int
     oldest_in_flight: float | None
     """Seconds since the oldest request in flight was sent."""
+    backlog_tokens: int
+    """Estimated tokens that are not cached, of requests whose first byte was not seen."""
+    slowness: float
+    """Seconds per token, relative to the pool's."""
+    slots: int | None
+    """Requests that it runs at once; None while none was seen to wait."""
+    prefix_chunks: int
+    """Chunks of prompts in its index."""
+    prefix_capacity: int
+    """Chunks of one generation of the index, of which there are two."""
+    restarts: int
     metrics: Metrics
     reading: Reading | None
     reading_age: float | None
@@ -95,7 +107,13 @@ def _endpoint(endpoint: Endpoint, *, now: float, staleness: float) -> EndpointVi
         is_preferred=not reason,
         reason=reason,
         in_flight=len(endpoint.open),
-        oldest_in_flight=round(now - next(iter(endpoint.open.values())), _DIGITS) if endpoint.open else None,
+        oldest_in_flight=round(now - next(iter(endpoint.open.values())).at, _DIGITS) if endpoint.open else None,
+        backlog_tokens=endpoint.backlog // BYTES_PER_TOKEN,
+        slowness=round(endpoint.slowness, _DIGITS),
+        slots=None if math.isinf(endpoint.slots) else int(endpoint.slots),
+        prefix_chunks=len(endpoint.prefixes),
+        prefix_capacity=endpoint.prefixes.capacity,
+        restarts=endpoint.restarts,
         metrics=endpoint.metrics,
         reading=endpoint.reading,
         reading_age=round(now - endpoint.answered_at, _DIGITS) if endpoint.answered_at > -math.inf else None,

@@ -5,12 +5,28 @@ const MOST = 1000;
 
 // Called when a request is logged. The empty answer keeps the log line from being written anywhere.
 function note(r) {
-    try {
-        ngx.shared.infergate_feed.add(r.variables.request_id, r.variables.infergate_completion);
-    } catch (e) {
-        // The dictionary is full: the picker finds this end by what the pod reports.
-    }
+    remember(r.variables.request_id, r.variables.infergate_completion);
     return '';
+}
+
+// Called with the first piece of an answer, and not again for the others.
+function firstByte(r, data, flags) {
+    if (data.length > 0) {
+        const waited = Number(r.variables.request_time) - Number(r.variables.infergate_served_at);
+        remember(`${r.variables.request_id}+`, `{"id":"${r.variables.request_id}","waited":${waited.toFixed(3)}}`);
+        r.sendBuffer(data, { last: flags.last, flush: true });
+        r.done();
+        return;
+    }
+    r.sendBuffer(data, flags);
+}
+
+function remember(key, value) {
+    try {
+        ngx.shared.infergate_feed.add(key, value);
+    } catch (e) {
+        // The dictionary is full: the picker finds a lost end by what the pod reports.
+    }
 }
 
 async function drain() {
@@ -33,4 +49,4 @@ async function drain() {
     }
 }
 
-export default { note, drain };
+export default { drain, firstByte, note };

@@ -66,13 +66,13 @@ async def test_90_and_10_are_kept(gateway: Gateway, backends: dict[str, Backend]
     found = await _outcomes(gateway, path)
     # Five times the standard deviation of 9.5.
     assert abs(found["two"] - REQUESTS * 0.1) < 48
-    assert found["one"] + found["two"] == REQUESTS
+    assert found["one"] + found["two"] == REQUESTS, found
 
 
 async def test_shares_of_one_backend_add_up(gateway: Gateway, backends: dict[str, Backend]) -> None:
     found = await _outcomes(gateway, "/thirds")
     assert abs(found["two"] - REQUESTS / 3) < 75
-    assert found["one"] + found["two"] == REQUESTS
+    assert found["one"] + found["two"] == REQUESTS, found
 
 
 async def test_weight_of_0_gets_nothing(gateway: Gateway, backends: dict[str, Backend]) -> None:

@@ -3,20 +3,23 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import pytest
 
-from controller.bundle import Completion, Engine, Pool, PoolEndpoint, pools_of
+from controller.bundle import Completion, Engine, FirstByte, Pool, PoolEndpoint, pools_of
+from controller.picker.answers import Refusal
+from controller.picker.chunks import chunk_hashes
 from controller.picker.completions import Completions
 from controller.picker.director import Director
 from controller.picker.endpoints import Endpoint
 from controller.picker.inflight import InFlight
 from controller.picker.model_servers import Reading
-from controller.picker.pools import PoolTable
+from controller.picker.pools import PoolState, PoolTable
 from controller.picker.requests import PickRequest, read_tried
 from controller.picker.scheduling.base import Surroundings
-from controller.picker.scheduling.profile import default_profile
+from controller.picker.scheduling.profile import PluginSpec, Profile, build_profile
 
 STALENESS = 3.0
 
@@ -40,12 +43,24 @@ class Picker:
 
     clock: Clock = field(default_factory=Clock)
     in_flight: InFlight = field(default_factory=InFlight)
+    plugins: tuple[PluginSpec, ...] = ()
+    profile: tuple[tuple[str, float], ...] = ()
+    replicas: bool = False
 
     def __post_init__(self) -> None:
         self.table = PoolTable(self.in_flight)
         self.completions = Completions(self.in_flight)
-        profile = default_profile(Surroundings(staleness=STALENESS, rng=random.Random(1)))
-        self.director = Director(table=self.table, in_flight=self.in_flight, profile=profile, clock=self.clock)
+        self.rng = random.Random(1)
+        self.director = Director(
+            table=self.table, in_flight=self.in_flight, profile_of=self.profile_of, clock=self.clock
+        )
+
+    def surroundings(self, pool: PoolState) -> Surroundings:
+        return Surroundings(staleness=STALENESS, rng=self.rng, memory=pool.memory, replicas=self.replicas)
+
+    def profile_of(self, pool: PoolState) -> Profile:
+        """The profile that the test asks for, else the default."""
+        return build_profile(self.plugins, self.profile, self.surroundings(pool))
 
     def serve(self, *names: str, pool: str = "llm/gpu", uid: str = "1", engine: Engine | None = None) -> None:
         """Serve a pool of endpoints with one-letter names: `a` is `llm/a` at `a:8000`."""
@@ -55,36 +70,56 @@ class Picker:
     def endpoint(self, name: str) -> Endpoint:
         return next(endpoint for endpoint in self.table.endpoints if endpoint.name == f"llm/{name}")
 
-    def read(self, name: str, *, running: int = 0, waiting: int = 0, kv_use: float | None = None) -> None:
+    def read(self, name: str, **told: Any) -> None:  # Any: fields of a reading
         """Take a reading of an endpoint, as if it was just scraped."""
         endpoint = self.endpoint(name)
-        reading = Reading(engine=Engine.VLLM, running=running, waiting=waiting, kv_use=kv_use)
+        reading = Reading(engine=Engine.VLLM, **told)
         endpoint.read(reading, own=len(endpoint.open), now=self.clock())
 
-    def pick(self, request: str, *, tried: str = "", pool: str = "llm/gpu") -> str:
+    def pick(self, request: str, *, tried: str = "", pool: str = "llm/gpu", **asked: Any) -> str:  # Any: fields
         """The name of the picked endpoint, or the outcome of a refusal."""
-        picked = self.director.pick(
-            PickRequest(request, pool, b"@serve", read_tried(tried), "POST", "/v1/completions", 0)
-        )
-        return picked.name.removeprefix("llm/") if isinstance(picked, Endpoint) else picked.outcome.value
+        return self.picked(request, tried=tried, pool=pool, **asked)[0]
 
-    def complete(self, request: str, *, endpoint: str, upstream_status: str = "200 : 200", status: int = 200) -> None:
+    def picked(self, request: str, *, tried: str = "", pool: str = "llm/gpu", **asked: Any) -> list[str]:  # Any: fields
+        """The names of the picked endpoint and its fallbacks, or the outcome of a refusal."""
+        picked = self.director.pick(request_of(request, tried=tried, pool=pool, **asked))
+        if isinstance(picked, Refusal):
+            return [picked.outcome.value]
+        return [endpoint.name.removeprefix("llm/") for endpoint in picked]
+
+    def first_byte(self, request: str, waited: float) -> None:
+        """Take the first byte of an answer."""
+        self.completions.take(msgspec.json.encode(FirstByte(request, waited)), now=self.clock())
+
+    def complete(self, request: str, *, endpoint: str, **told: Any) -> None:  # Any: fields of a completion
         """Take the completion of a request."""
         address = f"{endpoint}:8000" if endpoint else ""
-        self.completions.take(
-            completion_line(request, endpoint=address, upstream_status=upstream_status, status=status), now=self.clock()
-        )
+        self.completions.take(completion_line(request, endpoint=address, **told), now=self.clock())
 
     def count(self, name: str) -> int:
         """Requests in flight to an endpoint."""
         return len(self.endpoint(name).open)
 
 
-def completion_line(request: str, *, endpoint: str, upstream_status: str = "200 : 200", status: int = 200) -> bytes:
-    """A completion as NGINX sends it."""
+def request_of(
+    request: str, *, tried: str = "", pool: str = "llm/gpu", prompt: bytes = b"", model: str = "", **asked: Any
+) -> PickRequest:  # Any: further fields of the request
+    """A request whose prompt is these bytes."""
+    hashes = chunk_hashes(prompt, root=0)
+    tries = read_tried(tried)
+    return PickRequest(
+        request, pool, b"@serve", tries, "POST", "/v1/completions", 0,
+        model=model, prompt_bytes=len(prompt), hashes=hashes, **asked,
+    )  # fmt: skip
 
-    completion = Completion(request, "llm/gpu", endpoint, "", status, upstream_status, 0.1, 0.05, 100)
-    return msgspec.json.encode(completion)
+
+def completion_line(request: str, *, endpoint: str, **told: Any) -> bytes:  # Any: as above
+    """A completion as NGINX sends it."""
+    fields: dict[str, Any] = {  # Any: as above
+        "pool": "llm/gpu", "tried": "", "status": 200, "upstream_status": "200 : 200", "duration": 1e9,
+        "first_byte": 0.05, "sent": 100,
+    }  # fmt: skip
+    return msgspec.json.encode(Completion(id=request, endpoint=endpoint, **(fields | told)))
 
 
 @pytest.fixture

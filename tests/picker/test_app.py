@@ -276,6 +276,41 @@ async def test_removed_endpoint_gets_nothing_more(running: Running) -> None:
     assert {answer.headers[ENDPOINT_HEADER] for answer in answers} == {"127.0.0.2:1"}
 
 
+async def test_pools_show_what_was_learned(running: Running, encode: Callable[..., bytes]) -> None:
+    running.publish("127.0.0.1:1")
+    await running.until(lambda view: view["pools"])
+    body = b'{"model":"m","stream":true,"prompt":"%b"}' % (b"x" * 4000)
+    await running.pick("1", body=body)
+    endpoint = (await running.pools())["pools"][0]["endpoints"][0]
+    assert (endpoint["backlogTokens"], endpoint["prefixChunks"], endpoint["slowness"]) == (1000, 15, 1.0)
+    await running.complete(b'{"id":"1","waited":0.1}')
+    endpoint = (await running.pools())["pools"][0]["endpoints"][0]
+    assert (endpoint["backlogTokens"], endpoint["inFlight"]) == (0, 1)
+    text = (await running.client.get("http://picker/metrics")).text
+    labels = 'endpoint_name="llm/0",model_server_endpoint="127.0.0.1:1",pool="llm/gpu"'
+    for line in (
+        'infergate_learned_seconds_per_token{pool="llm/gpu"} 0.0002',
+        'infergate_prompt_tokens_total{pool="llm/gpu"} 1000.0',
+        f"infergate_prefix_indexer_size{{{labels}}} 15.0",
+        "infergate_first_bytes_total 1.0",
+    ):
+        assert line in text.splitlines()
+
+
+async def test_picks_and_admin_requests_share_a_connection(running: Running) -> None:
+    running.publish("127.0.0.1:1")
+    await running.until(lambda view: view["pools"])
+    for n in range(5):
+        assert (await running.pick(str(n))).status_code == 200
+        assert (await running.client.get("http://picker/healthz")).status_code == 200
+
+
+async def test_refusal_to_head_has_no_body(running: Running) -> None:
+    answer = await running.pick("1", method="HEAD", body=b"")
+    assert (answer.status_code, answer.content) == (503, b"")
+    assert (await running.pick("2")).status_code == 503
+
+
 async def test_metrics(running: Running, pod: str) -> None:
     running.publish(pod)
     await running.until(lambda view: view["pools"] and view["pools"][0]["endpoints"][0]["metrics"] == "read")
@@ -333,10 +368,18 @@ async def test_address_in_use_is_an_error(tmp_path: Path) -> None:
 
 
 async def test_large_burst_is_not_refused(running: Running) -> None:
+    async def pick(request: int) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(str(running.directory / "p.sock"))
+        steering = b"x-infergate-pool: llm/gpu\r\nx-infergate-then: @a\r\nx-infergate-request: %d\r\n" % request
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\n%bcontent-length: 2\r\n\r\n{}" % steering)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        return answer
+
     running.publish(*(f"127.0.0.{n}:1" for n in range(1, 6)))
     await running.until(lambda view: view["pools"])
-    answers = await asyncio.gather(*(running.pick(str(n)) for n in range(500)))
-    assert {answer.status_code for answer in answers} == {200}
+    answers = await asyncio.wait_for(asyncio.gather(*(pick(n) for n in range(500))), TIMEOUT)
+    assert {answer.partition(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 200 OK"}
     assert [e["inFlight"] for e in (await running.pools())["pools"][0]["endpoints"]] == [100] * 5
 
 

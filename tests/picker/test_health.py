@@ -88,8 +88,17 @@ def test_errors_between_successes_do_not(picker: Picker) -> None:
     picker.serve("a")
     for n in range(20):
         picker.pick(str(n))
-        picker.complete(str(n), endpoint="a", upstream_status=f"200 : {500 if n % 2 else 200}")
+        picker.complete(str(n), endpoint="a", upstream_status=f"200 : {200 if n % 3 else 500}")
     assert picker.endpoint("a").health.pause == 0
+
+
+def test_endpoint_that_fails_half_of_its_requests_is_avoided(picker: Picker) -> None:
+    picker.serve("a")
+    for n in range(20):
+        assert picker.endpoint("a").health.pause == 0
+        picker.pick(str(n))
+        picker.complete(str(n), endpoint="a", upstream_status=f"200 : {500 if n % 2 else 200}")
+    assert picker.endpoint("a").health.pause == 1
 
 
 @pytest.mark.parametrize("upstream_status", ["200", "200 : 502 : 503", "200 : -", "200 : 499", "-", ""])

@@ -1,44 +1,43 @@
-from collections.abc import MutableMapping
-from typing import Any
-
 import pytest
 
 from controller.picker.health import Failure
-from controller.picker.requests import HungUp, NotFromGateway, Try, failure_of_status, read_pick, read_tried
+from controller.picker.requests import BodyPieces, NotFromGateway, Try, failure_of_status, pick_request, read_tried
 
 HEADERS = {b"x-infergate-pool": b"llm/gpu", b"x-infergate-then": b"@r3", b"x-infergate-request": b"abc"}
-SCOPE = {"method": "POST", "path": "/v1/completions"}
 
 
-class Client:
-    """Sends messages one by one."""
-
-    def __init__(self, *messages: dict[str, Any]) -> None:  # Any: an ASGI message
-        self._messages = iter(messages)
-
-    async def __call__(self) -> MutableMapping[str, Any]:  # Any: an ASGI message
-        return next(self._messages)
+def pieces(*parts: bytes) -> BodyPieces:
+    body = BodyPieces()
+    for part in parts:
+        body.add(part)
+    return body
 
 
-async def test_body_is_read_to_its_end_and_counted() -> None:
-    client = Client(
-        {"type": "http.request", "body": b"x" * 1000, "more_body": True}, {"type": "http.request", "body": b"y"}
-    )
-    request = await read_pick(dict(SCOPE), HEADERS, client)
-    assert (request.size, request.pool, request.then, request.id) == (1001, "llm/gpu", b"@r3", "abc")
+def test_body_is_put_together_and_counted() -> None:
+    body = pieces(b'{"model":"m","pro', b'mpt":"' + b"x" * 1000, b'","stream":true,"max_tokens":5}')
+    request = pick_request("POST", "/v1/completions", HEADERS, body)
+    assert (request.pool, request.then, request.id) == ("llm/gpu", b"@r3", "abc")
+    assert (request.model, request.is_streamed, request.max_tokens) == ("m", True, 5)
+    assert (request.prompt_bytes, len(request.hashes), request.size) == (1002, 3, len(body.kept))
 
 
-async def test_client_that_hangs_up_in_its_body_is_not_picked_for() -> None:
-    client = Client({"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"})
-    with pytest.raises(HungUp):
-        await read_pick(dict(SCOPE), HEADERS, client)
+def test_body_above_the_limit_is_counted_only() -> None:
+    body = pieces(*[b"x" * 1_000_000] * 9)
+    assert (body.size, body.kept) == (9_000_000, b"")
+    assert pick_request("POST", "/v1/completions", HEADERS, body).prompt_bytes == 0
 
 
 @pytest.mark.parametrize("missing", [b"x-infergate-then", b"x-infergate-request"])
-async def test_pick_without_the_gateways_headers_is_refused(missing: bytes) -> None:
+def test_pick_without_the_gateways_headers_is_refused(missing: bytes) -> None:
     headers = {name: value for name, value in HEADERS.items() if name != missing}
     with pytest.raises(NotFromGateway):
-        await read_pick(dict(SCOPE), headers, Client({"type": "http.request"}))
+        pick_request("POST", "/v1/completions", headers, pieces())
+
+
+def test_request_shows_neither_headers_nor_prompt() -> None:
+    headers = HEADERS | {b"authorization": b"Bearer secret"}
+    request = pick_request("POST", "/v1/completions", headers, pieces(b'{"model":"m","prompt":"secret"}'))
+    assert "secret" not in repr(request)
 
 
 @pytest.mark.parametrize(

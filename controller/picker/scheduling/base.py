@@ -1,15 +1,17 @@
 """The parts of a scheduling profile: filters narrow the endpoints, scorers rate them, a picker chooses.
 
-A part sees all endpoints in one call, so that a pick costs a few calls and flat loops, whatever the number of
-endpoints.
+A part is made with `Surroundings` and its parameters as keyword arguments. It sees all endpoints in one call, so that a
+pick costs a few calls and flat loops, whatever the number of endpoints. A part holds settings; what it learns lives in
+the endpoints or in the pool's memory, so that a profile can be replaced while requests are in flight.
 """
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from controller.picker.endpoints import Endpoint
+from controller.picker.memory import PoolMemory
 from controller.picker.requests import PickRequest
 
 
@@ -17,7 +19,7 @@ class Filter(Protocol):
     """Leaves out endpoints."""
 
     def filter(self, request: PickRequest, endpoints: Sequence[Endpoint], *, now: float) -> Sequence[Endpoint]:
-        """The endpoints that remain, in their order; all of them rather than none."""
+        """The endpoints that remain, in their order. Where none does, the request is refused."""
         ...
 
 
@@ -30,10 +32,18 @@ class Scorer(Protocol):
 
 
 class Picker(Protocol):
-    """Chooses one endpoint."""
+    """Chooses endpoints."""
 
-    def pick(self, request: PickRequest, endpoints: Sequence[Endpoint], scores: Sequence[float]) -> Endpoint:
-        """One of the endpoints, of which there is at least one; scores are in their order."""
+    def pick(self, request: PickRequest, endpoints: Sequence[Endpoint], scores: Sequence[float]) -> Sequence[Endpoint]:
+        """The chosen endpoint, then those to go to if it fails; of at least one. Scores are in the endpoints' order."""
+        ...
+
+
+class Witness(Protocol):
+    """A part that wants to know what was chosen."""
+
+    def sent(self, request: PickRequest, endpoint: Endpoint, *, now: float) -> None:
+        """A request goes to an endpoint, which does not have its prompt in the index yet."""
         ...
 
 
@@ -44,3 +54,7 @@ class Surroundings:
     staleness: float
     """Seconds after which a reading is too old."""
     rng: random.Random
+    memory: PoolMemory = field(default_factory=PoolMemory)
+    """Of the pool."""
+    replicas: bool = False
+    """Whether other pickers send requests to the same endpoints."""

@@ -1,35 +1,60 @@
 """A scheduling profile: filters in sequence, the weighted sum of the scores, a picker."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from controller.picker.endpoints import Endpoint
 from controller.picker.requests import PickRequest
-from controller.picker.scheduling.base import Filter, Picker, Scorer, Surroundings
-from controller.picker.scheduling.registry import FILTERS, PICKERS, SCORERS
+from controller.picker.scheduling.base import Filter, Picker, Scorer, Surroundings, Witness
+from controller.picker.scheduling.registry import PLUGINS, Kind, PluginType
 
-DEFAULT_FILTERS: Final = ("healthy-filter",)
-DEFAULT_SCORERS: Final = (("expected-wait-scorer", 1.0),)
+HEALTHY: Final = "healthy-filter"
+DEFAULT_SCORER: Final = "expected-time-scorer"
 DEFAULT_PICKER: Final = "max-score-picker"
+
+
+class InvalidProfile(Exception):
+    """A profile names what there is not."""
+
+
+@dataclass(frozen=True)
+class PluginSpec:
+    """A plugin as a policy asks for it."""
+
+    type: str
+    name: str = ""
+    """By which the profile names it; empty: its type."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # Any: each has a type of its own
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How an endpoint is chosen."""
+    """How endpoints are chosen."""
 
     filters: tuple[Filter, ...]
     scorers: tuple[tuple[Scorer, float], ...]
     """Each with its weight."""
     picker: Picker
+    witnesses: tuple[Witness, ...] = ()
 
-    def run(self, request: PickRequest, endpoints: Sequence[Endpoint], *, now: float) -> Endpoint:
-        """The endpoint for a request, of at least one."""
+    def run(self, request: PickRequest, endpoints: Sequence[Endpoint], *, now: float) -> Sequence[Endpoint]:
+        """The endpoint for a request, and where it goes next if that one fails; none when the filters leave none."""
         for part in self.filters:
             endpoints = part.filter(request, endpoints, now=now)
+            if not endpoints:
+                return ()
         if len(endpoints) == 1:
-            return endpoints[0]
+            return endpoints
         return self.picker.pick(request, endpoints, self.score(request, endpoints, now=now))
+
+    def run_preferring(
+        self, preferred: Sequence[Endpoint], request: PickRequest, endpoints: Sequence[Endpoint], *, now: float
+    ) -> Sequence[Endpoint]:
+        """The preferred endpoints that are among the others and pass the filters, in their order."""
+        for part in self.filters:
+            endpoints = part.filter(request, endpoints, now=now) if endpoints else ()
+        return [endpoint for endpoint in preferred if endpoint in endpoints]
 
     def score(self, request: PickRequest, endpoints: Sequence[Endpoint], *, now: float) -> Sequence[float]:
         """The weighted sum of the scores of each endpoint."""
@@ -42,10 +67,52 @@ class Profile:
         return total or [0.0] * len(endpoints)
 
 
-def default_profile(surroundings: Surroundings) -> Profile:
-    """The profile of a pool that asks for none: least expected wait among healthy endpoints."""
+def build_profile(
+    plugins: Sequence[PluginSpec], profile: Sequence[tuple[str, float]], surroundings: Surroundings
+) -> Profile:
+    """A profile of plugins, which it names with their weights; a weight counts for scorers only.
+
+    Failing endpoints are always left out first. Without a picker it is the default one, without a scorer the default
+    rule. Raises InvalidProfile for a name, a type or a parameter that there is not, and for a second picker.
+    """
+    specs = {spec.name or spec.type: spec for spec in plugins}
+    parts: list[tuple[PluginType, Any, float]] = []  # Any: a filter, scorer or picker
+    for name, weight in profile:
+        if name not in specs:
+            raise InvalidProfile(f"plugin {name}: not among the plugins {', '.join(sorted(specs)) or '(none)'}")
+        parts.append((*_make(specs[name], surroundings), weight))
+    used = frozenset(kind for made, _, _ in parts for kind in made.kinds)
+    if not any(made.name == HEALTHY for made, _, _ in parts):
+        parts.insert(0, (*_make(PluginSpec(HEALTHY), surroundings), 1.0))
+    if Kind.SCORER not in used:
+        parts.append((*_make(PluginSpec(DEFAULT_SCORER), surroundings), 1.0))
+    if Kind.PICKER not in used:
+        parts.append((*_make(PluginSpec(DEFAULT_PICKER), surroundings), 1.0))
+    pickers = [part for made, part, _ in parts if Kind.PICKER in made.kinds]
+    if len(pickers) > 1:
+        raise InvalidProfile("profile: more than one picker")
     return Profile(
-        filters=tuple(FILTERS[name](surroundings) for name in DEFAULT_FILTERS),
-        scorers=tuple((SCORERS[name](surroundings), weight) for name, weight in DEFAULT_SCORERS),
-        picker=PICKERS[DEFAULT_PICKER](surroundings),
+        filters=tuple(part for made, part, _ in parts if Kind.FILTER in made.kinds),
+        scorers=tuple((part, float(weight)) for made, part, weight in parts if Kind.SCORER in made.kinds),
+        picker=pickers[0],
+        witnesses=tuple(part for _, part, _ in parts if hasattr(part, "sent")),
     )
+
+
+def default_profile(surroundings: Surroundings) -> Profile:
+    """The profile of a pool that asks for none: the default rule among healthy endpoints."""
+    return build_profile((), (), surroundings)
+
+
+def _make(spec: PluginSpec, surroundings: Surroundings) -> tuple[PluginType, Any]:  # Any: as above
+    made = PLUGINS.get(spec.type)
+    if made is None:
+        raise InvalidProfile(f"plugin type {spec.type}: unknown, there are {', '.join(sorted(PLUGINS))}")
+    known = {parameter.name for parameter in made.parameters}
+    for name in spec.parameters:
+        if name not in known:
+            raise InvalidProfile(f"parameter {name} of {spec.type}: unknown, there are {', '.join(sorted(known))}")
+    try:
+        return made, made.make(surroundings, **spec.parameters)
+    except (TypeError, ValueError) as error:
+        raise InvalidProfile(f"plugin {spec.type}: {error}") from error

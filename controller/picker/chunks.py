@@ -1,0 +1,35 @@
+"""A prompt as a chain of hashes: two prompts have as many in common as they have chunks from their start.
+
+Few, long chunks, at positions that are the same in every prompt: a call of the hash costs as much as 2 KB of its work.
+Chunks grow with the position, since the further a prompt goes the less a chunk is of it.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate, chain, repeat
+from typing import Final
+
+import xxhash
+
+SHORTEST: Final = 256
+"""Bytes of the first chunks, about four blocks of a model server's cache."""
+_LENGTHS: Final = (*repeat(SHORTEST, 32), *repeat(1024, 56), *repeat(4096, 240), *repeat(16_384, 450))
+"""Up to 8 KB, 64 KB, 1 MB and 8 MB."""
+
+OFFSETS: Final = tuple(accumulate(chain((0,), _LENGTHS)))
+"""Bytes before each chunk: as many as the chunks before it hold."""
+
+BYTES_PER_TOKEN: Final = 4
+"""Of English text; a constant factor cancels out of the rule that uses it."""
+
+
+def chunk_hashes(stream: bytes, *, root: int) -> Sequence[int]:
+    """The hash of each whole chunk, from the first on, each with all before it in it."""
+    count = bisect_right(OFFSETS, len(stream)) - 1
+    digest = xxhash.xxh3_64_intdigest
+    hashes = []
+    before = root
+    for position in range(count):
+        before = digest(stream[OFFSETS[position] : OFFSETS[position + 1]], before)
+        hashes.append(before)
+    return hashes

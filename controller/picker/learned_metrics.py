@@ -1,0 +1,55 @@
+"""Metrics of what was learned: the pools' rates, the prefix indexes, and how far they are right."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from controller.picker.chunks import BYTES_PER_TOKEN
+from controller.picker.endpoints import Endpoint
+from controller.picker.memory import PoolMemory
+from controller.picker.pools import PoolTable
+
+_RATES: Final[Mapping[str, tuple[str, Callable[[PoolMemory], float]]]] = {
+    "seconds_per_token": ("Per prompt token that is not cached.", lambda memory: memory.rates.seconds_per_token),
+    "first_byte_seconds": ("To the first byte without work.", lambda memory: memory.rates.first_byte),
+    "residence_seconds": ("Mean from sending to the last byte.", lambda memory: memory.rates.residence),
+    "adapter_load_seconds": ("To load a LoRA adapter.", lambda memory: memory.rates.adapter_load),
+}
+_TOKENS: Final[Mapping[str, tuple[str, Callable[[PoolMemory], float]]]] = {
+    "prompt_tokens": ("Estimated tokens of prompts sent.", lambda memory: memory.predicted.prompt),
+    "predicted_cached_tokens": (
+        "Of them, those the index expected in a cache.",
+        lambda memory: memory.predicted.cached,
+    ),
+    "compared_prompt_tokens": ("Tokens of prompts whose answers told.", lambda memory: memory.reported.prompt),
+    "compared_predicted_cached_tokens": ("Of them, as expected.", lambda memory: memory.predicted_of_reported),
+    "compared_reported_cached_tokens": ("Of them, as the answers told.", lambda memory: memory.reported.cached),
+}
+_OF_ENDPOINT: Final[Mapping[str, tuple[str, Callable[[Endpoint], float]]]] = {
+    "backlog_tokens": ("Not cached, of requests without a first byte.", lambda one: one.backlog // BYTES_PER_TOKEN),
+    "inflight_tokens": ("Estimated tokens of prompts in flight.", lambda one: one.tokens),
+    "endpoint_slowness": ("Seconds per token, relative to the pool's.", lambda one: one.slowness),
+    "prefix_indexer_size": ("Chunks of prompts in the index.", lambda one: len(one.prefixes)),
+    "endpoint_restarts": ("Restarts of the same pod that were seen.", lambda one: one.restarts),
+}
+
+
+def learned_metrics(table: PoolTable) -> Iterable[Metric]:
+    """The families; labels come from the pools file."""
+    for name, (text, value) in _RATES.items():
+        gauge = GaugeMetricFamily(f"infergate_learned_{name}", text, labels=("pool",))
+        for pool in table.pools.values():
+            gauge.add_metric((pool.name,), value(pool.memory))
+        yield gauge
+    for name, (text, value) in _TOKENS.items():
+        counter = CounterMetricFamily(f"infergate_{name}", text, labels=("pool",))
+        for pool in table.pools.values():
+            counter.add_metric((pool.name,), value(pool.memory))
+        yield counter
+    for name, (text, of_endpoint) in _OF_ENDPOINT.items():
+        gauge = GaugeMetricFamily(f"infergate_{name}", text, labels=("pool", "endpoint_name", "model_server_endpoint"))
+        for pool in table.pools.values():
+            for endpoint in pool.endpoints:
+                gauge.add_metric((pool.name, endpoint.name, endpoint.address), of_endpoint(endpoint))
+        yield gauge

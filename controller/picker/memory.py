@@ -1,0 +1,44 @@
+"""What is remembered of a pool, whatever endpoints it has and whichever plugins choose among them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+from controller.picker.rates import Rates
+
+T = TypeVar("T")
+
+
+@dataclass
+class CachedTokens:
+    """Tokens of prompts, and how many of them were cached."""
+
+    prompt: int = 0
+    cached: int = 0
+
+    def add(self, prompt: int, cached: int) -> None:
+        """Count one prompt."""
+        self.prompt += prompt
+        self.cached += cached
+
+
+@dataclass
+class PoolMemory:
+    """Lives as long as the pool; profiles that are replaced find their state here again."""
+
+    rates: Rates = field(default_factory=Rates)
+    predicted: CachedTokens = field(default_factory=CachedTokens)
+    """Of all prompts sent, by the index."""
+    reported: CachedTokens = field(default_factory=CachedTokens)
+    """Of answers that carry their usage, by the endpoint."""
+    predicted_of_reported: int = 0
+    """Tokens that the index expected to be cached, of the prompts that count in `reported`."""
+    adapters: set[str] = field(default_factory=set)
+    """LoRA adapters that its endpoints told of."""
+    _kept: dict[str, object] = field(default_factory=dict)
+
+    def keep(self, name: str, make: Callable[[], T]) -> T:
+        """The state of a plugin by that name, made when there is none."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return cast(T, self._kept[name])

@@ -1,0 +1,138 @@
+"""The index: what it matches, what it forgets, and how large it gets."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.bundle import Engine
+from controller.picker.chunks import chunk_hashes
+from controller.picker.model_servers import Reading
+from controller.picker.prefix import DEFAULT_CAPACITY, PrefixIndex, capacity_of, longest_matches, share_out
+
+from .conftest import Picker
+
+prompts = st.lists(st.text(alphabet="ab", min_size=0, max_size=12), max_size=60)
+
+
+def chain(text: str) -> Sequence[int]:
+    """Hashes of a prompt of which each letter is a chunk."""
+    return chunk_hashes("".join(letter * 256 for letter in text).encode(), root=0)
+
+
+def brute_force(index: PrefixIndex, hashes: Sequence[int]) -> int:
+    held = index._young | index._old
+    return next((n for n, one in enumerate(hashes) if one not in held), len(hashes))
+
+
+@given(prompts, st.integers(1, 40))
+def test_match_is_brute_force_and_size_is_bounded(texts: list[str], capacity: int) -> None:
+    index = PrefixIndex(capacity)
+    for text in texts:
+        hashes = chain(text)
+        assert index.match(hashes) == brute_force(index, hashes)
+        index.remember(hashes)
+        assert len(index) <= 2 * capacity
+        assert index.match(hashes) == min(len(hashes), capacity)
+
+
+@given(st.lists(st.tuples(prompts, st.integers(1, 30)), max_size=8), st.text(alphabet="ab", max_size=12))
+def test_matches_of_many_indexes_are_those_of_each(held: list[tuple[list[str], int]], text: str) -> None:
+    indexes = []
+    for texts, capacity in held:
+        index = PrefixIndex(capacity)
+        for one in texts:
+            index.remember(chain(one))
+        indexes.append(index)
+    assert longest_matches(indexes, chain(text)) == [brute_force(index, chain(text)) for index in indexes]
+
+
+@given(st.lists(st.one_of(st.text(alphabet="ab", max_size=12), st.integers(1, 30)), max_size=60))
+def test_resized_index_is_bounded_and_whole(steps: list[str | int]) -> None:
+    index = PrefixIndex(20)
+    for step in steps:
+        if isinstance(step, int):
+            index.resize(step)
+        else:
+            index.remember(chain(step))
+            assert index.match(chain(step)) == brute_force(index, chain(step))
+        assert len(index) <= 2 * index.capacity
+
+
+def test_what_is_used_again_is_kept() -> None:
+    index = PrefixIndex(50)
+    for n in range(100):
+        index.remember(chain("aaaaaaaaaa"))
+        index.remember(chain(f"{n:07b}".replace("0", "a").replace("1", "b")))
+    assert index.match(chain("aaaaaaaaaa")) == 10
+
+
+def test_at_least_the_capacity_is_held() -> None:
+    index = PrefixIndex(100)
+    for n in range(300):
+        index.remember([n])
+    assert longest_matches([index], [200]) == [1]
+    assert 100 <= len(index) <= 200
+
+
+@pytest.mark.parametrize(
+    ("blocks", "size", "chunks"), [(None, None, None), (27_000, 16, 6750), (900, 1, 64), (0, 0, 64), (None, 16, None)]
+)
+def test_capacity_is_that_of_the_kv_cache(blocks: int | None, size: int | None, chunks: int | None) -> None:
+    assert capacity_of(Reading(Engine.VLLM, blocks=blocks, block_size=size)) == chunks
+
+
+def test_limit_for_all_is_shared_by_what_each_wants() -> None:
+    indexes = [PrefixIndex(), PrefixIndex(), PrefixIndex()]
+    for index, wanted in zip(indexes, (100, 100, 200), strict=True):
+        index.wanted = wanted
+    share_out(indexes, 1000)
+    assert [index.capacity for index in indexes] == [100, 100, 200]
+    share_out(indexes, 400)
+    assert [index.capacity for index in indexes] == [50, 50, 100]
+
+
+def test_index_follows_the_size_that_the_endpoint_reports(picker: Picker) -> None:
+    picker.serve("a", "b")
+    picker.read("a", blocks=1000, block_size=16)
+    picker.table.digest_readings()
+    assert picker.endpoint("a").prefixes.capacity == 250
+    assert picker.endpoint("b").prefixes.capacity == DEFAULT_CAPACITY
+
+
+def test_index_shrinks_while_answers_report_far_less_than_predicted() -> None:
+    index = PrefixIndex(1000)
+    index.remember(range(500))
+    changes = [index.compare(predicted=0.9, reported=0.0) for _ in range(20)]
+    assert changes == [False] * 19 + [True]
+    assert (index.trust, len(index)) == (0.5, 0)
+    for _ in range(2000):
+        index.compare(predicted=0.9, reported=0.0)
+    share_out([index])
+    assert index.capacity >= 1
+
+
+def test_index_grows_back_when_answers_bear_it_out() -> None:
+    index = PrefixIndex(1000)
+    index.trust = 0.25
+    for _ in range(100):
+        index.compare(predicted=0.9, reported=0.9)
+    assert index.trust == 1.0
+
+
+@pytest.mark.parametrize(("predicted", "reported"), [(0.05, 0.0), (0.9, 0.8), (0.9, 1.0), (0.0, 0.9)])
+def test_small_differences_change_nothing(predicted: float, reported: float) -> None:
+    index = PrefixIndex(1000)
+    assert not any(index.compare(predicted=predicted, reported=reported) for _ in range(200))
+    assert index.trust == 1.0
+
+
+def test_index_of_a_removed_endpoint_goes_with_it(picker: Picker) -> None:
+    picker.serve("a")
+    picker.pick("1", prompt=b"x" * 5000)
+    picker.complete("1", endpoint="a")
+    picker.serve("b")
+    assert [endpoint.name for endpoint in picker.table.endpoints] == ["llm/b"]
+    picker.serve("a", "b")
+    assert len(picker.endpoint("a").prefixes) == 0

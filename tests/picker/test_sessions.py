@@ -1,0 +1,95 @@
+"""Requests of one session go to one endpoint."""
+
+import base64
+from typing import Any
+
+import pytest
+
+from controller.picker.scheduling import sessions
+from controller.picker.scheduling.profile import PluginSpec
+from controller.plugins.parameters import SessionId, SessionSource
+
+from .conftest import Picker
+
+SOURCES = SessionId(sources=(SessionSource(header="X-Session-Id"), SessionSource(cookie="sid")))
+
+
+def sticky(kind: str = "filter", *, replicas: bool = False, **parameters: Any) -> Picker:  # Any: of the plugin
+    settings = {"strategy": "session_id", "session_id_config": SOURCES} | parameters
+    type_ = f"session-affinity-{kind}"
+    plugins = (PluginSpec(type_, parameters=settings), PluginSpec("random-picker"))
+    profile = ((type_, 1.0), ("random-picker", 1.0)) if kind == "filter" else ((type_, 1.0),)
+    picker = Picker(plugins=plugins, profile=profile, replicas=replicas)
+    picker.serve(*"abcdef")
+    return picker
+
+
+def picks(picker: Picker, count: int = 10, **headers: str) -> set[str]:
+    sent = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
+    return {picker.pick(f"{n}", headers=sent) for n in range(count)}
+
+
+@pytest.mark.parametrize("kind", ["filter", "scorer"])
+@pytest.mark.parametrize("headers", [{"x_session_id": "s"}, {"cookie": "a=b; sid=s"}])
+def test_session_stays_where_it_began(kind: str, headers: dict[str, Any]) -> None:
+    picker = sticky(kind)
+    assert len(picks(picker, **headers)) == 1
+
+
+@pytest.mark.parametrize("headers", [{}, {"cookie": "xsid=s; sid"}, {"x_session_id": ""}])
+def test_request_without_a_session_goes_anywhere(headers: dict[str, str]) -> None:
+    assert len(picks(sticky(), 40, **headers)) > 1
+
+
+def test_session_moves_only_when_its_endpoint_is_no_more() -> None:
+    picker = sticky()
+    (bound,) = picks(picker, x_session_id="s")
+    health = picker.endpoint(bound).health
+    health.pause, health.paused_until = 1.0, picker.clock() + 1
+    assert bound not in picks(picker, x_session_id="s")
+    health.pause = 0.0
+    assert picks(picker, x_session_id="s") == {bound}
+    left = "abcdef".replace(bound, "")
+    picker.serve(*left)
+    (moved,) = picks(picker, x_session_id="s")
+    picker.serve(*left, bound)
+    assert picks(picker, x_session_id="s") == {moved}
+
+
+def test_session_is_forgotten_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    picker = sticky()
+    picks(picker, x_session_id="s")
+    picker.clock.pass_(301)
+    picks(picker, 1, x_session_id="other")
+    assert len(bindings(picker)) == 1
+    monkeypatch.setattr(sessions, "MOST_SESSIONS", 5)
+    for n in range(20):
+        picks(picker, 1, x_session_id=str(n))
+    assert len(bindings(picker)) == 5
+
+
+def test_replicas_agree_on_a_session_that_none_has_seen() -> None:
+    one, other = sticky(replicas=True), sticky(replicas=True)
+    for n in range(20):
+        assert picks(one, 1, x_session_id=str(n)) == picks(other, 1, x_session_id=str(n))
+
+
+def test_binding_survives_another_profile() -> None:
+    picker = sticky()
+    (bound,) = picks(picker, x_session_id="s")
+    picker.serve(*"abcdefg")
+    assert picks(picker, x_session_id="s") == {bound}
+
+
+def test_client_names_its_endpoint() -> None:
+    picker = sticky("filter", strategy="encoded_endpoint_header")
+    token = base64.b64encode(b"llm/c").decode()
+    assert picks(picker, x_session_token=token) == {"c"}
+    assert len(picks(picker, 40, x_session_token="nonsense!")) > 1
+
+
+def bindings(picker: Picker) -> dict[int, object]:
+    kept = picker.table.pools["llm/gpu"].memory._kept
+    (found,) = [one for name, one in kept.items() if name.startswith("sessions/")]
+    assert isinstance(found, dict)
+    return found
