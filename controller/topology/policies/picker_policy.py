@@ -6,9 +6,11 @@ pen does not hand the pool to another policy: the pool is picked as if it had no
 Source: Gateway API, policy attachment and PolicyStatus.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
+
+from pydantic.alias_generators import to_camel
 
 from controller.plugins.catalogue import Catalogue, parameters_of
 from controller.plugins.parameters import Picker
@@ -73,7 +75,7 @@ def policies_of(index: Index, *, catalogue: Catalogue) -> Policies:
                 ancestors.append((key, (verdict,)))
             else:
                 applied[pool] = verdict
-                unused = ignored(f"config.{field}" for field in verdict.config.without_effect)
+                unused = ignored(_without_effect(verdict))
                 ancestors.append((key, ordered(accepted(), unused)))
         states.append(PolicyState(policy.key, policy.metadata.generation, tuple(ancestors)))
     return Policies(tuple(sorted(states, key=lambda item: item.key)), applied)
@@ -118,6 +120,17 @@ def _judged(policy: PickerPolicy, *, catalogue: Catalogue) -> Granted | Conditio
     if len(config) > MOST_PROBLEMS:
         told.append(f"{len(config) - MOST_PROBLEMS} more problems")
     return merged([refused("Invalid", message) for message in told])
+
+
+def _without_effect(granted: Granted) -> Iterator[str]:
+    """Fields that are read and that the picker does nothing about yet."""
+    spec = granted.policy.spec
+    yield from (f"config.{field}" for field in granted.config.without_effect)
+    if spec.explain:
+        yield "explain"
+    for name in type(spec.health).model_fields:
+        if getattr(spec.health, name) is not None:
+            yield f"health.{to_camel(name)}"
 
 
 def _fallbacks(policy: PickerPolicy, config: PickerConfig, *, catalogue: Catalogue) -> int:

@@ -57,11 +57,11 @@ def test_policy_that_asks_for_nothing_is_the_default(build_all: Build) -> None:
 
 
 def test_policy_reaches_all_its_pools_and_no_other(build_all: Build) -> None:
-    policy = _policy("explain: true", targets="[{name: b}, {name: a}]")
+    policy = _policy("fallbacks: 1", targets="[{name: b}, {name: a}]")
 
     topology = build_all(_pool("a"), _pool("b"), _pool("c"), policy)
 
-    assert [_applied(topology, name).explain for name in "abc"] == [True, True, False]
+    assert [_applied(topology, name).fallbacks for name in "abc"] == [1, 1, 0]
     assert _verdicts(topology) == ["b Accepted=Accepted", "a Accepted=Accepted"]
 
 
@@ -145,3 +145,9 @@ def test_plugin_of_the_catalogue_is_accepted(read: Read) -> None:
 
     assert _verdicts(found) == ["gpu Accepted=Accepted"]
     assert _verdicts(build(snapshot, controller_name=CONTROLLER_NAME)) == ["gpu Accepted=Invalid"]
+
+
+def test_fields_without_effect_are_named(build_all: Build) -> None:
+    topology = build_all(_pool(), _policy("explain: true, health: {firstByteTimeout: 20s}"))
+
+    assert _verdicts(topology) == ["gpu Accepted=Accepted", "gpu infergate.dev/IgnoredFields=UnsupportedValue"]

@@ -1,0 +1,75 @@
+"""What a pool's policy makes of the picker's parts."""
+
+import random
+
+import pytest
+
+from controller.bundle import Pool, PoolEndpoint, pools_of
+from controller.picker.inflight import InFlight
+from controller.picker.policies import admissions, profile_of
+from controller.picker.pools import PoolState, PoolTable
+from controller.picker.scheduling.base import Surroundings
+from controller.picker.scheduling.pickers.by_score import MaxScorePicker, WeightedRandomPicker
+from controller.picker.scheduling.profile import Profile
+from controller.picker.scheduling.scorers.expected_time import ExpectedTimeScorer
+from controller.picker.scheduling.scorers.readings import QueueScorer
+from controller.plugins.types import (
+    DEFAULT_POLICY,
+    Admission,
+    AppliedPolicy,
+    ConfiguredPlugin,
+    FlowControlConfig,
+    Scheduling,
+)
+
+HEALTHY = ConfiguredPlugin("healthy-filter", "healthy-filter")
+SCHEDULING = Scheduling(
+    filters=(HEALTHY,),
+    scorers=(ConfiguredPlugin("queue-scorer", "queue-scorer", weight=2.0),),
+    picker=ConfiguredPlugin("weighted-random-picker", "weighted-random-picker"),
+)
+
+
+def _pool(policy: AppliedPolicy) -> PoolState:
+    table = PoolTable(InFlight())
+    table.apply(pools_of((Pool("llm/gpu", (PoolEndpoint("a:1", "llm/a"),), policy=policy),)))
+    return table.pools["llm/gpu"]
+
+
+def _profile(policy: AppliedPolicy) -> Profile:
+    pool = _pool(policy)
+    return profile_of(pool, Surroundings(staleness=3.0, rng=random.Random(1), memory=pool.memory, replicas=False))
+
+
+def test_pool_without_a_policy_has_the_default_rule() -> None:
+    ((scorer, weight),) = _profile(DEFAULT_POLICY).scorers
+    assert isinstance(scorer, ExpectedTimeScorer)
+    assert weight == 1.0
+
+
+def test_plugins_of_a_policy_are_made_with_their_weights() -> None:
+    profile = _profile(AppliedPolicy(scheduling=SCHEDULING))
+    assert [(type(scorer), weight) for scorer, weight in profile.scorers] == [(QueueScorer, 2.0)]
+    assert isinstance(profile.picker, WeightedRandomPicker)
+
+
+def test_fallbacks_are_asked_of_the_default_rule_too() -> None:
+    profile = _profile(AppliedPolicy(fallbacks=2))
+    assert isinstance(profile.picker, MaxScorePicker)
+    assert isinstance(profile.scorers[0][0], ExpectedTimeScorer)
+
+
+@pytest.mark.parametrize("part", [ConfiguredPlugin("unheard-of", "x"), ConfiguredPlugin("queue-scorer", "x", {"y": 1})])
+def test_policy_that_cannot_be_made_gives_way_to_the_default(
+    part: ConfiguredPlugin, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = AppliedPolicy(scheduling=Scheduling((HEALTHY,), (part,), SCHEDULING.picker))
+    assert isinstance(_profile(policy).scorers[0][0], ExpectedTimeScorer)
+    assert "policy cannot be used" in caplog.text
+
+
+def test_only_pools_that_ask_for_it_have_flow_control() -> None:
+    asking = AppliedPolicy(admission=Admission(flow_control=FlowControlConfig(max_requests=7), default_priority=3))
+    found = admissions([_pool(DEFAULT_POLICY), _pool(asking)])
+    assert found["llm/gpu"].default_priority == 3
+    assert admissions([_pool(DEFAULT_POLICY)]) == {}
