@@ -9,12 +9,17 @@ function note(r) {
     return '';
 }
 
-// Called with the first piece of an answer, and not again for the others.
+// Called with the first piece of an answer, and not again for the others. An answer in one piece ends with it, which the
+// note of its end tells.
 function firstByte(r, data, flags) {
+    if (flags.last) {
+        r.sendBuffer(data, flags);
+        return;
+    }
     if (data.length > 0) {
         const waited = Number(r.variables.request_time) - Number(r.variables.infergate_served_at);
         remember(`${r.variables.request_id}+`, `{"id":"${r.variables.request_id}","waited":${waited.toFixed(3)}}`);
-        r.sendBuffer(data, { last: flags.last, flush: true });
+        r.sendBuffer(data, { flush: true });
         r.done();
         return;
     }
