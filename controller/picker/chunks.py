@@ -13,8 +13,9 @@ import xxhash
 
 SHORTEST: Final = 256
 """Bytes of the first chunks, about four blocks of a model server's cache."""
-_LENGTHS: Final = (*repeat(SHORTEST, 32), *repeat(1024, 56), *repeat(4096, 240), *repeat(16_384, 450))
-"""Up to 8 KB, 64 KB, 1 MB and 8 MB."""
+_LENGTHS: Final = (*repeat(SHORTEST, 128), *repeat(1024, 32), *repeat(4096, 240), *repeat(16_384, 450))
+"""Up to 32 KB, 64 KB, 1 MB and 8 MB. With long chunks from 8 KB on, a session's own turns behind a system prompt of
+2,000 tokens went unseen, and first bytes came a tenth later."""
 
 OFFSETS: Final = tuple(accumulate(chain((0,), _LENGTHS)))
 """Bytes before each chunk: as many as the chunks before it hold."""
