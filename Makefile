@@ -14,6 +14,7 @@ help:
 	@echo "make test    install what the tests need and run them"
 	@echo "make check   format, lint, types, import rules"
 	@echo "make crds    write crds/ anew from the models"
+	@echo "make bench-picking  compare ways to choose a model server, into build/bench"
 	@echo "make bench   measure against a plain NGINX proxy, into build/bench"
 
 $(STAMPS)/venv:
@@ -58,6 +59,9 @@ format: $(STAMPS)/test
 
 bench: $(STAMPS)/test
 	@$(BIN)/python -m tools.bench $(ARGS)
+
+bench-picking: $(STAMPS)/test
+	@$(BIN)/python -m tools.bench.picking $(ARGS)
 
 crds: $(STAMPS)/test
 	@$(BIN)/python -m tools.crds
