@@ -1,8 +1,8 @@
 """What a PickerPolicy asks for, as the parts of this picker that do it."""
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from functools import partial
 
 import msgspec
 from pydantic import ValidationError
@@ -57,5 +57,8 @@ def admissions(pools: Iterable[PoolState]) -> dict[str, PoolPolicy]:
 
 
 def _spec(part: ConfiguredPlugin, *, catalogue: Catalogue) -> PluginSpec:
-    parameters: Mapping[str, Any] = arguments_of(parameters_of(part, catalogue=catalogue))  # Any: each has its own type
-    return PluginSpec(part.type, part.name, parameters)
+    parameters = parameters_of(part, catalogue=catalogue)
+    build = catalogue.by_name[part.type].build
+    if build is not None:
+        return PluginSpec(part.type, part.name, build=partial(build, parameters))
+    return PluginSpec(part.type, part.name, arguments_of(parameters))

@@ -1,18 +1,22 @@
 """What a pool's policy makes of the picker's parts."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
 from controller.bundle import Pool, PoolEndpoint, pools_of
+from controller.picker.endpoints import Endpoint
 from controller.picker.inflight import InFlight
 from controller.picker.policies import admissions, profile_of
 from controller.picker.pools import PoolState, PoolTable
+from controller.picker.requests import PickRequest
 from controller.picker.scheduling.base import Surroundings
 from controller.picker.scheduling.pickers.by_score import MaxScorePicker, WeightedRandomPicker
 from controller.picker.scheduling.profile import Profile
 from controller.picker.scheduling.scorers.expected_time import ExpectedTimeScorer
 from controller.picker.scheduling.scorers.readings import QueueScorer
+from controller.plugins.catalogue import BUILT_IN, Catalogue, Kind, Plugin
 from controller.plugins.types import (
     DEFAULT_POLICY,
     Admission,
@@ -66,6 +70,24 @@ def test_policy_that_cannot_be_made_gives_way_to_the_default(
     policy = AppliedPolicy(scheduling=Scheduling((HEALTHY,), (part,), SCHEDULING.picker))
     assert isinstance(_profile(policy).scorers[0][0], ExpectedTimeScorer)
     assert "policy cannot be used" in caplog.text
+
+
+class ZoneScorer:
+    """A plugin of a third party."""
+
+    def score(self, request: PickRequest, endpoints: Sequence[Endpoint], *, now: float) -> Sequence[float]:
+        return [1.0 for _ in endpoints]
+
+
+def test_plugin_of_a_third_party_is_built_by_its_package() -> None:
+    plugin = Plugin("zone-scorer", (Kind.SCORER,), "x", build=lambda parameters, surroundings: ZoneScorer())
+    policy = AppliedPolicy(
+        scheduling=Scheduling((HEALTHY,), (ConfiguredPlugin("zone-scorer", "zone", weight=3.0),), SCHEDULING.picker)
+    )
+    pool = _pool(policy)
+    surroundings = Surroundings(staleness=3.0, rng=random.Random(1), memory=pool.memory, replicas=False)
+    profile = profile_of(pool, surroundings, catalogue=Catalogue((*BUILT_IN.plugins, plugin)))
+    assert [(type(scorer), weight) for scorer, weight in profile.scorers] == [(ZoneScorer, 3.0)]
 
 
 def test_only_pools_that_ask_for_it_have_flow_control() -> None:

@@ -1,6 +1,6 @@
 """A scheduling profile: filters in sequence, the weighted sum of the scores, a picker."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ class PluginSpec:
     name: str = ""
     """By which the profile names it; empty: its type."""
     parameters: Mapping[str, Any] = field(default_factory=dict)  # Any: each has a type of its own
+    build: Callable[[Surroundings], Any] | None = None  # Any: a filter, scorer or picker
+    """Makes a plugin that the registry does not have; None for one that it has."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,9 @@ def default_profile(surroundings: Surroundings) -> Profile:
 
 
 def _make(spec: PluginSpec, surroundings: Surroundings) -> tuple[PluginType, Any]:  # Any: as above
+    if spec.build is not None:
+        part = spec.build(surroundings)
+        return PluginType(spec.type, type(part)), part
     made = PLUGINS.get(spec.type)
     if made is None:
         raise InvalidProfile(f"plugin type {spec.type}: unknown, there are {', '.join(sorted(PLUGINS))}")
