@@ -189,8 +189,7 @@ def _picker_program(command: tuple[str, ...], state: State) -> Program:
         return (await client.ask(state, "/healthz", socket=PICKER_SOCKET, timeout=1.0)).status == 200
 
     def prepare() -> None:
-        for socket in (PICKER_SOCKET,):
-            (state.root / socket).unlink(missing_ok=True)
+        (state.root / PICKER_SOCKET).unlink(missing_ok=True)
 
     return Program(
         name="picker",
