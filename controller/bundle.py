@@ -24,8 +24,11 @@ POOLS_FILE: Final = "pools.json"
 VERSION_PATH: Final = "/infergate/version"
 """Asked on the control socket of nginx; the answer's body is the version of the worker that answered."""
 
-COMPLETIONS_PATH: Final = "/completions"
-"""Where nginx posts to the picker what became of requests, one JSON object a line; answered 204."""
+COMPLETIONS_FILE: Final = "run/completions.log"
+"""Where nginx tells the picker what became of requests, one JSON object a line, in the state directory."""
+
+FIRST_BYTES_PATH: Final = "/first-bytes"
+"""Where nginx posts to the picker that answers began, one JSON object a line; answered 204."""
 
 POOL_HEADER: Final = "x-infergate-pool"
 """From nginx to the picker: `namespace/name` of the pool to pick from."""
@@ -40,6 +43,9 @@ ID_HEADER: Final = "x-infergate-request"
 """From nginx to the picker: nginx's own id of the request, 32 hexadecimal digits, the same in the completion feed."""
 ENDPOINT_HEADER: Final = "x-gateway-destination-endpoint"
 """From the picker to nginx: `ip:port` of the endpoint that serves the request."""
+STREAMS_HEADER: Final = "x-infergate-streams"
+"""From the picker to nginx: `1` when the request asks for its answer token by token, so that nginx tells of the first
+byte."""
 
 PRIORITY_HEADERS: Final = ("x-infergate-priority", "x-infergate-priority-cap", "x-infergate-priority-default")
 """From nginx to the picker: what a route says of the priority of its requests; see the picker's flow control."""
@@ -50,6 +56,7 @@ STEERING_HEADERS: Final = (
     THEN_HEADER,
     TRIED_HEADER,
     ENDPOINT_HEADER,
+    STREAMS_HEADER,
     *PRIORITY_HEADERS,
     "x-gateway-destination-endpoint-fallbacks",
     "x-gateway-destination-endpoint-subset",
@@ -140,6 +147,8 @@ class Completion(msgspec.Struct, frozen=True, rename="camel"):
     """Seconds from the first byte of the request to the last of the answer."""
     first_byte: float | None
     """Seconds from the first byte of the request to the answer's headers; None without an answer."""
+    waited: float | None
+    """Of a streamed answer: seconds from sending the request to the endpoint until the body's first byte."""
     sent: int
     """Bytes sent to the client."""
     prompt_tokens: int | None = None
@@ -157,21 +166,24 @@ class FirstByte(msgspec.Struct, frozen=True, rename="camel"):
     """Seconds from sending the request to the endpoint."""
 
 
-def decode_event(line: bytes) -> Completion | FirstByte:
-    """One line of the JSON lines that nginx posts to `COMPLETIONS_PATH`.
-
-    Raises ValueError when the line is neither.
-    """
-    # Looked for instead of decoded twice: no value of a completion can hold it, quoted as it is.
-    return msgspec.json.decode(line, type=FirstByte) if b'"waited"' in line else decode_completion(line)
-
-
 def decode_completion(line: bytes) -> Completion:
-    """A completion from one line of the JSON lines that nginx posts to `COMPLETIONS_PATH`.
+    """A completion from one line of the JSON lines that nginx writes to `COMPLETIONS_FILE`.
 
     Raises ValueError when the line is none.
     """
-    return msgspec.json.decode(line, type=Completion)
+    return _COMPLETION.decode(line)
+
+
+def decode_first_byte(line: bytes) -> FirstByte:
+    """A first byte from one line of the JSON lines that nginx posts to `FIRST_BYTES_PATH`.
+
+    Raises ValueError when the line is none.
+    """
+    return _FIRST_BYTE.decode(line)
+
+
+_COMPLETION: Final = msgspec.json.Decoder(Completion)
+_FIRST_BYTE: Final = msgspec.json.Decoder(FirstByte)
 
 
 def pools_of(pools: tuple[Pool, ...]) -> Pools:

@@ -18,7 +18,7 @@ from pathlib import Path
 from controller.agent import nginx
 from controller.agent.apply import Options
 from controller.agent.state import PICKER_SOCKET
-from controller.bundle import POOLS_FILE
+from controller.bundle import COMPLETIONS_FILE, POOLS_FILE
 from controller.commands import statuses
 from controller.dataplane.local import LocalDataPlane, default_state
 from controller.errors import SettingInvalid
@@ -149,7 +149,7 @@ def render_settings(chosen: Settings, *, listen: tuple[str, ...]) -> RenderSetti
 
 def picker_command() -> tuple[str, ...]:
     """The picker as a child process, run in the state directory."""
-    options = ("--socket", PICKER_SOCKET, "--pools", POOLS_FILE)
+    options = ("--socket", PICKER_SOCKET, "--pools", POOLS_FILE, "--completions", COMPLETIONS_FILE)
     return (sys.executable, "-m", "controller", "--log-format", "bare", "picker", *options)
 
 

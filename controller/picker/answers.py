@@ -8,13 +8,14 @@ from typing import Final, Protocol
 
 import msgspec
 
-from controller.bundle import ENDPOINT_HEADER
+from controller.bundle import ENDPOINT_HEADER, STREAMS_HEADER
 from controller.picker.endpoints import Endpoint
 
 HeaderList = list[tuple[bytes, bytes]]
 
 _ENDPOINT: Final = ENDPOINT_HEADER.encode()
 _FALLBACKS: Final = b"x-gateway-destination-endpoint-fallbacks"
+_STREAMS: Final = f"{STREAMS_HEADER}: 1\r\n".encode()
 
 
 class Outcome(StrEnum):
@@ -72,7 +73,7 @@ class Refusal:
         return msgspec.json.encode({"error": error})
 
 
-def answer_of_pick(then: bytes, chosen: Sequence[Endpoint]) -> bytes:
+def answer_of_pick(then: bytes, chosen: Sequence[Endpoint], *, is_streamed: bool) -> bytes:
     """Sends NGINX on to the first endpoint; the others are where it will be sent if that one fails."""
     answer = b"HTTP/1.1 200 OK\r\nx-accel-redirect: %b\r\n%b: %b\r\ncontent-length: 0\r\n" % (
         then,
@@ -82,6 +83,8 @@ def answer_of_pick(then: bytes, chosen: Sequence[Endpoint]) -> bytes:
     if len(chosen) > 1:
         others = ",".join(endpoint.address for endpoint in chosen[1:])
         answer += b"%b: %b\r\n" % (_FALLBACKS, others.encode())
+    if is_streamed:
+        answer += _STREAMS
     return answer + b"\r\n"
 
 

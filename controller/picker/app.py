@@ -1,4 +1,4 @@
-"""What the picker answers: picks and the feed of what became of them, and FastAPI for people, probes and Prometheus.
+"""What the picker answers: picks and the news of their first bytes, and FastAPI for people, probes and Prometheus.
 
 A request that carries the pool header, which nginx sets on all that clients send, is a pick whatever its path.
 """
@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 from fastapi import FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from controller.bundle import COMPLETIONS_PATH
+from controller.bundle import FIRST_BYTES_PATH
 from controller.picker.answers import Outcome, Refusal, answer_of_pick, answer_of_refusal
 from controller.picker.chunks import BYTES_PER_TOKEN
 from controller.picker.completions import Completions
@@ -19,7 +19,7 @@ from controller.picker.flow_control.claims import ticket_of
 from controller.picker.flow_control.controller import FlowController
 from controller.picker.flow_control.refusals import Refusal as Dropped
 from controller.picker.flow_control.tickets import Ticket
-from controller.picker.metrics import State
+from controller.picker.metrics import PickDurations, State
 from controller.picker.requests import BodyPieces, Headers, NotFromGateway, PickRequest, is_pick, pick_request
 from controller.picker.views import pools_view
 
@@ -39,7 +39,7 @@ class Picks:
         self,
         *,
         director: Director,
-        durations: Histogram,
+        durations: PickDurations,
         completions: Completions,
         flow: FlowController,
         clock: Callable[[], float],
@@ -52,14 +52,12 @@ class Picks:
 
     def takes(self, method: str, path: str, headers: Headers) -> bool:
         """Whether NGINX asks."""
-        return is_pick(headers) or (path == COMPLETIONS_PATH and method == "POST")
+        return is_pick(headers) or (path == FIRST_BYTES_PATH and method == "POST")
 
     def answer(self, method: str, path: str, headers: Headers, body: BodyPieces) -> bytes | Awaitable[bytes]:
         """The answer to a whole request, which waits only where the pool is saturated."""
         if not is_pick(headers):
-            self._completions.take(body.kept, now=self._clock())
-            for pool in self._flow.gates:
-                self._flow.changed(pool)
+            self._completions.take_first_bytes(body.kept)
             return _TAKEN
         started = self._clock()
         try:
@@ -95,7 +93,7 @@ class Picks:
         if isinstance(picked, Refusal):
             self._flow.changed(request.pool)
             return answer_of_refusal(picked, method=request.method)
-        return answer_of_pick(request.then, picked)
+        return answer_of_pick(request.then, picked, is_streamed=request.is_streamed)
 
     def hung_up(self) -> None:
         """A client went away before its request was read; nothing of a feed that breaks off is taken."""

@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("--socket", required=True, type=Path, help="Unix socket on which NGINX asks")
     parser.add_argument("--pools", required=True, type=Path, help="pools file, followed")
+    parser.add_argument(
+        "--completions", required=True, type=Path, help="file to which NGINX appends the ends of requests, followed"
+    )
     parser.add_argument("--metrics-address", metavar="HOST:PORT", help="also answer /metrics and its kin over TCP")
     parser.add_argument(
         "--scrape-interval", type=float, default=1.0, metavar="SECONDS", help="between two scrapes of a model server"
@@ -40,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         settings = PickerSettings(
             socket=arguments.socket,
             pools=arguments.pools,
+            completions=arguments.completions,
             metrics_address=arguments.metrics_address,
             scrape_interval=arguments.scrape_interval,
             staleness=arguments.staleness,

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from controller.bundle import Completion, FirstByte, decode_event
+from controller.bundle import Completion, decode_completion, decode_first_byte
 from controller.picker.health import Failure
 from controller.picker.inflight import InFlight
 from controller.picker.learning import learn
@@ -28,30 +28,36 @@ class Completions:
         """Lines that hold no completion."""
 
     def take(self, lines: bytes, *, now: float) -> None:
-        """Take completions and first bytes, one JSON object a line, in any order."""
-        completions = []
+        """Take completions, one JSON object a line."""
         for line in lines.splitlines():
             try:
-                event = decode_event(line)
+                completion = decode_completion(line)
             except ValueError:
                 self.unreadable += 1
                 continue
-            # Ends are taken last: the first byte of a request that is over tells nothing any more.
-            if isinstance(event, FirstByte):
-                self._begin(event)
-            else:
-                completions.append(event)
-        for completion in completions:
             self._end(completion, now=now)
 
-    def _begin(self, event: FirstByte) -> None:
+    def take_first_bytes(self, lines: bytes) -> None:
+        """Take first bytes, one JSON object a line. Those of requests that are over tell nothing any more."""
+        for line in lines.splitlines():
+            try:
+                event = decode_first_byte(line)
+            except ValueError:
+                self.unreadable += 1
+                continue
+            self._begin(event.id, waited=event.waited)
+
+    def _begin(self, request: str, *, waited: float) -> None:
         self.first_bytes += 1
-        sent = self._in_flight.first_byte(event.id, waited=max(0.0, event.waited))
+        sent = self._in_flight.first_byte(request, waited=max(0.0, waited))
         if sent is not None and sent.is_overdue:
             sent.endpoint.health.succeeded(sent_at=sent.at)
 
     def _end(self, completion: Completion, *, now: float) -> None:
         self.received += 1
+        if completion.waited is not None:
+            # The end may be known before the first byte, which comes by another way.
+            self._in_flight.first_byte(completion.id, waited=max(0.0, completion.waited))
         sent = self._in_flight.end(completion.id)
         if sent is None:
             if self._in_flight.was_released(completion.id):

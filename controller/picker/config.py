@@ -15,6 +15,8 @@ class PickerSettings(BaseModel):
     """Unix socket on which NGINX asks, and on which the admin routes answer too."""
     pools: Path
     """The pools file, followed."""
+    completions: Path
+    """The file to which NGINX appends what became of requests, followed."""
     metrics_address: str | None = Field(default=None, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):\d{1,5}$")
     """`host:port` on which the admin routes answer over TCP as well; None opens no port."""
     scrape_interval: float = Field(default=1.0, ge=0.05, le=60.0)

@@ -1,7 +1,7 @@
 """The requests in flight, from the pick to the completion, and how one whose end was lost is found.
 
-nginx keeps the ends that the picker has not taken for a minute, in bounded memory, so one can be lost. A clock cannot
-tell a lost end from a long answer, but the endpoint can: it says how many requests it has. Entries end without a
+nginx gathers ends for some milliseconds, so those of a worker that dies are lost. A clock cannot tell a lost end from a
+long answer, but the endpoint can: it says how many requests it has. Entries end without a
 completion only while the endpoint keeps reporting fewer than are counted.
 
 A request's uncached bytes stand in its endpoint's backlog until its first byte. An answer that is not streamed comes as

@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from controller.picker.app import App, Picks, admin_app, closing
 from controller.picker.completions import Completions, remove_socket
+from controller.picker.completions_file import CompletionsFile
 from controller.picker.config import PickerSettings
 from controller.picker.director import Director
 from controller.picker.flow_control.claims import Tenants
@@ -45,6 +46,8 @@ GRACE: Final = 10
 """Seconds for requests in hand after a signal; a pick takes microseconds, an upload may take longer."""
 FOLLOW_EVERY: Final = 0.1
 """Seconds between looks at the pools file; one look is a system call."""
+TAKE_EVERY: Final = 0.025
+"""Seconds between looks at what ended; one look is a system call. NGINX gathers for as long."""
 DIGEST_EVERY: Final = 1.0
 """Seconds between two looks at all endpoints, 0.1 ms for a hundred; readings do not come faster."""
 
@@ -72,10 +75,11 @@ async def serve(settings: PickerSettings, *, rng: random.Random, stopping: async
     """
     parts = _build(settings, rng=rng)
     following = asyncio.create_task(_follow(parts.state, parts.scraper))
+    ending = asyncio.create_task(_take_completions(parts.state, CompletionsFile(settings.completions)))
     stopped = asyncio.create_task(stopping.wait())
     serving = [asyncio.create_task(server.serve([bound] if bound else None)) for server, bound in parts.servers]
     try:
-        await asyncio.wait([stopped, following, *serving], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([stopped, following, ending, *serving], return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
         parts.state.flow.stop()
@@ -83,13 +87,15 @@ async def serve(settings: PickerSettings, *, rng: random.Random, stopping: async
             server.should_exit = True
         ended = await asyncio.gather(*serving, return_exceptions=True)
         following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        ending.cancel()
+        await asyncio.gather(following, ending, return_exceptions=True)
         await parts.scraper.stop()
     for result in ended:
         if isinstance(result, BaseException):
             raise result
-    if not following.cancelled():
-        await following
+    for task in (following, ending):
+        if not task.cancelled():
+            await task
 
 
 def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
@@ -202,3 +208,13 @@ async def _follow(state: State, scraper: Scraper) -> None:
             for endpoint in state.table.endpoints:
                 miss_overdue(endpoint, now=now)
         await asyncio.sleep(FOLLOW_EVERY)
+
+
+async def _take_completions(state: State, file: CompletionsFile) -> None:
+    with contextlib.closing(file):
+        while True:
+            if lines := file.read():
+                state.completions.take(lines, now=state.clock())
+                for pool in state.flow.gates:
+                    state.flow.changed(pool)
+            await asyncio.sleep(TAKE_EVERY)

@@ -48,6 +48,8 @@ class PickProtocol(asyncio.Protocol):
         self._unread: list[bytes] = []
         """What came of a request of which it is not known who answers it."""
         self._url = b""
+        self._method = ""
+        self._path = ""
         self._headers: dict[bytes, bytes] = {}
         self._body = BodyPieces()
         self._is_ours: bool | None = None
@@ -105,6 +107,8 @@ class PickProtocol(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
+        self._method = self._parser.get_method().decode("ascii")
+        self._path = self._url.partition(b"?")[0].decode("latin-1")
         self._is_ours = self._exchange.takes(self._method, self._path, self._headers)
         if self._is_ours:
             self._unread.clear()
@@ -133,14 +137,6 @@ class PickProtocol(asyncio.Protocol):
         """Close the connection after the request under way. Called by uvicorn when it stops."""
         self._closes = True
         self._close_if_done()
-
-    @property
-    def _method(self) -> str:
-        return self._parser.get_method().decode("ascii")
-
-    @property
-    def _path(self) -> str:
-        return self._url.partition(b"?")[0].decode("latin-1")
 
     def _send_awaited(self, answer: asyncio.Future[bytes]) -> None:
         self._waiting = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from controller.bundle import Bundle, BundleFile, pools_of, version_of
+from controller.bundle import COMPLETIONS_FILE, Bundle, BundleFile, pools_of, version_of
 from controller.ir.types import GatewayConfig
 from controller.render.environment import environment, files_directory
 from controller.render.headers import answer_headers, request_headers
@@ -63,6 +63,7 @@ def render(config: GatewayConfig, settings: RenderSettings) -> Bundle:
     context = {
         "name": config.name,
         "settings": settings,
+        "completions": COMPLETIONS_FILE,
         "view": view,
         "base_headers": request_headers(),
         "base_hidden": answer_headers().hidden,

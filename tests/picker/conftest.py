@@ -89,7 +89,7 @@ class Picker:
 
     def first_byte(self, request: str, waited: float) -> None:
         """Take the first byte of an answer."""
-        self.completions.take(msgspec.json.encode(FirstByte(request, waited)), now=self.clock())
+        self.completions.take_first_bytes(msgspec.json.encode(FirstByte(request, waited)))
 
     def complete(self, request: str, *, endpoint: str, **told: Any) -> None:  # Any: fields of a completion
         """Take the completion of a request."""
@@ -117,7 +117,7 @@ def completion_line(request: str, *, endpoint: str, **told: Any) -> bytes:  # An
     """A completion as NGINX sends it."""
     fields: dict[str, Any] = {  # Any: as above
         "pool": "llm/gpu", "tried": "", "status": 200, "upstream_status": "200 : 200", "duration": 1e9,
-        "first_byte": 0.05, "sent": 100,
+        "first_byte": 0.05, "waited": None, "sent": 100,
     }  # fmt: skip
     return msgspec.json.encode(Completion(id=request, endpoint=endpoint, **(fields | told)))
 

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from controller.bundle import ENDPOINT_HEADER, Pool, PoolEndpoint, encode_pools, pools_of
+from controller.bundle import ENDPOINT_HEADER, STREAMS_HEADER, Pool, PoolEndpoint, encode_pools, pools_of
 from controller.picker.config import PickerSettings
 from controller.picker.server import serve
 
@@ -60,10 +60,15 @@ class Running:
         }
         return await self.client.request(method, f"http://picker{path}", headers=steering | dict(headers), content=body)
 
+    async def begin(self, *lines: bytes) -> None:
+        """Tell first bytes as NGINX does."""
+        answer = await self.client.post("http://picker/first-bytes", content=b"\n".join(lines))
+        assert answer.status_code == 204
+
     async def complete(self, *lines: bytes) -> None:
         """Tell the ends of requests as NGINX does."""
-        answer = await self.client.post("http://picker/completions", content=b"\n".join(lines))
-        assert answer.status_code == 204
+        with (self.directory / "completions.log").open("ab") as file:
+            file.write(b"".join(line + b"\n" for line in lines))
 
     async def pools(self) -> Any:  # Any: JSON
         return (await self.client.get("http://picker/pools")).json()
@@ -78,7 +83,11 @@ class Running:
 
 
 def settings_in(directory: Path, **settings: Any) -> PickerSettings:  # Any: fields of the settings
-    paths = {"socket": directory / "p.sock", "pools": directory / "pools.json"}
+    paths = {
+        "completions": directory / "completions.log",
+        "socket": directory / "p.sock",
+        "pools": directory / "pools.json",
+    }
     return PickerSettings(**(paths | {"scrape_interval": 0.05} | settings))
 
 
@@ -224,15 +233,21 @@ async def test_completion_ends_a_request(running: Running, encode: Callable[...,
     await running.until(lambda view: view["inFlight"] == 0)
 
 
-async def test_completions_of_a_batch_are_known_before_the_next_pick(
-    running: Running, encode: Callable[..., bytes]
-) -> None:
-    running.publish("127.0.0.1:1", "127.0.0.2:1")
+async def test_first_bytes_are_posted(running: Running) -> None:
+    running.publish("127.0.0.1:1")
     await running.until(lambda view: view["pools"])
-    first = (await running.pick("1")).headers[ENDPOINT_HEADER]
-    second = (await running.pick("2")).headers[ENDPOINT_HEADER]
-    await running.complete(encode("1", endpoint=first), encode("3", endpoint=first))
-    assert (await running.pick("4")).headers[ENDPOINT_HEADER] == first != second
+    await running.pick("1", body=b'{"prompt": "Tell me", "stream": true}')
+    await running.begin(b'{"id":"1","waited":0.2}', b"no JSON")
+    metrics = (await running.client.get("http://picker/metrics")).text
+    assert "infergate_first_bytes_total 1.0" in metrics
+    assert "infergate_unreadable_completions_total 1.0" in metrics
+
+
+@pytest.mark.parametrize(("body", "told"), [(b'{"stream": true}', "1"), (b'{"stream": false}', None), (b"{}", None)])
+async def test_answer_says_whether_tokens_are_streamed(running: Running, body: bytes, told: str | None) -> None:
+    running.publish("127.0.0.1:1")
+    await running.until(lambda view: view["pools"])
+    assert (await running.pick("1", body=body)).headers.get(STREAMS_HEADER) == told
 
 
 async def test_client_that_hangs_up_in_its_body_leaves_nothing(running: Running) -> None:
@@ -283,7 +298,7 @@ async def test_pools_show_what_was_learned(running: Running, encode: Callable[..
     await running.pick("1", body=body)
     endpoint = (await running.pools())["pools"][0]["endpoints"][0]
     assert (endpoint["backlogTokens"], endpoint["prefixChunks"], endpoint["slowness"]) == (1000, 15, 1.0)
-    await running.complete(b'{"id":"1","waited":0.1}')
+    await running.begin(b'{"id":"1","waited":0.1}')
     endpoint = (await running.pools())["pools"][0]["endpoints"][0]
     assert (endpoint["backlogTokens"], endpoint["inFlight"]) == (0, 1)
     text = (await running.client.get("http://picker/metrics")).text
@@ -393,7 +408,7 @@ def test_command_ends_cleanly_on_a_signal_and_loads_little(tmp_path: Path) -> No
         "print(sorted({'kubernetes', 'jinja2', 'cryptography', 'httpx', 'yaml'} & sys.modules.keys()))\n"
         "sys.exit(code)\n"
     )
-    paths = [f"--{name}={tmp_path / name}" for name in ("socket", "pools")]
+    paths = [f"--{name}={tmp_path / name}" for name in ("socket", "pools", "completions")]
     for number in (signal.SIGTERM, signal.SIGINT):
         process = subprocess.Popen([sys.executable, "-c", program, *paths], stdout=subprocess.PIPE, text=True)
         with process:

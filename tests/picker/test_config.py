@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from controller.picker.command import add_arguments, run
 from controller.picker.config import PickerSettings
 
-PATHS = {"socket": Path("p.sock"), "pools": Path("pools.json")}
+PATHS = {"socket": Path("p.sock"), "pools": Path("pools.json"), "completions": Path("completions.log")}
 
 
 def test_scrape_interval_above_the_staleness_limit_is_refused() -> None:
@@ -18,7 +18,7 @@ def test_scrape_interval_above_the_staleness_limit_is_refused() -> None:
 def test_command_names_the_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    arguments = ["--socket", "p", "--pools", "x", "--scrape-interval", "5"]
+    arguments = ["--socket", "p", "--pools", "x", "--completions", "c", "--scrape-interval", "5"]
     assert run(parser.parse_args(arguments)) == 2
     assert "above the staleness limit" in capsys.readouterr().err
 

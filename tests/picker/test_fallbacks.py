@@ -20,7 +20,7 @@ def test_answer_names_the_fallbacks_in_order() -> None:
     assert isinstance(chosen, list)
     assert all(isinstance(endpoint, Endpoint) for endpoint in chosen)
     first, second, third = (endpoint.address for endpoint in chosen)
-    text = answer_of_pick(b"@serve", chosen).decode()
+    text = answer_of_pick(b"@serve", chosen, is_streamed=False).decode()
     assert f"x-gateway-destination-endpoint: {first}\r\n" in text
     assert f"x-gateway-destination-endpoint-fallbacks: {second},{third}\r\n" in text
 

@@ -1,9 +1,8 @@
 """The backlog of uncached bytes, the first byte that takes a request out of it, and what answers teach."""
 
-import msgspec
 import pytest
 
-from controller.bundle import Completion, FirstByte, decode_event
+from controller.bundle import Completion, FirstByte, decode_completion, decode_first_byte
 from controller.picker.inflight import SHORT_SCRAPES
 from controller.picker.overdue import miss_overdue
 from controller.picker.rates import Rates
@@ -17,12 +16,13 @@ def backlog(picker: Picker, name: str = "a") -> int:
     return picker.endpoint(name).backlog
 
 
-def test_events_of_the_feed() -> None:
-    assert decode_event(b'{"id":"1","waited":0.123}') == FirstByte("1", 0.123)
-    assert isinstance(decode_event(completion_line("1", endpoint="a")), Completion)
+def test_events_of_the_feeds() -> None:
+    assert decode_first_byte(b'{"id":"1","waited":0.123}') == FirstByte("1", 0.123)
+    assert isinstance(decode_completion(completion_line("1", endpoint="a")), Completion)
     for line in (b"", b"{}", b'{"waited":1}', b'{"id":"1","waited":"x"}'):
-        with pytest.raises(ValueError, match=r"."):
-            decode_event(line)
+        for decode in (decode_first_byte, decode_completion):
+            with pytest.raises(ValueError, match=r"."):
+                decode(line)
 
 
 def test_first_byte_takes_a_request_out_of_the_backlog_but_not_out_of_flight(picker: Picker) -> None:
@@ -46,11 +46,10 @@ def test_first_byte_that_comes_after_the_completion_changes_nothing(picker: Pick
     assert picker.completions.unreadable == 0
 
 
-def test_first_byte_in_the_same_batch_counts_wherever_it_stands(picker: Picker) -> None:
+def test_completion_tells_of_a_first_byte_that_was_not_known_before(picker: Picker) -> None:
     picker.serve("a")
     picker.pick("1", prompt=PROMPT, is_streamed=True)
-    lines = completion_line("1", endpoint="a:8000") + b"\n" + msgspec.json.encode(FirstByte("1", 0.9))
-    picker.completions.take(lines, now=picker.clock())
+    picker.complete("1", endpoint="a", waited=0.9)
     assert picker.table.pools["llm/gpu"].memory.rates.seconds_per_token > 0.0002
 
 
