@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from controller.bundle import Bundle
+from controller.bundle import Bundle, Pools, pools_of
 from controller.dataplane.base import DataPlane, Report
 from controller.errors import InfergateError, NginxRefused
 from controller.plugins.catalogue import BUILT_IN, Catalogue
@@ -131,7 +131,13 @@ class Reconciler:
         refusals = self._refusals()
         bundle = bundle_of(topology, refusals, name=self.name, settings=self.settings)
         report: Report | None
-        if change is not None and self._may_wait(bundle):
+        pause = self._pause(bundle)
+        if pause:
+            await self.data_plane.apply_pools(_with_pools_of(self._live, bundle))
+            report = None
+            log.warning("reload waits for streams of earlier versions to end", extra={"seconds": round(pause, 1)})
+            self._wake_within(pause)
+        elif change is not None and self._may_wait(bundle):
             await self.data_plane.apply_pools(bundle.pools)
             report = None
             if self._live is not None and self._live.version == bundle.version:
@@ -152,7 +158,7 @@ class Reconciler:
                 snapshot=snapshot,
                 topology=topology,
                 refusals=refusals,
-                serving=report.serving if report else True,
+                serving=None if pause else report.serving if report else True,
                 problem=str(report.refusal) if report and report.refusal else "",
                 addresses=tuple(address.strip("[]") for address in self.settings.listen_addresses),
             )
@@ -217,6 +223,12 @@ class Reconciler:
             ports=dict(self._ports),
         )
 
+    def _pause(self, bundle: Bundle) -> float:
+        """Seconds for which a version that needs a reload waits."""
+        if self._live is None or self._live.version == bundle.version or self._may_wait(bundle):
+            return 0.0
+        return self.data_plane.reload_pause
+
     def _may_wait(self, bundle: Bundle) -> bool:
         """Whether the picker alone makes a bundle's difference to what is live."""
         return self._live is not None and differs_in_endpoints_only(self._live, bundle)
@@ -227,6 +239,13 @@ class Reconciler:
 
     def _patience(self) -> float | None:
         return None if self._due is None else max(0.0, self._due - asyncio.get_running_loop().time())
+
+
+def _with_pools_of(live: Bundle | None, bundle: Bundle) -> Pools:
+    """The pools of a bundle, and those that only the live one has."""
+    names = {pool.name for pool in bundle.pools.pools}
+    kept = tuple(pool for pool in live.pools.pools if pool.name not in names) if live else ()
+    return pools_of((*bundle.pools.pools, *kept)) if kept else bundle.pools
 
 
 def _open_ports(live: Bundle | None) -> set[int]:

@@ -76,6 +76,7 @@ class FakeDataPlane:
     judge: Judge = _takes_all
     trouble: dict[int, Exception] = field(default_factory=dict)
     """What calls of `apply` raise, by their number from 1."""
+    reload_pause: float = 0.0
     calls: int = 0
     applied: list[Bundle] = field(default_factory=list)
     pools: list[Pools] = field(default_factory=list)
@@ -277,3 +278,40 @@ async def test_port_is_tried_again_by_itself(loop: Loop) -> None:
     await _until(lambda: bool(loop.states) and not loop.states[-1].refusals.ports)
     running.cancel()
     assert "listen 127.0.0.1:8081" in _text(loop.data_plane.applied[-1])
+
+
+async def test_change_waits_while_workers_of_many_versions_end_and_endpoints_do_not(loop: Loop) -> None:
+    await loop.turn(GATEWAY, POOL, _route("good", "/a"))
+    loop.data_plane.reload_pause = 60.0
+    state = await loop.turn(GATEWAY, POOL, _route("good", "/b"), _pod("x"))
+    assert state.serving is None
+    assert len(loop.data_plane.applied) == 1
+    assert [endpoint.name for endpoint in loop.data_plane.pools[-1].pools[0].endpoints] == ["default/x"]
+    loop.data_plane.reload_pause = 0.0
+    await loop.turn(GATEWAY, POOL, _route("good", "/c"), _pod("x"))
+    assert "/c" in _text(loop.data_plane.applied[-1])
+
+
+async def test_change_that_waited_goes_live_by_itself(loop: Loop) -> None:
+    async def snapshots() -> AsyncIterator[tuple[Snapshot, Change]]:
+        now = asyncio.get_running_loop().time()
+        yield loop.snapshot(GATEWAY, POOL, _route("good", "/a")), Change((), (), now)
+        loop.data_plane.reload_pause = 0.05
+        yield loop.snapshot(GATEWAY, POOL, _route("good", "/b")), Change((), (), now)
+        await asyncio.Event().wait()
+
+    waits, is_live = asyncio.Event(), asyncio.Event()
+
+    def hear(state: State) -> None:
+        if state.serving is None:
+            loop.data_plane.reload_pause = 0.0
+            waits.set()
+        elif waits.is_set():
+            is_live.set()
+
+    loop.reconciler.on_state = hear
+    running = asyncio.create_task(loop.reconciler.run(snapshots()))
+    await asyncio.wait_for(is_live.wait(), TIMEOUT)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert "/b" in _text(loop.data_plane.applied[-1])

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from controller.agent import client, leftovers, releases
+from controller.agent.generations import Generations
 from controller.agent.nginx import Nginx, announce, check, parse, refusal
 from controller.agent.releases import Release
 from controller.agent.state import PICKER_SOCKET, State
@@ -78,6 +79,7 @@ class Applier:
         self._supervisor = Supervisor(_program(nginx, state, options), hear=self._hear)
         self._turn = asyncio.Lock()
         self._live: Release | None = None
+        self._generations = Generations()
 
     @property
     def live(self) -> str | None:
@@ -88,6 +90,11 @@ class Applier:
     def pid(self) -> int | None:
         """Of the nginx master; None while it does not run."""
         return self._supervisor.pid
+
+    @property
+    def reload_pause(self) -> float:
+        """Seconds that the next reload should wait, because workers of many earlier ones still have streams."""
+        return self._generations.pause(asyncio.get_running_loop().time())
 
     async def __aenter__(self) -> Self:
         announce(self._nginx)
@@ -148,6 +155,7 @@ class Applier:
         elif not self._supervisor.send(signal.SIGHUP):
             self._supervisor.wake()
         refused: NginxRefused | None = None
+        self._generations.retire(old_workers, now=asyncio.get_running_loop().time())
         try:
             refused = await self._confirm(release, old_workers=old_workers)
         except NginxNotRunning:

@@ -33,6 +33,14 @@ class DataPlane(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
 
+    @property
+    def reload_pause(self) -> float:
+        """Seconds for which the next version had better wait; 0 when it need not.
+
+        Workers that still have streams outlive a reload. Without a bound a change each second gathers hundreds of them.
+        """
+        ...
+
     async def apply(self, bundle: Bundle) -> Report:
         """Serve a bundle, its pools included. Calls take effect in their order, one at a time.
 

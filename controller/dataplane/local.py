@@ -103,6 +103,11 @@ class LocalDataPlane:
         """None while the picker does not run."""
         return self._picker.pid
 
+    @property
+    def reload_pause(self) -> float:
+        """See `DataPlane`."""
+        return self._applier.reload_pause
+
     async def apply(self, bundle: Bundle) -> Report:
         """Raises StateUnusable, NginxNotRunning, and PickerNotRunning when the picker does not become ready in time."""
         async with self._turn:

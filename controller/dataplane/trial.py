@@ -33,6 +33,11 @@ class TrialDataPlane:
         self._lock.__exit__(kind, error, traceback)
         self._directory.cleanup()
 
+    @property
+    def reload_pause(self) -> float:
+        """See `DataPlane`; nothing is running."""
+        return 0.0
+
     async def apply(self, bundle: Bundle) -> Report:
         """Serving means that nginx takes the files.
 

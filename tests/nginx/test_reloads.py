@@ -11,6 +11,7 @@ import httpx
 import pytest
 import websockets
 
+from controller.agent.generations import FREE
 from controller.agent.nginx import Nginx
 from controller.commands.run import picker_command
 from controller.simulator.pods import serve as simulate
@@ -206,3 +207,37 @@ async def test_same_resources_in_another_order_reload_nothing(gateway: Gateway) 
         await gateway.apply("routes.yaml", *reversed(documents))
         await gateway.apply("foreign.yaml", service("nobody-asks", pod.address))
         assert (gateway.state.current.readlink(), gateway.workers()) == before
+
+
+async def test_many_changes_over_open_streams_leave_few_old_workers(gateway: Gateway) -> None:
+    broadcast = Broadcast()
+    changes = FREE + 4
+    async with serve(broadcast.answer) as pod:
+        await gateway.apply("pool.yaml", pool("gpu", pod.address))
+        await _reload(gateway)
+        async with client_of(gateway) as http:
+            streams = []
+            for number in range(changes):
+                # Each of a worker of its own generation.
+                streams.append(asyncio.create_task(http.post("/stream", headers={"Connection": "close"})))
+                await until(lambda: len(pod.requests) == len(streams))
+                if number < FREE:
+                    await _reload(gateway)
+                else:
+                    gateway.write("routes.yaml", route("all", rule(to_pool("gpu"), filters=_changed())))
+            await until(lambda: gateway.turns[-1].serving is None)
+            assert len(gateway.workers()) <= (FREE + 2) * WORKERS
+            broadcast.send(b"data: all\n\n")
+            broadcast.send(b"")
+            answers = await asyncio.gather(*streams)
+        assert {answer.content for answer in answers} == {b"data: all\n\n"}
+        await until(lambda: gateway.turns[-1].serving is True)
+        answer = await _fresh(gateway)
+        assert answer.headers["X-Version"] == str(next(numbers) - 1)
+        await gateway.idle()
+
+
+async def _fresh(gateway: Gateway) -> httpx.Response:
+    """An answer to a request on a connection of its own."""
+    async with client_of(gateway) as http:
+        return await http.post("/x", headers={"Connection": "close"})
