@@ -4,6 +4,7 @@ Kubernetes gives pods variables such as `INFERGATE_PORT=tcp://…` for a Service
 `_PORT`, `_HOST` or `_ADDR`.
 """
 
+import contextlib
 import os
 import resource
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from controller.errors import SettingInvalid
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+_MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")
+_LARGE_REQUEST = 256 * 1024
+"""Bytes of nginx's memory that a request with a large body takes; the rest is on disk."""
 
 
 class Settings(BaseModel):
@@ -27,6 +31,11 @@ class Settings(BaseModel):
     """nginx worker processes; 0: one for each processor that this process may use."""
     max_body_size: int = Field(default=128 * 1024 * 1024, ge=1024)
     """Bytes of a request's body; larger ones are answered 413."""
+    max_large_requests: int = Field(default=0, ge=0, le=1_000_000)
+    """Requests under way with a body of 100 KB and more; further ones are answered 429.
+
+    0: as many as fill a quarter of the memory that this process may use.
+    """
     access_log: str = "/dev/stdout"
     """Path of the access log; a relative one lies in the state directory."""
 
@@ -62,3 +71,12 @@ def usable_files(wanted: int = 65536) -> int:
     """Open files that a worker may have: what is wanted, or the hard limit of this process."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+
+
+def fitting_large_requests(memory_max: Path = _MEMORY_MAX) -> int:
+    """Requests with large bodies whose buffers fill a quarter of the memory that this process may use, 64 at least."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):
+        # "max" is no number.
+        memory = min(memory, int(memory_max.read_text()))
+    return max(64, memory // 4 // _LARGE_REQUEST)

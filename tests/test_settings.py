@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from controller.errors import SettingInvalid
-from controller.settings import settings, usable_files, usable_processors
+from controller.settings import fitting_large_requests, settings, usable_files, usable_processors
 
 
 def test_settings_come_from_the_environment() -> None:
@@ -36,3 +36,10 @@ def test_machine_without_control_groups_uses_the_affinity_mask(tmp_path: Path) -
 
 def test_open_files_stay_below_the_hard_limit() -> None:
     assert 0 < usable_files(10**9) <= 10**9
+
+
+@pytest.mark.parametrize(("limit", "most"), [("104857600\n", 100), ("1024\n", 64), ("max\n", 10**6)])
+def test_large_requests_fit_into_a_quarter_of_the_memory(tmp_path: Path, limit: str, most: int) -> None:
+    file = tmp_path / "memory.max"
+    file.write_text(limit)
+    assert 64 <= fitting_large_requests(file) <= most

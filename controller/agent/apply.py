@@ -6,6 +6,7 @@ What nginx was serving goes on being served when any of these steps fails.
 import asyncio
 import logging
 import os
+import re
 import signal
 from collections import deque
 from contextlib import suppress
@@ -39,6 +40,8 @@ _LEVELS: Final = {
     "alert": logging.ERROR,
     "emerg": logging.ERROR,
 }
+_HARMLESS: Final = re.compile(r" js periodic .* is already running, killing previous instance| pending events$")
+"""The picker took longer than an interval to take first bytes: the next turn brings them again."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,11 @@ def _program(nginx: Nginx, state: State, options: Options) -> Program:
 
 def _level(line: str) -> int | None:
     """Level of a line of nginx for the log; None for one that goes on, as a position in JavaScript does."""
-    return None if line[:1].isspace() else _LEVELS.get(parse(line).level, logging.INFO)
+    if line[:1].isspace():
+        return None
+    if _HARMLESS.search(line):
+        return logging.DEBUG
+    return _LEVELS.get(parse(line).level, logging.INFO)
 
 
 def _remove_sockets(state: State) -> None:

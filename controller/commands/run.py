@@ -26,7 +26,7 @@ from controller.plugins.installed import installed
 from controller.provider.file import FileProvider
 from controller.reconcile import Reconciler, State
 from controller.render.files import RenderSettings
-from controller.settings import Settings, settings, usable_files, usable_processors
+from controller.settings import Settings, fitting_large_requests, settings, usable_files, usable_processors
 from controller.status.types import Row, Severity
 
 log = logging.getLogger(__name__)
@@ -143,6 +143,7 @@ def render_settings(chosen: Settings, *, listen: tuple[str, ...]) -> RenderSetti
         worker_processes=chosen.workers or usable_processors(),
         max_open_files=usable_files(),
         max_body_size=chosen.max_body_size,
+        max_large_requests=chosen.max_large_requests or fitting_large_requests(),
         access_log=chosen.access_log,
     )
 

@@ -43,6 +43,8 @@ class RenderSettings:
     max_open_files: int = 65536
     max_body_size: int = 128 * 1024 * 1024
     """Bytes of a request's body; larger ones are answered 413. Prompts with images and audio files are large."""
+    max_large_requests: int = 4096
+    """Requests under way with a body of 100 KB and more, up to 256 KB of memory each; further ones are answered 429."""
     access_log: str = "/dev/stdout"
     """Path of the access log, relative to the state directory."""
 

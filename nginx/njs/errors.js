@@ -3,6 +3,7 @@
 const ERRORS = {
     404: { message: 'no route matches this request', type: 'invalid_request_error', code: 'route_not_found' },
     413: { message: 'the request body is too large', type: 'invalid_request_error', code: 'request_too_large' },
+    429: { message: 'too many requests with large bodies are under way', type: 'rate_limit_error', code: 'too_many_large_requests' },
     502: { message: 'the backend cannot be reached', type: 'server_error', code: 'backend_unavailable' },
     503: { message: 'the endpoint picker cannot be reached', type: 'service_unavailable', code: 'picker_unavailable' },
     504: { message: 'the backend did not answer in time', type: 'timeout_error', code: 'backend_timeout' },
@@ -13,6 +14,9 @@ function answer(r) {
     const error = ERRORS[status];
     if (status === 503) {
         r.variables.infergate_mode = 'fail_close';
+        r.headersOut['Retry-After'] = '1';
+    }
+    if (status === 429) {
         r.headersOut['Retry-After'] = '1';
     }
     const body = { error: { message: error.message, type: error.type, param: null, code: error.code } };

@@ -87,10 +87,10 @@ async def close(request: Request, writer: asyncio.StreamWriter) -> None:
 
 
 @asynccontextmanager
-async def serve(answer: Answer = describe, *, name: str = "") -> AsyncIterator[Backend]:
+async def serve(answer: Answer = describe, *, name: str = "", host: str = "127.0.0.1") -> AsyncIterator[Backend]:
     """A backend that treats each request so."""
     backend = Backend()
-    async with _listening(backend, answer, name=name, unix=None):
+    async with _listening(backend, answer, name=name, host=host, unix=None):
         yield backend
 
 
@@ -117,7 +117,9 @@ def pick(request: Request, address: str) -> bytes:
 
 
 @asynccontextmanager
-async def _listening(backend: Backend, answer: Answer, *, name: str, unix: Path | None) -> AsyncIterator[None]:
+async def _listening(
+    backend: Backend, answer: Answer, *, name: str, host: str = "", unix: Path | None
+) -> AsyncIterator[None]:
     open_now: set[asyncio.Task[None]] = set()
     numbers = iter(range(1_000_000))
 
@@ -144,8 +146,8 @@ async def _listening(backend: Backend, answer: Answer, *, name: str, unix: Path 
     if unix is not None:
         server = await asyncio.start_unix_server(converse, str(unix))
     else:
-        server = await asyncio.start_server(converse, "127.0.0.1", 0)
-        backend.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(converse, host, 0, backlog=1024)
+        backend.address = f"{host}:{server.sockets[0].getsockname()[1]}"
     try:
         yield
     finally:
