@@ -47,6 +47,9 @@ STREAMS_HEADER: Final = "x-infergate-streams"
 """From the picker to nginx: `1` when the request asks for its answer token by token, so that nginx tells of the first
 byte."""
 
+EXPLAIN_HEADER: Final = "x-infergate-explain"
+"""From the client: `1` asks why its endpoint was chosen. From the picker, through nginx to the client: why, as JSON."""
+
 PRIORITY_HEADERS: Final = ("x-infergate-priority", "x-infergate-priority-cap", "x-infergate-priority-default")
 """From nginx to the picker: what a route says of the priority of its requests; see the picker's flow control."""
 
@@ -57,6 +60,7 @@ STEERING_HEADERS: Final = (
     TRIED_HEADER,
     ENDPOINT_HEADER,
     STREAMS_HEADER,
+    EXPLAIN_HEADER,
     *PRIORITY_HEADERS,
     "x-gateway-destination-endpoint-fallbacks",
     "x-gateway-destination-endpoint-subset",

@@ -73,8 +73,11 @@ class Refusal:
         return msgspec.json.encode({"error": error})
 
 
-def answer_of_pick(then: bytes, chosen: Sequence[Endpoint], *, is_streamed: bool) -> bytes:
-    """Sends NGINX on to the first endpoint; the others are where it will be sent if that one fails."""
+def answer_of_pick(then: bytes, chosen: Sequence[Endpoint], *, is_streamed: bool, more: bytes = b"") -> bytes:
+    """Sends NGINX on to the first endpoint; the others are where it will be sent if that one fails.
+
+    `more` are further header lines.
+    """
     answer = b"HTTP/1.1 200 OK\r\nx-accel-redirect: %b\r\n%b: %b\r\ncontent-length: 0\r\n" % (
         then,
         _ENDPOINT,
@@ -85,13 +88,13 @@ def answer_of_pick(then: bytes, chosen: Sequence[Endpoint], *, is_streamed: bool
         answer += b"%b: %b\r\n" % (_FALLBACKS, others.encode())
     if is_streamed:
         answer += _STREAMS
-    return answer + b"\r\n"
+    return answer + more + b"\r\n"
 
 
-def answer_of_refusal(refusal: ErrorAnswer, *, method: str) -> bytes:
-    """An error with its length; to HEAD without its body."""
+def answer_of_refusal(refusal: ErrorAnswer, *, method: str, more: bytes = b"") -> bytes:
+    """An error with its length; to HEAD without its body. `more` are further header lines."""
     body = refusal.body
     lines = b"".join(b"%b: %b\r\n" % header for header in refusal.headers)
     status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}".encode()
-    head = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n" % (status, lines, len(body))
+    head = b"HTTP/1.1 %b\r\n%b%bcontent-length: %d\r\n\r\n" % (status, lines, more, len(body))
     return head if method == "HEAD" else head + body

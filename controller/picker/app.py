@@ -14,13 +14,16 @@ from controller.bundle import FIRST_BYTES_PATH
 from controller.picker.answers import Outcome, Refusal, answer_of_pick, answer_of_refusal
 from controller.picker.chunks import BYTES_PER_TOKEN
 from controller.picker.completions import Completions
-from controller.picker.director import Director
+from controller.picker.director import Chosen, Director
+from controller.picker.explain import asks, explanation, header_of
 from controller.picker.flow_control.claims import ticket_of
 from controller.picker.flow_control.controller import FlowController
+from controller.picker.flow_control.refusals import DROPS
 from controller.picker.flow_control.refusals import Refusal as Dropped
 from controller.picker.flow_control.tickets import Ticket
 from controller.picker.metrics import PickDurations, State
 from controller.picker.requests import BodyPieces, Headers, NotFromGateway, PickRequest, is_pick, pick_request
+from controller.picker.trace import Trace
 from controller.picker.views import pools_view
 
 Message = MutableMapping[str, Any]  # Any: the ASGI specification gives each key a type of its own
@@ -65,6 +68,8 @@ class Picks:
         except NotFromGateway:
             self._director.count("", Outcome.NOT_FROM_GATEWAY)
             return answer_of_refusal(_NOT_FROM_GATEWAY, method=method)
+        if asks(headers) and self._director.explains(request.pool):
+            request.trace = Trace()
         gate = self._flow.gates.get(request.pool)
         if gate is None or request.tried:
             # A retry was admitted once, and its first try is no longer in flight.
@@ -80,10 +85,14 @@ class Picks:
 
     async def _wait(self, request: PickRequest, ticket: Ticket) -> bytes:
         """The answer once the request was admitted. It is cancelled when the client hangs up."""
+        entered = self._clock()
         admitted = await self._flow.admit(ticket)
+        if request.trace is not None:
+            request.trace.waited = self._clock() - entered
         if isinstance(admitted, Dropped):
             self._director.count(request.pool, Outcome.DROPPED)
-            return answer_of_refusal(admitted, method=request.method)
+            more = _explained(request, outcome=DROPS[admitted.drop].reason)
+            return answer_of_refusal(admitted, method=request.method, more=more)
         return self._pick(request, started=self._clock())
 
     def _pick(self, request: PickRequest, *, started: float) -> bytes:
@@ -92,12 +101,21 @@ class Picks:
         self._durations.observe(self._clock() - started)
         if isinstance(picked, Refusal):
             self._flow.changed(request.pool)
-            return answer_of_refusal(picked, method=request.method)
-        return answer_of_pick(request.then, picked, is_streamed=request.is_streamed)
+            more = _explained(request, outcome=picked.outcome.value)
+            return answer_of_refusal(picked, method=request.method, more=more)
+        more = _explained(request, outcome=Outcome.PICKED.value, chosen=picked)
+        return answer_of_pick(request.then, picked, is_streamed=request.is_streamed, more=more)
 
     def hung_up(self) -> None:
         """A client went away before its request was read; nothing of a feed that breaks off is taken."""
         self._director.count("", Outcome.HUNG_UP)
+
+
+def _explained(request: PickRequest, *, outcome: str, chosen: Chosen = ()) -> bytes:
+    """The header line that tells why, for a request that asked; else nothing."""
+    if request.trace is None:
+        return b""
+    return header_of(explanation(request, request.trace, outcome=outcome, chosen=chosen))
 
 
 def closing(app: App) -> App:

@@ -13,6 +13,7 @@ from controller.picker.inflight import InFlight
 from controller.picker.pools import PoolState, PoolTable
 from controller.picker.requests import PickRequest, Try
 from controller.picker.scheduling.profile import Profile
+from controller.picker.scheduling.tracing import traced
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,11 @@ class Director:
         if request.model and request.model in pool.memory.adapters:
             request.adapter = request.model
         profile = self.profile(pool)
-        chosen = profile.run_preferring(fallbacks, request, candidates, now=now) if fallbacks else ()
-        chosen = chosen or profile.run(request, candidates, now=now)
+        run = profile if request.trace is None else traced(profile, request.trace)
+        chosen = run.run_preferring(fallbacks, request, candidates, now=now) if fallbacks else ()
+        if chosen and request.trace is not None:
+            request.trace.is_fallback = True
+        chosen = chosen or run.run(request, candidates, now=now)
         if not chosen:
             message = "no model server of the pool fits the request"
             return self._refuse(request, Refusal(Outcome.FILTERED, 429, message, RETRY_AFTER))
@@ -70,6 +74,11 @@ class Director:
             self._in_flight.expect_completion(request.id)
         self.count(request.pool, refusal.outcome)
         return refusal
+
+    def explains(self, pool: str) -> bool:
+        """Whether clients of a pool may ask why an endpoint was chosen."""
+        known = self._table.pools.get(pool)
+        return known is not None and known.policy.explain
 
     def count(self, pool: str, outcome: Outcome) -> None:
         """Count a pick that ended without an endpoint."""
@@ -128,6 +137,7 @@ class Director:
         endpoint = chosen[0]
         hashes = request.hashes
         matched = endpoint.prefixes.match(hashes) if hashes else 0
+        request.cached_bytes = OFFSETS[matched]
         sent = Sent(
             endpoint=endpoint,
             at=now,

@@ -11,6 +11,7 @@ from controller.bundle import ID_HEADER, POOL_HEADER, THEN_HEADER, TRIED_HEADER,
 from controller.picker.chunks import chunk_hashes
 from controller.picker.health import Failure
 from controller.picker.prompt import KEPT, NO_PROMPT, read_prompt
+from controller.picker.trace import Trace
 
 Headers = Mapping[bytes, bytes]
 
@@ -69,6 +70,10 @@ class PickRequest(msgspec.Struct, gc=False, eq=False):
     """Of the prompt's chunks, each with all before it in it."""
     adapter: str = ""
     """The model, if it is a LoRA adapter of the pool; set by the director."""
+    cached_bytes: int = 0
+    """Of the prompt, what the chosen endpoint had by its index; set by the director."""
+    trace: Trace | None = None
+    """Where it is noted why an endpoint is chosen; None for a request that does not ask, or may not."""
     matched: tuple[Sequence[Any], list[int]] | None = None  # Any: endpoints, which know nothing of requests
     """Endpoints and how many chunks each has, once that was asked for."""
 

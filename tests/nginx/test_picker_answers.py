@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from controller.agent.nginx import Nginx
+from controller.picker.explain import LARGEST
 from tests.nginx.gateway import Gateway, run_gateway
 from tests.nginx.resources import header, pool, request_headers, route, rule, to_pool
 from tests.nginx.servers import Answer, Backend, Request, connect, nobody, pick, reset, response, serve, serve_picks
@@ -102,6 +103,31 @@ async def test_refusal_reaches_the_client_as_it_is(
     assert (answer.status_code, answer.content) == (status, body)
     assert [answer.headers[name] for name in ("content-type", "retry-after", "x-why")] == ["application/json", "7", "x"]
     assert (len(picks.asked), len(pod.requests)) == (1, before)
+
+
+async def test_longest_explanation_of_a_pick_reaches_the_client(
+    http: httpx.AsyncClient, picks: Picks, pod: Backend
+) -> None:
+    why = "x" * LARGEST
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        end = f"\r\nX-Infergate-Explain: {why}\r\n\r\n".encode()
+        writer.write(pick(request, pod.address).replace(b"\r\n\r\n", end))
+
+    picks.answer = answer
+    assert (await http.post("/closed", content=b"prompt")).headers["x-infergate-explain"] == why
+
+
+async def test_explanation_outlives_the_picker(http: httpx.AsyncClient, picks: Picks, dead: tuple[str, ...]) -> None:
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.values("x-infergate-tried"):
+            writer.close()
+            return
+        writer.write(pick(request, dead[0]).replace(b"\r\n\r\n", b"\r\nX-Infergate-Explain: why\r\n\r\n"))
+
+    picks.answer = answer
+    answered = await http.post("/closed", content=b"prompt")
+    assert (answered.status_code, answered.headers["x-infergate-explain"]) == (503, "why")
 
 
 async def test_wait_in_the_pickers_queue_is_no_failure(http: httpx.AsyncClient, picks: Picks, pod: Backend) -> None:

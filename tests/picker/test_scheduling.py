@@ -8,7 +8,7 @@ from controller.picker.endpoints import Endpoint
 from controller.picker.requests import PickRequest
 from controller.picker.scheduling.base import Surroundings
 from controller.picker.scheduling.pickers.by_score import MaxScorePicker
-from controller.picker.scheduling.profile import Profile
+from controller.picker.scheduling.profile import PartNames, Profile
 
 from .conftest import Picker
 
@@ -38,7 +38,8 @@ def test_scores_are_added_by_weight(
     picker: Picker, scorers: tuple[tuple[Constant, float], ...], expected: list[float]
 ) -> None:
     picker.serve("a", "b")
-    profile = Profile(filters=(), scorers=scorers, picker=MaxScorePicker(SURROUNDINGS))
+    names = PartNames((), tuple("ab"[: len(scorers)]), "max-score-picker")
+    profile = Profile(filters=(), scorers=scorers, picker=MaxScorePicker(SURROUNDINGS), names=names)
     assert list(profile.score(REQUEST, picker.table.endpoints, now=0)) == expected
 
 

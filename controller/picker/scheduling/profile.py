@@ -31,6 +31,15 @@ class PluginSpec:
 
 
 @dataclass(frozen=True)
+class PartNames:
+    """By which a policy names the parts of its profile, in their order."""
+
+    filters: tuple[str, ...]
+    scorers: tuple[str, ...]
+    picker: str
+
+
+@dataclass(frozen=True)
 class Profile:
     """How endpoints are chosen."""
 
@@ -38,6 +47,7 @@ class Profile:
     scorers: tuple[tuple[Scorer, float], ...]
     """Each with its weight."""
     picker: Picker
+    names: PartNames
     witnesses: tuple[Witness, ...] = ()
 
     def run(self, request: PickRequest, endpoints: Sequence[Endpoint], *, now: float) -> Sequence[Endpoint]:
@@ -78,32 +88,52 @@ def build_profile(
     rule. Raises InvalidProfile for a name, a type or a parameter that there is not, and for a second picker.
     """
     specs = {spec.name or spec.type: spec for spec in plugins}
-    parts: list[tuple[PluginType, Any, float]] = []  # Any: a filter, scorer or picker
+    parts: list[_Part] = []
     for name, weight in profile:
         if name not in specs:
             raise InvalidProfile(f"plugin {name}: not among the plugins {', '.join(sorted(specs)) or '(none)'}")
-        parts.append((*_make(specs[name], surroundings), weight))
-    used = frozenset(kind for made, _, _ in parts for kind in made.kinds)
-    if not any(made.name == HEALTHY for made, _, _ in parts):
-        parts.insert(0, (*_make(PluginSpec(HEALTHY), surroundings), 1.0))
+        parts.append(_part(specs[name], surroundings, weight=weight))
+    used = frozenset(kind for part in parts for kind in part.type.kinds)
+    if not any(part.type.name == HEALTHY for part in parts):
+        parts.insert(0, _part(PluginSpec(HEALTHY), surroundings))
     if Kind.SCORER not in used:
-        parts.append((*_make(PluginSpec(DEFAULT_SCORER), surroundings), 1.0))
+        parts.append(_part(PluginSpec(DEFAULT_SCORER), surroundings))
     if Kind.PICKER not in used:
-        parts.append((*_make(PluginSpec(DEFAULT_PICKER), surroundings), 1.0))
-    pickers = [part for made, part, _ in parts if Kind.PICKER in made.kinds]
+        parts.append(_part(PluginSpec(DEFAULT_PICKER), surroundings))
+    filters, scorers, pickers = (
+        [part for part in parts if kind in part.type.kinds] for kind in (Kind.FILTER, Kind.SCORER, Kind.PICKER)
+    )
     if len(pickers) > 1:
         raise InvalidProfile("profile: more than one picker")
     return Profile(
-        filters=tuple(part for made, part, _ in parts if Kind.FILTER in made.kinds),
-        scorers=tuple((part, float(weight)) for made, part, weight in parts if Kind.SCORER in made.kinds),
-        picker=pickers[0],
-        witnesses=tuple(part for _, part, _ in parts if hasattr(part, "sent")),
+        filters=tuple(part.made for part in filters),
+        scorers=tuple((part.made, part.weight) for part in scorers),
+        picker=pickers[0].made,
+        names=PartNames(
+            filters=tuple(part.name for part in filters),
+            scorers=tuple(part.name for part in scorers),
+            picker=pickers[0].name,
+        ),
+        witnesses=tuple(part.made for part in parts if hasattr(part.made, "sent")),
     )
 
 
 def default_profile(surroundings: Surroundings) -> Profile:
     """The profile of a pool that asks for none: the default rule among healthy endpoints."""
     return build_profile((), (), surroundings)
+
+
+@dataclass(frozen=True)
+class _Part:
+    type: PluginType
+    name: str
+    made: Any  # Any: a filter, scorer or picker
+    weight: float
+
+
+def _part(spec: PluginSpec, surroundings: Surroundings, *, weight: float = 1.0) -> _Part:
+    type_, made = _make(spec, surroundings)
+    return _Part(type_, spec.name or spec.type, made, float(weight))
 
 
 def _make(spec: PluginSpec, surroundings: Surroundings) -> tuple[PluginType, Any]:  # Any: as above

@@ -126,8 +126,6 @@ def _without_effect(granted: Granted) -> Iterator[str]:
     """Fields that are read and that the picker does nothing about yet."""
     spec = granted.policy.spec
     yield from (f"config.{field}" for field in granted.config.without_effect)
-    if spec.explain:
-        yield "explain"
     for name in type(spec.health).model_fields:
         if getattr(spec.health, name) is not None:
             yield f"health.{to_camel(name)}"

@@ -148,6 +148,6 @@ def test_plugin_of_the_catalogue_is_accepted(read: Read) -> None:
 
 
 def test_fields_that_the_picker_does_not_heed_are_named(build_all: Build) -> None:
-    topology = build_all(_pool(), _policy("explain: true, health: {firstByteTimeout: 20s}"))
+    topology = build_all(_pool(), _policy("health: {firstByteTimeout: 20s}"))
 
     assert _verdicts(topology) == ["gpu Accepted=Accepted", "gpu infergate.dev/IgnoredFields=UnsupportedValue"]

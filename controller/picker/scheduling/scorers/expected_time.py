@@ -9,7 +9,7 @@ Everything is counted in bytes of prompt that are not cached; learned rates turn
 and its constants: simulations of 44 scenarios against the policies of ten routers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,6 +44,39 @@ class ExpectedTimeScorer:
         seconds = rates.seconds_per_token / BYTES_PER_TOKEN
         return [1.0 / (1.0 + seconds * cost) for cost in costs]
 
+    def terms(
+        self, request: PickRequest, endpoints: Sequence[Endpoint], scores: Sequence[float], *, now: float
+    ) -> Sequence[Mapping[str, float]]:
+        """The expected seconds of each endpoint in parts, for a reader; they add up to what the score is made of.
+
+        The same formula as `_costs`, whose loop is too hot to keep its parts.
+        """
+        rates = self.surroundings.memory.rates
+        matched = matched_chunks(request, endpoints)
+        found = []
+        for endpoint, chunks, score in zip(endpoints, matched, scores, strict=True):
+            count = len(endpoint.open)
+            if endpoint.answered_at >= now - self.surroundings.staleness and not self.surroundings.replicas:
+                count += endpoint.foreign
+            own = request.prompt_bytes - OFFSETS[chunks]
+            parts = {
+                "backlog": _seconds(endpoint.backlog, rates),
+                "own": _seconds(own, rates),
+                "harm": _seconds(own * self.harm * count, rates),
+                "neighbours": NEIGHBOUR_SHARE * rates.residence * count,
+            }
+            if count >= endpoint.slots:
+                parts["slot"] = rates.residence / endpoint.slots * (count + 1 - endpoint.slots)
+            if request.adapter and request.adapter not in endpoint.adapters:
+                harm = 1.0 + self.harm * count
+                residence = rates.residence / rates.seconds_per_token * BYTES_PER_TOKEN
+                parts["adapter"] = _seconds(_loading(endpoint, rates, harm=harm, residence=residence), rates)
+            parts = {name: part * endpoint.slowness for name, part in parts.items()}
+            if self.surroundings.replicas:
+                parts["agreed"] = min(0.0, 1.0 / score - 1.0 - sum(parts.values()))
+            found.append(parts)
+        return found
+
     def _costs(
         self, request: PickRequest, endpoints: Sequence[Endpoint], matched: Sequence[int], *, oldest: float
     ) -> list[float]:
@@ -72,6 +105,11 @@ class ExpectedTimeScorer:
                 cost += _loading(endpoint, rates, harm=1.0 + harm * count, residence=residence)
             costs.append(cost * endpoint.slowness)
         return costs
+
+
+def _seconds(size: float, rates: Rates) -> float:
+    """Seconds that it takes to compute so many bytes."""
+    return size / BYTES_PER_TOKEN * rates.seconds_per_token
 
 
 def _loading(endpoint: Endpoint, rates: Rates, *, harm: float, residence: float) -> float:
