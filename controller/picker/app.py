@@ -3,17 +3,19 @@
 A request that carries the pool header, which nginx sets on all that clients send, is a pick whatever its path.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from controller.bundle import FIRST_BYTES_PATH
 from controller.picker.answers import Outcome, Refusal, answer_of_pick, answer_of_refusal
 from controller.picker.chunks import BYTES_PER_TOKEN
 from controller.picker.completions import Completions
+from controller.picker.decisions import KEPT, Decisions
 from controller.picker.director import Chosen, Director
 from controller.picker.explain import asks, explanation, header_of
 from controller.picker.flow_control.claims import ticket_of
@@ -32,6 +34,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _NOT_FROM_GATEWAY: Final = Refusal(Outcome.NOT_FROM_GATEWAY, 500, "the request did not come from the gateway")
+_PICKED: Final = Outcome.PICKED.value
 _TAKEN: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
@@ -45,12 +48,14 @@ class Picks:
         durations: PickDurations,
         completions: Completions,
         flow: FlowController,
+        decisions: Decisions,
         clock: Callable[[], float],
     ) -> None:
         self._director = director
         self._flow = flow
         self._durations = durations
         self._completions = completions
+        self._decisions = decisions
         self._clock = clock
 
     def takes(self, method: str, path: str, headers: Headers) -> bool:
@@ -86,36 +91,45 @@ class Picks:
     async def _wait(self, request: PickRequest, ticket: Ticket) -> bytes:
         """The answer once the request was admitted. It is cancelled when the client hangs up."""
         entered = self._clock()
-        admitted = await self._flow.admit(ticket)
-        if request.trace is not None:
-            request.trace.waited = self._clock() - entered
+        try:
+            admitted = await self._flow.admit(ticket)
+        except asyncio.CancelledError:
+            self._decide(request, Outcome.HUNG_UP.value, at=entered, waited=self._clock() - entered)
+            raise
+        now = self._clock()
         if isinstance(admitted, Dropped):
             self._director.count(request.pool, Outcome.DROPPED)
-            more = _explained(request, outcome=DROPS[admitted.drop].reason)
+            more = self._decide(request, DROPS[admitted.drop].reason, at=entered, waited=now - entered)
             return answer_of_refusal(admitted, method=request.method, more=more)
-        return self._pick(request, started=self._clock())
+        return self._pick(request, started=now, waited=now - entered)
 
-    def _pick(self, request: PickRequest, *, started: float) -> bytes:
+    def _pick(self, request: PickRequest, *, started: float, waited: float = 0.0) -> bytes:
         """Nothing waits here, so the pick is counted before anything else is admitted."""
         picked = self._director.pick(request)
         self._durations.observe(self._clock() - started)
         if isinstance(picked, Refusal):
             self._flow.changed(request.pool)
-            more = _explained(request, outcome=picked.outcome.value)
+            more = self._decide(request, picked.outcome.value, at=started, waited=waited)
             return answer_of_refusal(picked, method=request.method, more=more)
-        more = _explained(request, outcome=Outcome.PICKED.value, chosen=picked)
+        if request.trace is None:
+            self._decisions.add(request, at=started, outcome=_PICKED, choice=picked[0].address, waited=waited)
+            return answer_of_pick(request.then, picked, is_streamed=request.is_streamed)
+        more = self._decide(request, _PICKED, chosen=picked, at=started, waited=waited)
         return answer_of_pick(request.then, picked, is_streamed=request.is_streamed, more=more)
+
+    def _decide(self, request: PickRequest, outcome: str, *, chosen: Chosen = (), at: float, waited: float) -> bytes:
+        """Note a decision. Returns the header line that tells why, for a request that asked; else nothing."""
+        choice = chosen[0].address if chosen else ""
+        if request.trace is None:
+            self._decisions.add(request, at=at, outcome=outcome, choice=choice, waited=waited)
+            return b""
+        why = explanation(request, request.trace, outcome=outcome, chosen=chosen, waited=waited)
+        self._decisions.add(request, at=at, outcome=outcome, choice=choice, waited=waited, explanation=why)
+        return header_of(why)
 
     def hung_up(self) -> None:
         """A client went away before its request was read; nothing of a feed that breaks off is taken."""
         self._director.count("", Outcome.HUNG_UP)
-
-
-def _explained(request: PickRequest, *, outcome: str, chosen: Chosen = ()) -> bytes:
-    """The header line that tells why, for a request that asked; else nothing."""
-    if request.trace is None:
-        return b""
-    return header_of(explanation(request, request.trace, outcome=outcome, chosen=chosen))
 
 
 def closing(app: App) -> App:
@@ -143,6 +157,11 @@ def admin_app(state: State, registry: CollectorRegistry) -> FastAPI:
     async def pools() -> Response:
         body = msgspec.json.format(msgspec.json.encode(pools_view(state)), indent=2)
         return Response(body + b"\n", media_type="application/json")
+
+    @app.get("/decisions")
+    async def decisions(pool: str | None = None, limit: Annotated[int, Query(ge=1, le=KEPT)] = KEPT) -> Response:
+        body = msgspec.json.encode({"decisions": state.decisions.view(pool=pool, limit=limit)})
+        return Response(msgspec.json.format(body, indent=2) + b"\n", media_type="application/json")
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -54,6 +54,7 @@ class Director:
         if isinstance(found, Refusal):
             return self._refuse(request, found)
         pool, candidates = found
+        request.candidates = len(candidates)
         if request.model and request.model in pool.memory.adapters:
             request.adapter = request.model
         profile = self.profile(pool)

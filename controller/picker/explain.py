@@ -35,15 +35,20 @@ def header_of(value: bytes) -> bytes:
     return b"%b: %b\r\n" % (_HEADER, value)
 
 
-def explanation(request: PickRequest, trace: Trace, *, outcome: str, chosen: Sequence[Endpoint] = ()) -> bytes:
-    """Why a request ended so, as compact JSON in ASCII of at most `LARGEST` bytes."""
+def explanation(
+    request: PickRequest, trace: Trace, *, outcome: str, chosen: Sequence[Endpoint] = (), waited: float = 0.0
+) -> bytes:
+    """Why a request ended so, as compact JSON in ASCII of at most `LARGEST` bytes.
+
+    `waited` is in seconds.
+    """
     found = {
         "outcome": outcome,
         "why": _why(trace, chosen=chosen),
         "choice": chosen[0].address if chosen else None,
         "fallbacks": [endpoint.address for endpoint in chosen[1:]],
         "tried": [f"{one.address}={one.failure.value}" for one in request.tried],
-        "waitedMs": round(trace.waited * 1000),
+        "waitedMs": round(waited * 1000),
         "promptTokens": request.prompt_bytes // BYTES_PER_TOKEN,
         "cachedTokens": request.cached_bytes // BYTES_PER_TOKEN,
         "filters": [{"name": one.name, "in": len(one.before), "out": len(one.after)} for one in trace.filters],

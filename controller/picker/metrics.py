@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from controller.picker.completions import Completions
+from controller.picker.decisions import Decisions
 from controller.picker.director import Director
 from controller.picker.endpoints import Endpoint, Metrics
 from controller.picker.flow_control.controller import FlowController
@@ -44,6 +45,7 @@ class State:
     completions: Completions
     director: Director
     flow: FlowController
+    decisions: Decisions
     staleness: float
     """Seconds after which a reading is too old."""
     clock: Callable[[], float]

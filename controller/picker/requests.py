@@ -72,6 +72,10 @@ class PickRequest(msgspec.Struct, gc=False, eq=False):
     """The model, if it is a LoRA adapter of the pool; set by the director."""
     cached_bytes: int = 0
     """Of the prompt, what the chosen endpoint had by its index; set by the director."""
+    candidates: int = 0
+    """Endpoints that were there to choose from; set by the director."""
+    scores: tuple[Sequence[str], Sequence[float]] | None = None
+    """Scorers, and what each said of the chosen endpoint; set by the profile, if it had a choice."""
     trace: Trace | None = None
     """Where it is noted why an endpoint is chosen; None for a request that does not ask, or may not."""
     matched: tuple[Sequence[Any], list[int]] | None = None  # Any: endpoints, which know nothing of requests

@@ -19,6 +19,7 @@ from controller.picker.app import App, Picks, admin_app, closing
 from controller.picker.completions import Completions, remove_socket
 from controller.picker.completions_file import CompletionsFile
 from controller.picker.config import PickerSettings
+from controller.picker.decisions import Decisions
 from controller.picker.director import Director
 from controller.picker.flow_control.claims import Tenants
 from controller.picker.flow_control.controller import FlowController
@@ -119,6 +120,7 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
     director = Director(table=table, in_flight=in_flight, profile_of=profile, clock=clock)
     later = asyncio.get_running_loop().call_later
     flow = FlowController(loads=loads, tenants=Tenants(os.urandom(16)), clock=clock, later=later)
+    decisions = Decisions(clock)
     state = State(
         table=table,
         file=PoolsFile(settings.pools, table),
@@ -126,6 +128,7 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
         completions=completions,
         director=director,
         flow=flow,
+        decisions=decisions,
         staleness=settings.staleness,
         clock=clock,
     )
@@ -133,7 +136,9 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
     admin = admin_app(state, registry)
     remove_socket(settings.socket)
     listening = _listen(settings.metrics_address) if settings.metrics_address is not None else None
-    picks = Picks(director=director, durations=durations, completions=completions, flow=flow, clock=clock)
+    picks = Picks(
+        director=director, durations=durations, completions=completions, flow=flow, decisions=decisions, clock=clock
+    )
     servers: list[tuple[_Server, socket.socket | None]] = [
         (_server(closing(admin), http=_protocol_of(picks), uds=str(settings.socket)), None)
     ]

@@ -43,8 +43,6 @@ class Trace:
     """Name of the picker that was asked; empty where there was nothing to choose."""
     is_fallback: bool = False
     """Whether the choice was made earlier, as a fallback of the same request."""
-    waited: float = 0.0
-    """Seconds in the queue."""
 
     def begin(self) -> None:
         """A run of the profile begins; what an earlier one came to does not count."""

@@ -58,7 +58,14 @@ class Profile:
                 return ()
         if len(endpoints) == 1:
             return endpoints
-        return self.picker.pick(request, endpoints, self.score(request, endpoints, now=now))
+        told: list[Sequence[float]] = []
+        totals = self.score(request, endpoints, now=now, told=told)
+        chosen = self.picker.pick(request, endpoints, totals)
+        place = endpoints.index(chosen[0])
+        # Most profiles have one scorer, and a comprehension is a call.
+        values = (told[0][place],) if len(told) == 1 else tuple([scores[place] for scores in told])
+        request.scores = (self.names.scorers, values)
+        return chosen
 
     def run_preferring(
         self, preferred: Sequence[Endpoint], request: PickRequest, endpoints: Sequence[Endpoint], *, now: float
@@ -68,11 +75,20 @@ class Profile:
             endpoints = part.filter(request, endpoints, now=now) if endpoints else ()
         return [endpoint for endpoint in preferred if endpoint in endpoints]
 
-    def score(self, request: PickRequest, endpoints: Sequence[Endpoint], *, now: float) -> Sequence[float]:
-        """The weighted sum of the scores of each endpoint."""
+    def score(
+        self,
+        request: PickRequest,
+        endpoints: Sequence[Endpoint],
+        *,
+        now: float,
+        told: list[Sequence[float]] | None = None,
+    ) -> Sequence[float]:
+        """The weighted sum of the scores of each endpoint. `told` is given what each scorer says, in their order."""
         total: Sequence[float] = ()
         for scorer, weight in self.scorers:
             scores = scorer.score(request, endpoints, now=now)
+            if told is not None:
+                told.append(scores)
             if weight != 1.0:
                 scores = [weight * score for score in scores]
             total = [a + b for a, b in zip(total, scores, strict=True)] if total else scores
