@@ -2,7 +2,7 @@
 
     InfergateError
       SettingInvalid       an option or an environment variable has a value that cannot be used
-      InputUnreadable      the directory or file that holds the resources cannot be read
+      InputUnreadable      the directory or file that holds the resources, or a trace, cannot be read
       NginxError
         NginxMissing       no nginx binary, or one that lacks what the rendered files need
         NginxRefused       nginx -t refused a configuration; carries nginx's own line
@@ -25,7 +25,7 @@ class SettingInvalid(InfergateError):
 
 
 class InputUnreadable(InfergateError):
-    """The directory or file that holds the resources cannot be read."""
+    """The directory or file that holds the resources, or a trace of the picker, cannot be read."""
 
 
 class NginxError(InfergateError):

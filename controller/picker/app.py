@@ -24,6 +24,7 @@ from controller.picker.flow_control.refusals import DROPS
 from controller.picker.flow_control.refusals import Refusal as Dropped
 from controller.picker.flow_control.tickets import Ticket
 from controller.picker.metrics import PickDurations, State
+from controller.picker.replay.recorder import Recorder
 from controller.picker.requests import BodyPieces, Headers, NotFromGateway, PickRequest, is_pick, pick_request
 from controller.picker.trace import Trace
 from controller.picker.views import pools_view
@@ -50,12 +51,14 @@ class Picks:
         flow: FlowController,
         decisions: Decisions,
         clock: Callable[[], float],
+        recorder: Recorder | None = None,
     ) -> None:
         self._director = director
         self._flow = flow
         self._durations = durations
         self._completions = completions
         self._decisions = decisions
+        self._recorder = recorder
         self._clock = clock
 
     def takes(self, method: str, path: str, headers: Headers) -> bool:
@@ -66,6 +69,8 @@ class Picks:
         """The answer to a whole request, which waits only where the pool is saturated."""
         if not is_pick(headers):
             self._completions.take_first_bytes(body.kept)
+            if self._recorder is not None:
+                self._recorder.began(body.kept)
             return _TAKEN
         started = self._clock()
         try:
@@ -107,6 +112,8 @@ class Picks:
         """Nothing waits here, so the pick is counted before anything else is admitted."""
         picked = self._director.pick(request)
         self._durations.observe(self._clock() - started)
+        if self._recorder is not None:
+            self._recorder.picked(request, picked)
         if isinstance(picked, Refusal):
             self._flow.changed(request.pool)
             more = self._decide(request, picked.outcome.value, at=started, waited=waited)

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import os
 import random
 import signal
 import sys
@@ -20,11 +21,9 @@ log = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("--socket", required=True, type=Path, help="Unix socket on which NGINX asks")
-    parser.add_argument("--pools", required=True, type=Path, help="pools file, followed")
-    parser.add_argument(
-        "--completions", required=True, type=Path, help="file to which NGINX appends the ends of requests, followed"
-    )
+    parser.add_argument("--socket", type=Path, help="Unix socket on which NGINX asks")
+    parser.add_argument("--pools", type=Path, help="pools file, followed")
+    parser.add_argument("--completions", type=Path, help="file to which NGINX appends the ends of requests, followed")
     parser.add_argument("--metrics-address", metavar="HOST:PORT", help="also answer /metrics and its kin over TCP")
     parser.add_argument(
         "--scrape-interval", type=float, default=1.0, metavar="SECONDS", help="between two scrapes of a model server"
@@ -36,9 +35,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--replicas", action="store_true", help="other replicas of the gateway send to the same model servers"
     )
 
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        default=os.environ.get("INFERGATE_PICKER_RECORD") or None,
+        help="write a trace for --replay; prompts are in it as sizes and hashes",
+    )
+    parser.add_argument(
+        "--record-limit", type=int, default=100_000_000, metavar="BYTES", help="at which the trace ends"
+    )
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="FILE",
+        help="serve nothing: choose anew for the requests of a trace, and compare",
+    )
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="PickerPolicy or EndpointPickerConfig to replay with (default: the recorded one)",
+    )
+
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT. Exit code 0 after a signal, 1 when it cannot serve, 2 for wrong arguments."""
+    """Serve until SIGTERM or SIGINT. Exit code 0 after a signal, 1 when it cannot serve, 2 for wrong arguments.
+
+    With `--replay`, print a table instead. Raises InputUnreadable and SettingInvalid then.
+    """
+    if arguments.replay is not None:
+        # What the recorded picker warned of is no news.
+        logging.getLogger("controller.picker").setLevel(logging.ERROR)
+        # Imported here alone: a picker that serves has no use for YAML.
+        from controller.picker.replay.command import replay
+
+        sys.stdout.write(replay(arguments.replay, policy=arguments.policy))
+        return 0
+    if arguments.policy is not None:
+        sys.stderr.write(
+            "infergate picker: --policy goes with --replay; a picker that serves reads it from its pools\n"
+        )
+        return 2
+    if None in (arguments.socket, arguments.pools, arguments.completions):
+        sys.stderr.write("infergate picker: --socket, --pools and --completions are required without --replay\n")
+        return 2
     try:
         settings = PickerSettings(
             socket=arguments.socket,
@@ -48,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
             scrape_interval=arguments.scrape_interval,
             staleness=arguments.staleness,
             replicas=arguments.replicas,
+            record=arguments.record,
+            record_limit=arguments.record_limit,
         )
     except ValidationError as error:
         for problem in error.errors():

@@ -23,6 +23,10 @@ class PickerSettings(BaseModel):
     """Seconds between two scrapes of one endpoint."""
     staleness: float = Field(default=3.0, le=600.0)
     """Seconds after which a reading is too old to prefer its endpoint."""
+    record: Path | None = None
+    """File into which a trace is written; None records nothing."""
+    record_limit: int = Field(default=100_000_000, ge=10_000)
+    """Bytes of the trace, at which it ends: some 50,000 requests with prompts of 4,000 tokens."""
     replicas: bool = False
     """Whether other pickers, of other replicas of the gateway, send requests to the same endpoints."""
 

@@ -43,8 +43,13 @@ class PoolTable:
         self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
         self._memories: dict[str, PoolMemory] = {}
         self.pools: Mapping[str, PoolState] = {}
-        self.etag: str | None = None
+        self.served: Pools | None = None
+        """As they were read; None until some were."""
+
+    @property
+    def etag(self) -> str | None:
         """Of the pools that are served; None until some were read."""
+        return self.served.etag if self.served is not None else None
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -72,7 +77,7 @@ class PoolTable:
         self.sweep()
         self._memories = {pool.name: self._memories.get(pool.name) or PoolMemory() for pool in pools.pools}
         self.pools = {pool.name: self._state_of(pool) for pool in pools.pools}
-        self.etag = pools.etag
+        self.served = pools
         self.digest_readings()
 
     def digest_readings(self) -> None:

@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -30,6 +30,8 @@ from controller.picker.overdue import miss_overdue
 from controller.picker.pages import HttpPages
 from controller.picker.policies import admissions, profile_of
 from controller.picker.pools import PoolsFile, PoolState, PoolTable
+from controller.picker.replay.events import VERSION, Opened
+from controller.picker.replay.recorder import Recorder, open_recorder
 from controller.picker.scheduling.base import Surroundings
 from controller.picker.scheduling.profile import Profile
 from controller.picker.scrape import Scraper
@@ -65,6 +67,7 @@ class _Server(uvicorn.Server):
 class _Parts:
     state: State
     scraper: Scraper
+    recorder: Recorder | None
     servers: tuple[tuple[_Server, socket.socket | None], ...]
     """Each with the socket it serves, or None when it binds its own."""
 
@@ -72,11 +75,12 @@ class _Parts:
 async def serve(settings: PickerSettings, *, rng: random.Random, stopping: asyncio.Event) -> None:
     """Serve until told to stop, then finish the requests in hand.
 
-    Raises OSError when a socket cannot be bound.
+    Raises OSError when a socket cannot be bound, or the file of a trace cannot be opened.
     """
     parts = _build(settings, rng=rng)
-    following = asyncio.create_task(_follow(parts.state, parts.scraper))
-    ending = asyncio.create_task(_take_completions(parts.state, CompletionsFile(settings.completions)))
+    following = asyncio.create_task(_follow(parts.state, parts.scraper, recorder=parts.recorder))
+    file = CompletionsFile(settings.completions)
+    ending = asyncio.create_task(_take_completions(parts.state, file, recorder=parts.recorder))
     stopped = asyncio.create_task(stopping.wait())
     serving = [asyncio.create_task(server.serve([bound] if bound else None)) for server, bound in parts.servers]
     try:
@@ -91,6 +95,8 @@ async def serve(settings: PickerSettings, *, rng: random.Random, stopping: async
         ending.cancel()
         await asyncio.gather(following, ending, return_exceptions=True)
         await parts.scraper.stop()
+        if parts.recorder is not None:
+            parts.recorder.close()
     for result in ended:
         if isinstance(result, BaseException):
             raise result
@@ -136,8 +142,15 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
     admin = admin_app(state, registry)
     remove_socket(settings.socket)
     listening = _listen(settings.metrics_address) if settings.metrics_address is not None else None
+    recorder = _recorder(settings, rng=rng, clock=clock)
     picks = Picks(
-        director=director, durations=durations, completions=completions, flow=flow, decisions=decisions, clock=clock
+        director=director,
+        durations=durations,
+        completions=completions,
+        flow=flow,
+        decisions=decisions,
+        clock=clock,
+        recorder=recorder,
     )
     servers: list[tuple[_Server, socket.socket | None]] = [
         (_server(closing(admin), http=_protocol_of(picks), uds=str(settings.socket)), None)
@@ -148,7 +161,17 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
     scraper = Scraper(
         table=table, in_flight=in_flight, pages=HttpPages(), interval=settings.scrape_interval, clock=clock
     )
-    return _Parts(state, scraper, tuple(servers))
+    return _Parts(state, scraper, recorder, tuple(servers))
+
+
+def _recorder(settings: PickerSettings, *, rng: random.Random, clock: Callable[[], float]) -> Recorder | None:
+    """What writes the trace, if one is asked for; ties are broken from here on as the trace says."""
+    if settings.record is None:
+        return None
+    seed = rng.getrandbits(32)
+    rng.seed(seed)
+    opened = Opened(at=0.0, version=VERSION, staleness=settings.staleness, seed=seed, replicas=settings.replicas)
+    return open_recorder(settings.record, limit=settings.record_limit, clock=clock, opened=opened)
 
 
 def _protocol_of(picks: Picks) -> type[asyncio.Protocol]:
@@ -194,10 +217,12 @@ def _listen(address: str) -> socket.socket:
     return socket.create_server((host.strip("[]"), int(port)), family=family)
 
 
-async def _follow(state: State, scraper: Scraper) -> None:
+async def _follow(state: State, scraper: Scraper, *, recorder: Recorder | None) -> None:
     digested = state.clock()
     while True:
         changed = state.file.refresh()
+        if changed and recorder is not None and state.table.served is not None:
+            recorder.pools(state.table.served.pools)
         if changed:
             state.flow.apply(admissions(state.table.pools.values()))
         if state.table.sweep() or changed:
@@ -212,14 +237,18 @@ async def _follow(state: State, scraper: Scraper) -> None:
             state.table.digest_readings()
             for endpoint in state.table.endpoints:
                 miss_overdue(endpoint, now=now)
+            if recorder is not None:
+                recorder.look(state.table.endpoints)
         await asyncio.sleep(FOLLOW_EVERY)
 
 
-async def _take_completions(state: State, file: CompletionsFile) -> None:
+async def _take_completions(state: State, file: CompletionsFile, *, recorder: Recorder | None) -> None:
     with contextlib.closing(file):
         while True:
             if lines := file.read():
                 state.completions.take(lines, now=state.clock())
+                if recorder is not None:
+                    recorder.ended(lines)
                 for pool in state.flow.gates:
                     state.flow.changed(pool)
             await asyncio.sleep(TAKE_EVERY)
