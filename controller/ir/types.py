@@ -89,6 +89,21 @@ class Backend:
 
 
 @dataclass(frozen=True)
+class Priority:
+    """What a rule says of the priority of its requests to pools. None says nothing."""
+
+    fixed: int | None = None
+    """Of all of them, whatever they claim."""
+    default: int | None = None
+    """Of those that claim none."""
+    cap: int | None = None
+    """The highest that a claim gives."""
+
+
+NO_PRIORITY = Priority()
+
+
+@dataclass(frozen=True)
 class Rule:
     """What happens to the requests that one of its matches catches."""
 
@@ -104,6 +119,7 @@ class Rule:
     match: int | None = None
     """0-based position in the rule's matches when what happens depends on the match that caught the request; None when
     all matches of the rule share it."""
+    priority: Priority = NO_PRIORITY
 
     @property
     def id(self) -> str:

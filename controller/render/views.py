@@ -5,7 +5,18 @@ from dataclasses import dataclass
 
 from controller.bundle import FailureMode, Pool
 from controller.ir.filters import Filter, PathChange, Redirect, Rewrite
-from controller.ir.types import Backend, GatewayConfig, Location, Rule, Server, ToPool, ToStatus, ToUpstream, Upstream
+from controller.ir.types import (
+    Backend,
+    GatewayConfig,
+    Location,
+    Priority,
+    Rule,
+    Server,
+    ToPool,
+    ToStatus,
+    ToUpstream,
+    Upstream,
+)
 from controller.render.headers import (
     AnswerHeaders,
     Header,
@@ -77,6 +88,8 @@ class RuleView:
     """Holds the location of the backend that was drawn."""
     weights: str
     """For a reader."""
+    priorities: tuple[tuple[str, int], ...]
+    """Variables that tell the picker, and their numbers, sorted."""
 
 
 @dataclass(frozen=True)
@@ -240,6 +253,7 @@ class _Views:
             fine_split=fine,
             split_variable=variable,
             weights=" / ".join(str(backend.weight) for backend in rule.backends),
+            priorities=_priorities(rule.priority),
         )
 
     def backend(self, rule: Rule, backend: Backend, location: str) -> BackendView:
@@ -269,6 +283,15 @@ def _flag_views(maps: Iterable[RuleMap]) -> tuple[FlagView, ...]:
             for flag in choice.flags:
                 users.setdefault(flag, set()).add(str(choice.rule.route))
     return tuple(FlagView(flag, tuple(sorted(users[flag]))) for flag in sorted(users))
+
+
+def _priorities(priority: Priority) -> tuple[tuple[str, int], ...]:
+    named = (
+        ("infergate_priority", priority.fixed),
+        ("infergate_priority_cap", priority.cap),
+        ("infergate_priority_default", priority.default),
+    )
+    return tuple((name, number) for name, number in named if number is not None)
 
 
 def _redirect_port(redirect: Redirect, server: Server) -> int | None:

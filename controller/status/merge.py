@@ -13,6 +13,7 @@ from controller.topology.conditions import (
     ACCEPTED,
     CONFLICTED,
     IGNORED_FIELDS,
+    INVALID_ANNOTATIONS,
     OVERLAPPING_TLS,
     PARTIALLY_INVALID,
     PROGRAMMED,
@@ -20,7 +21,10 @@ from controller.topology.conditions import (
 )
 
 _OURS: Final = frozenset(
-    {ACCEPTED, CONFLICTED, IGNORED_FIELDS, OVERLAPPING_TLS, PARTIALLY_INVALID, PROGRAMMED, RESOLVED_REFS}
+    {
+        *(ACCEPTED, CONFLICTED, IGNORED_FIELDS, INVALID_ANNOTATIONS, OVERLAPPING_TLS, PARTIALLY_INVALID, PROGRAMMED),
+        RESOLVED_REFS,
+    }
 )
 """Types of conditions that are removed when they hold no longer. Others are not ours to touch."""
 

@@ -9,6 +9,7 @@ from controller.topology.conditions import (
     ACCEPTED,
     CONFLICTED,
     IGNORED_FIELDS,
+    INVALID_ANNOTATIONS,
     OVERLAPPING_TLS,
     PARTIALLY_INVALID,
     PROGRAMMED,
@@ -18,6 +19,7 @@ from controller.topology.conditions import (
 _GOOD_WHEN: Final = {ACCEPTED: "True", CONFLICTED: "False", PROGRAMMED: "True", RESOLVED_REFS: "True"}
 _WHILE_TRUE: Final = {
     IGNORED_FIELDS: Severity.WARNING,
+    INVALID_ANNOTATIONS: Severity.WARNING,
     OVERLAPPING_TLS: Severity.WARNING,
     PARTIALLY_INVALID: Severity.ERROR,
 }

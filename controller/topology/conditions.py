@@ -13,6 +13,8 @@ ACCEPTED: Final = "Accepted"
 CONFLICTED: Final = "Conflicted"
 IGNORED_FIELDS: Final = "infergate.dev/IgnoredFields"
 """Ours: True while the resource has fields that are read but have no effect. Absent otherwise."""
+INVALID_ANNOTATIONS: Final = "infergate.dev/InvalidAnnotations"
+"""Ours: True while annotations of the resource cannot be understood, and have no effect. Absent otherwise."""
 OVERLAPPING_TLS: Final = "OverlappingTLSConfig"
 PARTIALLY_INVALID: Final = "PartiallyInvalid"
 PROGRAMMED: Final = "Programmed"
@@ -55,6 +57,14 @@ def ignored(fields: Iterable[str]) -> Condition | None:
     if not names:
         return None
     return Condition(IGNORED_FIELDS, True, "UnsupportedValue", _cut(f"not supported yet and without effect: {names}"))
+
+
+def invalid_annotations(problems: Sequence[str]) -> Condition | None:
+    """The condition that tells what is wrong with annotations; None when nothing is."""
+    if not problems:
+        return None
+    message = f"without effect: {'; '.join(dict.fromkeys(problems))}"
+    return Condition(INVALID_ANNOTATIONS, True, "UnsupportedValue", _cut(message))
 
 
 def merged(problems: Sequence[Condition]) -> Condition:

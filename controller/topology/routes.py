@@ -5,11 +5,11 @@ have caught never falls to a broader rule, whether other rules of its route are 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 
 from controller.ir.filters import Filter
-from controller.ir.types import Backend, Case, Match, Rule, ToStatus
+from controller.ir.types import Backend, Case, Match, Priority, Rule, ToStatus
 from controller.resources.gateway_api import (
     GROUP,
     HTTPBackendRef,
@@ -33,6 +33,7 @@ from controller.topology.conditions import (
 )
 from controller.topology.filters import filters, replaces_prefix
 from controller.topology.matches import match_of, prefix_of
+from controller.topology.priorities import priorities_of
 from controller.topology.types import ParentState, RouteState
 from controller.topology.unsupported import Scope, fields_set
 
@@ -76,7 +77,11 @@ def route_state(
 ) -> tuple[RouteState, tuple[Key, ...]]:
     """A route with a parent of ours, and the InferencePools that it refers to."""
     key = route.key
-    rules = [_rule(item, number=number, route=key, backends=backends) for number, item in enumerate(route.spec.rules)]
+    priorities = priorities_of(route)
+    rules = [
+        _rule(item, number=number, route=key, backends=backends, priority=priority)
+        for number, (item, priority) in enumerate(zip(route.spec.rules, priorities.by_rule, strict=True))
+    ]
     refs = [problem for rule in rules for problem in rule.unresolved]
     invalid = _invalid(rules)
     common = (
@@ -85,6 +90,7 @@ def route_state(
             [field for rule in rules for field in rule.ignored]
             + [row.path for row in fields_set(route.spec, scope=Scope.ROUTE)]
         ),
+        priorities.invalid,
     )
     created = route.metadata.creation_timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     state = RouteState(
@@ -137,7 +143,7 @@ def _invalid(rules: Sequence[ResolvedRule]) -> Condition | None:
     return merged([Condition(PARTIALLY_INVALID, True, "UnsupportedValue", message) for message in messages])
 
 
-def _rule(item: HTTPRouteRule, *, number: int, route: Key, backends: Backends) -> ResolvedRule:
+def _rule(item: HTTPRouteRule, *, number: int, route: Key, backends: Backends, priority: Priority) -> ResolvedRule:
     where = f"rules[{number}]"
     found = [
         match_of(match, where=f"{where}.matches[{position}]")
@@ -161,7 +167,8 @@ def _rule(item: HTTPRouteRule, *, number: int, route: Key, backends: Backends) -
         cases = tuple(Case(match, rule) for match in matches)
     else:
         served = tuple(share.backend for share in shares)
-        cases = _cases(matches, variants=variants, backends=served, number=number, name=item.name or "", route=route)
+        rule = Rule(route, number, item.name or "", filters=(), backends=served, priority=priority)
+        cases = _cases(matches, variants=variants, rule=rule)
     return ResolvedRule(
         cases=cases,
         dropped=tuple(dropped),
@@ -195,16 +202,14 @@ def _cases(
     matches: Sequence[Match],
     *,
     variants: Sequence[tuple[Filter, ...]],
-    backends: tuple[Backend, ...],
-    number: int,
-    name: str,
-    route: Key,
+    rule: Rule,
 ) -> tuple[Case, ...]:
+    """`rule` has no filters yet."""
     if len(variants) == 1:
-        rule = Rule(route, number, name, filters=variants[0], backends=backends)
-        return tuple(Case(match, rule) for match in matches)
+        shared = replace(rule, filters=variants[0])
+        return tuple(Case(match, shared) for match in matches)
     return tuple(
-        Case(match, Rule(route, number, name, filters=own, backends=backends, match=position))
+        Case(match, replace(rule, filters=own, match=position))
         for position, (match, own) in enumerate(zip(matches, variants, strict=True))
     )
 
