@@ -129,6 +129,9 @@ def _active(pod: Pod, *, ports: list[int]) -> list[int]:
 
 def _of_slices(item: InferencePool, *, index: Index) -> Iterable[PoolEndpoint]:
     for piece, endpoint in ready_endpoints(index.pool_slices.get((item.metadata.namespace, item.metadata.name), ())):
+        if endpoint.conditions.terminating:
+            # Its work lasts minutes: it could not end what it would be given.
+            continue
         for port in piece.ports:
             if port.port is not None and port.protocol == "TCP":
                 yield PoolEndpoint(

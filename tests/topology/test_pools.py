@@ -121,6 +121,11 @@ def test_labelled_slices_serve_on_each_of_their_ports(build_web: Build) -> None:
     assert topology.pools[0].pool.endpoints[0].engine is Engine.VLLM
 
 
+@pytest.mark.parametrize("ready", ["true, terminating: true", "false, serving: true, terminating: true"])
+def test_endpoint_of_a_slice_that_ends_gets_nothing_new(build_web: Build, ready: str) -> None:
+    assert _addresses(build_web(_pool(), _slice("s1", ready=ready))) == []
+
+
 def test_an_address_is_one_endpoint(build_web: Build) -> None:
     topology = build_web(_pool(ports="[{number: 7001}]"), _slice("s1"), _slice("s2"), _pod(ip="127.0.0.1"))
     assert _addresses(topology) == ["127.0.0.1:7001"]
