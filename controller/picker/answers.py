@@ -22,6 +22,8 @@ class Outcome(StrEnum):
     """How a pick ended; the label of the metric, and the code in an error."""
 
     PICKED = "picked"
+    LAST_RESORT = "picked_failing"
+    """As above, of a pool whose endpoints all fail."""
     NOT_READY = "picker_not_ready"
     POOL_UNKNOWN = "pool_unknown"
     POOL_EMPTY = "no_endpoints"

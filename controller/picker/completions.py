@@ -50,7 +50,8 @@ class Completions:
     def _begin(self, request: str, *, waited: float) -> None:
         self.first_bytes += 1
         sent = self._in_flight.first_byte(request, waited=max(0.0, waited))
-        if sent is not None and sent.is_overdue:
+        if sent is not None and sent.endpoint.health.pause:
+            # A long answer need not end before its endpoint is well again.
             sent.endpoint.health.succeeded(sent_at=sent.at)
 
     def _end(self, completion: Completion, *, now: float) -> None:

@@ -42,6 +42,8 @@ class Director:
         self._profile_of = profile_of
         self._profiles: dict[str, tuple[PoolState, Profile]] = {}
         self._clock = clock
+        self._failing: set[str] = set()
+        """Pools of which this was logged."""
         self.picks: Counter[tuple[str, Outcome]] = Counter()
         """By pool and outcome; the pool is empty where the configuration has none of that name."""
 
@@ -66,9 +68,20 @@ class Director:
         if not chosen:
             message = "no model server of the pool fits the request"
             return self._refuse(request, Refusal(Outcome.FILTERED, 429, message, RETRY_AFTER))
+        outcome = self._outcome(pool, chosen[0], now=now)
         self._send(request, pool, profile, chosen, now=now)
-        self.picks[request.pool, Outcome.PICKED] += 1
+        self.picks[request.pool, outcome] += 1
         return chosen
+
+    def _outcome(self, pool: PoolState, endpoint: Endpoint, *, now: float) -> Outcome:
+        """Tells, and logs once, when a pool has nothing but endpoints that fail: they are used all the same."""
+        if endpoint.health.may_serve(now):
+            self._failing.discard(pool.name)
+            return Outcome.PICKED
+        if pool.name not in self._failing:
+            self._failing.add(pool.name)
+            log.error("every endpoint fails, one is tried all the same", extra={"pool": pool.name})
+        return Outcome.LAST_RESORT
 
     def _refuse(self, request: PickRequest, refusal: Refusal) -> Refusal:
         if request.tried:

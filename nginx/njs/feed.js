@@ -4,13 +4,18 @@
 
 const MOST = 1000;
 
-// Called with the first piece of an answer, and not again for the others. An answer in one piece ends with it.
+// Called with the first piece of an answer, and not again for the others. An answer in one piece ends with it. An error is
+// over as soon as it begins, and no model has spoken in it.
 function firstByte(r, data, flags) {
     if (data.length > 0) {
-        const waited = (Number(r.variables.request_time) - Number(r.variables.infergate_served_at)).toFixed(3);
-        r.variables.infergate_waited = waited;
+        if (r.status < 400) {
+            const waited = (Number(r.variables.request_time) - Number(r.variables.infergate_served_at)).toFixed(3);
+            r.variables.infergate_waited = waited;
+            if (!flags.last) {
+                remember(r.variables.request_id, waited);
+            }
+        }
         if (!flags.last) {
-            remember(r.variables.request_id, waited);
             r.sendBuffer(data, { flush: true });
             r.done();
             return;

@@ -26,6 +26,18 @@ def test_failing_endpoint_is_used_when_no_other_is_left(picker: Picker) -> None:
     assert picker.pick("2") == "a"
 
 
+def test_pool_whose_endpoints_all_fail_says_so(picker: Picker, caplog: pytest.LogCaptureFixture) -> None:
+    picker.serve("a")
+    fail(picker, "1")
+    for n in range(10, 13):
+        picker.pick(str(n))
+    picker.clock.pass_(1.1)
+    picker.pick("probe")
+    told = [(outcome.value, count) for (_, outcome), count in sorted(picker.director.picks.items())]
+    assert told == [("endpoints_failed", 1), ("picked", 2), ("picked_failing", 3)]
+    assert [record.message for record in caplog.records].count("every endpoint fails, one is tried all the same") == 1
+
+
 def test_one_request_probes_after_the_pause_and_success_brings_it_back(picker: Picker) -> None:
     picker.serve("a", "b")
     failed = fail(picker, "1")
@@ -113,3 +125,16 @@ def test_failure_is_counted_after_a_restart_too(picker: Picker) -> None:
     picker.serve("a", "b")
     assert picker.pick("1", tried="a:8000=unreachable;") == "b"
     assert picker.endpoint("a").health.pause == 1
+
+
+def test_first_byte_of_the_probe_brings_it_back_while_the_answer_goes_on(picker: Picker) -> None:
+    picker.serve("a")
+    picker.pick("old", is_streamed=True)
+    picker.clock.pass_(1)
+    fail(picker, "1")
+    picker.clock.pass_(1.1)
+    picker.pick("probe", is_streamed=True)
+    picker.first_byte("old", 2.1)
+    assert picker.endpoint("a").health.pause == 1
+    picker.first_byte("probe", 0.1)
+    assert picker.endpoint("a").health.pause == 0
