@@ -89,6 +89,7 @@ class Endpoint:
         "name",
         "open",
         "own_at_reading",
+        "patience",
         "prefixes",
         "prompt_tokens",
         "reading",
@@ -97,6 +98,7 @@ class Endpoint:
         "retired",
         "scrape_failures",
         "scrape_failures_in_a_row",
+        "scrape_interval",
         "slots",
         "slowness",
         "started_at",
@@ -157,6 +159,10 @@ class Endpoint:
         self.scrape_failures_in_a_row = 0
         self.retired = False
         """No longer in any pool; kept while requests are in flight to it."""
+        self.scrape_interval = 1.0
+        """Seconds between two scrapes: the least that one of its pools asks for."""
+        self.patience = 0.0
+        """Seconds without a first byte that say nothing in any of its pools."""
 
     def renew(self, source: PoolEndpoint) -> None:
         """Take over what may change while it stays the same pod."""

@@ -35,6 +35,8 @@ class PoolMemory:
     """Tokens that the index expected to be cached, of the prompts that count in `reported`."""
     adapters: set[str] = field(default_factory=set)
     """LoRA adapters that its endpoints told of."""
+    first_byte_timeout: float | None = None
+    """Seconds, as the pool's policy says; None where it does not."""
     _kept: dict[str, object] = field(default_factory=dict)
 
     def keep(self, name: str, make: Callable[[], T]) -> T:

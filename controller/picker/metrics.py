@@ -46,8 +46,6 @@ class State:
     director: Director
     flow: FlowController
     decisions: Decisions
-    staleness: float
-    """Seconds after which a reading is too old."""
     clock: Callable[[], float]
 
 
@@ -111,7 +109,7 @@ class StateCollector(Collector):
             name: GaugeMetricFamily(f"infergate_{name}", text, labels=("pool",)) for name, text in _OF_POOL.items()
         }
         for pool in self._state.table.pools.values():
-            for name, value in _pool_values(pool, oldest=now - self._state.staleness, now=now).items():
+            for name, value in _pool_values(pool, oldest=now - pool.watch.staleness, now=now).items():
                 families[name].add_metric((pool.name,), value)
         yield from families.values()
 

@@ -3,12 +3,12 @@
 import logging
 from typing import Final
 
-from controller.picker.endpoints import Endpoint
+from controller.picker.endpoints import Endpoint, Sent
 
 log = logging.getLogger(__name__)
 
 LEAST_WAIT: Final = 30.0
-"""Seconds without a first byte that say nothing."""
+"""Seconds without a first byte that say nothing, unless a policy says otherwise."""
 TIMES_EXPECTED: Final = 5.0
 """How much longer than expected a first byte may take: a long prompt in a queue is not a fault."""
 
@@ -16,13 +16,19 @@ TIMES_EXPECTED: Final = 5.0
 def miss_overdue(endpoint: Endpoint, *, now: float) -> None:
     """Count streamed requests whose first byte is overdue against their endpoint, each once."""
     for request, sent in endpoint.open.items():
-        if sent.at > now - LEAST_WAIT:
+        waited = now - sent.at
+        if waited <= endpoint.patience:
             # Oldest first, so the others are younger.
             return
-        if sent.waited is not None or not sent.is_streamed or sent.is_overdue:
-            continue
-        expected = sent.memory.rates.expected(sent.ahead, endpoint.slowness)
-        if now - sent.at > TIMES_EXPECTED * expected:
+        if sent.waited is None and sent.is_streamed and not sent.is_overdue and waited > _limit(sent):
             sent.is_overdue = True
             endpoint.health.missed(request=request, sent_at=sent.at, now=now)
-            log.warning("first byte overdue", extra={"endpoint": endpoint.address, "waited": round(now - sent.at, 1)})
+            log.warning("first byte overdue", extra={"endpoint": endpoint.address, "waited": round(waited, 1)})
+
+
+def _limit(sent: Sent) -> float:
+    """Seconds that its first byte may take."""
+    timeout = sent.memory.first_byte_timeout
+    if timeout is not None:
+        return timeout
+    return max(LEAST_WAIT, TIMES_EXPECTED * sent.memory.rates.expected(sent.ahead, sent.endpoint.slowness))

@@ -7,10 +7,11 @@ from functools import partial
 import msgspec
 from pydantic import ValidationError
 
-from controller.picker.flow_control.settings import PoolPolicy
+from controller.picker.flow_control.settings import PoolPolicy, UtilizationDetectorRef
 from controller.picker.pools import PoolState
 from controller.picker.scheduling.base import Surroundings
 from controller.picker.scheduling.profile import InvalidProfile, PluginSpec, Profile, build_profile, default_profile
+from controller.picker.watch import Watch
 from controller.plugins.catalogue import BUILT_IN, Catalogue, arguments_of, parameters_of
 from controller.plugins.types import DEFAULT_ADMISSION, ConfiguredPlugin
 
@@ -50,10 +51,25 @@ def admissions(pools: Iterable[PoolState]) -> dict[str, PoolPolicy]:
         if pool.policy.admission == DEFAULT_ADMISSION:
             continue
         try:
-            found[pool.name] = PoolPolicy.model_validate(msgspec.to_builtins(pool.policy.admission))
+            policy = PoolPolicy.model_validate(msgspec.to_builtins(pool.policy.admission))
+            found[pool.name] = _in_step(policy, watch=pool.watch)
         except ValidationError as problem:
             log.error("flow control cannot be used", extra={"pool": pool.name, "problem": str(problem)})
     return found
+
+
+def _in_step(policy: PoolPolicy, *, watch: Watch) -> PoolPolicy:
+    """A policy whose detector believes a reading as long as it says, or the pool does; at least until the next."""
+    flow_control = policy.flow_control
+    detector = flow_control.saturation_detector
+    if not isinstance(detector, UtilizationDetectorRef):
+        return policy
+    parameters = detector.parameters
+    is_set = "metrics_staleness_threshold" in parameters.model_fields_set
+    threshold = parameters.metrics_staleness_threshold if is_set else watch.staleness
+    parameters = parameters.model_copy(update={"metrics_staleness_threshold": max(threshold, watch.scrape_interval)})
+    detector = detector.model_copy(update={"parameters": parameters})
+    return policy.model_copy(update={"flow_control": flow_control.model_copy(update={"saturation_detector": detector})})
 
 
 def _spec(part: ConfiguredPlugin, *, catalogue: Catalogue) -> PluginSpec:

@@ -11,7 +11,9 @@ from controller.bundle import FailureMode, Pool, PoolEndpoint, Pools, decode_poo
 from controller.picker.endpoints import Endpoint, key_of
 from controller.picker.inflight import InFlight
 from controller.picker.memory import PoolMemory
+from controller.picker.overdue import LEAST_WAIT
 from controller.picker.prefix import capacity_of, share_out
+from controller.picker.watch import DEFAULT_WATCH, Watch, watch_of
 from controller.plugins.types import AppliedPolicy
 
 log = logging.getLogger(__name__)
@@ -32,14 +34,17 @@ class PoolState:
     failure_mode: FailureMode
     memory: PoolMemory
     policy: AppliedPolicy
+    watch: Watch
 
 
 class PoolTable:
     """Every pool and endpoint that is known. An endpoint that left stays while requests are in flight to it, so that
     one whose readiness flaps comes back with its count."""
 
-    def __init__(self, in_flight: InFlight) -> None:
+    def __init__(self, in_flight: InFlight, watch: Watch = DEFAULT_WATCH) -> None:
         self._in_flight = in_flight
+        self._watch = watch
+        """Of pools without a policy."""
         self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
         self._memories: dict[str, PoolMemory] = {}
         self.pools: Mapping[str, PoolState] = {}
@@ -77,6 +82,7 @@ class PoolTable:
         self.sweep()
         self._memories = {pool.name: self._memories.get(pool.name) or PoolMemory() for pool in pools.pools}
         self.pools = {pool.name: self._state_of(pool) for pool in pools.pools}
+        self._watch_endpoints()
         self.served = pools
         self.digest_readings()
 
@@ -109,6 +115,8 @@ class PoolTable:
         endpoints = tuple(self._endpoints[key_of(source)] for source in pool.endpoints)
         memory = self._memories[pool.name]
         memory.rates.pods = max(1, len(endpoints))
+        watch = watch_of(pool.policy.health, default=self._watch)
+        memory.first_byte_timeout = watch.first_byte_timeout
         return PoolState(
             name=pool.name,
             endpoints=endpoints,
@@ -116,7 +124,18 @@ class PoolTable:
             failure_mode=pool.failure_mode,
             memory=memory,
             policy=pool.policy,
+            watch=watch,
         )
+
+    def _watch_endpoints(self) -> None:
+        """Watch each endpoint as closely as the strictest of its pools asks for; one that left, as before."""
+        watches: dict[Endpoint, list[Watch]] = {}
+        for pool in self.pools.values():
+            for endpoint in pool.endpoints:
+                watches.setdefault(endpoint, []).append(pool.watch)
+        for endpoint, asked in watches.items():
+            endpoint.scrape_interval = min(watch.scrape_interval for watch in asked)
+            endpoint.patience = min(watch.first_byte_timeout or LEAST_WAIT for watch in asked)
 
 
 def _adapters_of(endpoint: Endpoint) -> tuple[str, ...]:

@@ -38,28 +38,32 @@ class Scraper:
         table: PoolTable,
         in_flight: InFlight,
         pages: Pages,
-        interval: float,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._table = table
         self._in_flight = in_flight
         self._pages = pages
-        self._interval = interval
         self._clock = clock
         self._sleep = sleep
         self._tasks: dict[Endpoint, asyncio.Task[None]] = {}
+        self._intervals: dict[Endpoint, float] = {}
+        """At which the tasks scrape."""
         self._started = 0
 
     def follow(self) -> None:
-        """Begin with endpoints that came and stop with those that left."""
+        """Begin with endpoints that came, stop with those that left, and start anew at another interval."""
         endpoints = set(self._table.endpoints)
-        for endpoint in self._tasks.keys() - endpoints:
-            self._tasks.pop(endpoint).cancel()
+        for endpoint in tuple(self._tasks):
+            if endpoint not in endpoints or self._intervals[endpoint] != endpoint.scrape_interval:
+                self._tasks.pop(endpoint).cancel()
+                del self._intervals[endpoint]
         for endpoint in sorted(endpoints - self._tasks.keys(), key=lambda endpoint: endpoint.key):
-            delay = (self._started * GOLDEN_RATIO) % 1.0 * self._interval
+            interval = self._intervals[endpoint] = endpoint.scrape_interval
+            delay = (self._started * GOLDEN_RATIO) % 1.0 * interval
             self._started += 1
-            self._tasks[endpoint] = asyncio.create_task(self._keep_scraping(endpoint, delay=delay))
+            task = self._keep_scraping(endpoint, interval=interval, delay=delay)
+            self._tasks[endpoint] = asyncio.create_task(task)
 
     async def stop(self) -> None:
         """End every scrape."""
@@ -120,12 +124,12 @@ class Scraper:
             )
         endpoint.read_nothing(metrics, now=self._clock())
 
-    async def _keep_scraping(self, endpoint: Endpoint, *, delay: float) -> None:
+    async def _keep_scraping(self, endpoint: Endpoint, *, interval: float, delay: float) -> None:
         try:
             await self._sleep(delay)
             while True:
                 started = self._clock()
                 await self.scrape(endpoint)
-                await self._sleep(max(0.0, self._interval - (self._clock() - started)))
+                await self._sleep(max(0.0, interval - (self._clock() - started)))
         finally:
             self._pages.forget(endpoint.address)

@@ -36,6 +36,7 @@ from controller.picker.scheduling.base import Surroundings
 from controller.picker.scheduling.profile import Profile
 from controller.picker.scrape import Scraper
 from controller.picker.transport import PickProtocol
+from controller.picker.watch import Watch
 from controller.plugins.installed import installed
 
 log = logging.getLogger(__name__)
@@ -108,14 +109,15 @@ async def serve(settings: PickerSettings, *, rng: random.Random, stopping: async
 def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
     clock = time.monotonic
     in_flight = InFlight()
-    table = PoolTable(in_flight)
+    watch = Watch(scrape_interval=settings.scrape_interval, staleness=settings.staleness)
+    table = PoolTable(in_flight, watch)
     completions = Completions(in_flight)
 
     catalogue = installed()
 
     def profile(pool: PoolState) -> Profile:
         surroundings = Surroundings(
-            staleness=settings.staleness, rng=rng, memory=pool.memory, replicas=settings.replicas
+            staleness=pool.watch.staleness, rng=rng, memory=pool.memory, replicas=settings.replicas
         )
         return profile_of(pool, surroundings, catalogue=catalogue)
 
@@ -135,7 +137,6 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
         director=director,
         flow=flow,
         decisions=decisions,
-        staleness=settings.staleness,
         clock=clock,
     )
     registry, durations = registry_of(state)
@@ -158,9 +159,7 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
     if listening is not None:
         # Picks are for NGINX alone: over TCP only the admin routes answer.
         servers.append((_server(admin), listening))
-    scraper = Scraper(
-        table=table, in_flight=in_flight, pages=HttpPages(), interval=settings.scrape_interval, clock=clock
-    )
+    scraper = Scraper(table=table, in_flight=in_flight, pages=HttpPages(), clock=clock)
     return _Parts(state, scraper, recorder, tuple(servers))
 
 

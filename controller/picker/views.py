@@ -81,15 +81,15 @@ def pools_view(state: State) -> PoolsView:
         etag=state.table.etag,
         in_flight=len(state.in_flight),
         leaving=tuple(
-            _endpoint(endpoint, now=now, staleness=state.staleness)
-            for endpoint in state.table.endpoints
-            if endpoint.retired
+            _endpoint(endpoint, now=now, staleness=0.0) for endpoint in state.table.endpoints if endpoint.retired
         ),
         pools=tuple(
             PoolView(
                 name=pool.name,
                 failure_mode=pool.failure_mode.value,
-                endpoints=tuple(_endpoint(endpoint, now=now, staleness=state.staleness) for endpoint in pool.endpoints),
+                endpoints=tuple(
+                    _endpoint(endpoint, now=now, staleness=pool.watch.staleness) for endpoint in pool.endpoints
+                ),
             )
             for pool in state.table.pools.values()
         ),
@@ -126,6 +126,8 @@ def _endpoint(endpoint: Endpoint, *, now: float, staleness: float) -> EndpointVi
 
 
 def _reason(endpoint: Endpoint, *, now: float, staleness: float) -> str:
+    if endpoint.retired:
+        return "left its pools"
     if not endpoint.health.may_serve(now):
         return "fails"
     if endpoint.answered_at == -math.inf:

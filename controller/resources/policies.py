@@ -64,12 +64,14 @@ class HealthSpec(Described):
     model_config = ConfigDict(json_schema_extra=rules(*_HEALTH_RULES))
 
     first_byte_timeout: Duration | None = None
-    """Time without the first byte of an answer after which an endpoint counts as hanging; it gets nothing more until
-    one request has shown that it answers. The requests that wait for it go on."""
+    """Time without the first byte of a streamed answer after which an endpoint counts as hanging; it gets nothing more
+    until one request has shown that it answers. The requests that wait for it go on. By default 30s, and five times
+    what is expected there."""
     scrape_interval: Duration | None = None
     """Time between two readings of an endpoint's metrics, 50ms to 60s; 1s by default."""
     metrics_staleness_threshold: Duration | None = None
-    """Age from which on a reading counts for nothing, up to 10m; 3s by default."""
+    """Age from which on a reading counts for nothing, 50ms to 10m; 3s by default. Its endpoint is used where others
+    cannot take the request, and the requests in flight to it count all the same."""
 
     @model_validator(mode="after")
     def _in_range(self) -> Self:

@@ -20,8 +20,7 @@ from controller.picker.pools import PoolState, PoolTable
 from controller.picker.requests import PickRequest, read_tried
 from controller.picker.scheduling.base import Surroundings
 from controller.picker.scheduling.profile import PluginSpec, Profile, build_profile
-
-STALENESS = 3.0
+from controller.plugins.types import DEFAULT_HEALTH, AppliedPolicy, Health
 
 
 @dataclass
@@ -56,16 +55,24 @@ class Picker:
         )
 
     def surroundings(self, pool: PoolState) -> Surroundings:
-        return Surroundings(staleness=STALENESS, rng=self.rng, memory=pool.memory, replicas=self.replicas)
+        return Surroundings(staleness=pool.watch.staleness, rng=self.rng, memory=pool.memory, replicas=self.replicas)
 
     def profile_of(self, pool: PoolState) -> Profile:
         """The profile that the test asks for, else the default."""
         return build_profile(self.plugins, self.profile, self.surroundings(pool))
 
-    def serve(self, *names: str, pool: str = "llm/gpu", uid: str = "1", engine: Engine | None = None) -> None:
+    def serve(
+        self,
+        *names: str,
+        pool: str = "llm/gpu",
+        uid: str = "1",
+        engine: Engine | None = None,
+        health: Health = DEFAULT_HEALTH,
+    ) -> None:
         """Serve a pool of endpoints with one-letter names: `a` is `llm/a` at `a:8000`."""
         endpoints = tuple(PoolEndpoint(address=f"{n}:8000", name=f"llm/{n}", uid=uid, engine=engine) for n in names)
-        self.table.apply(pools_of((Pool(name=pool, endpoints=endpoints),)))
+        policy = AppliedPolicy(health=health)
+        self.table.apply(pools_of((Pool(name=pool, endpoints=endpoints, policy=policy),)))
 
     def endpoint(self, name: str) -> Endpoint:
         return next(endpoint for endpoint in self.table.endpoints if endpoint.name == f"llm/{name}")

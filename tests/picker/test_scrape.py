@@ -33,7 +33,7 @@ class Pages:
 
 
 def scraper_of(picker: Picker, pages: Pages) -> Scraper:
-    return Scraper(table=picker.table, in_flight=picker.in_flight, pages=pages, interval=1.0, clock=picker.clock)
+    return Scraper(table=picker.table, in_flight=picker.in_flight, pages=pages, clock=picker.clock)
 
 
 async def test_scrape_is_a_reading(picker: Picker) -> None:
@@ -115,9 +115,7 @@ async def test_scrapes_are_spread_over_the_interval(picker: Picker) -> None:
         await asyncio.Event().wait()
 
     pages = Pages()
-    scraper = Scraper(
-        table=picker.table, in_flight=picker.in_flight, pages=pages, interval=1.0, clock=picker.clock, sleep=sleep
-    )
+    scraper = Scraper(table=picker.table, in_flight=picker.in_flight, pages=pages, clock=picker.clock, sleep=sleep)
     scraper.follow()
     await asyncio.sleep(0)
     await scraper.stop()

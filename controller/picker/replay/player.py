@@ -22,6 +22,7 @@ from controller.picker.replay.tally import Tally
 from controller.picker.requests import PickRequest, Try
 from controller.picker.scheduling.base import Surroundings
 from controller.picker.scheduling.profile import Profile
+from controller.picker.watch import Watch
 from controller.plugins.catalogue import Catalogue
 from controller.plugins.types import AppliedPolicy
 
@@ -60,12 +61,8 @@ class Player:
         self._clock = _Clock()
         self._rng = random.Random()
         self._in_flight = InFlight()
-        self._table = PoolTable(self._in_flight)
         self._completions = Completions(self._in_flight)
-        self._director = Director(
-            table=self._table, in_flight=self._in_flight, profile_of=self._profile_of, clock=self._clock
-        )
-        self._opened = Opened(at=0.0, version=0, staleness=0.0)
+        self._open(Opened(at=0.0, version=0, staleness=0.0))
         self._places: dict[str, _Place] = {}
 
     def take(self, event: AnyEvent) -> None:
@@ -75,8 +72,7 @@ class Player:
         self.length = self._clock.now
         match event:
             case Opened():
-                self._opened = event
-                self._rng.seed(event.seed)
+                self._open(event)
             case Served():
                 self._table.apply(pools_of(tuple(self._pool(pool) for pool in event.pools)))
                 for pool in event.pools:
@@ -88,9 +84,18 @@ class Player:
             case Told():
                 self._tell(event)
 
+    def _open(self, event: Opened) -> None:
+        """Begin as the recording picker began."""
+        self._replicas = event.replicas
+        self._rng.seed(event.seed)
+        self._table = PoolTable(self._in_flight, Watch(staleness=event.staleness))
+        self._director = Director(
+            table=self._table, in_flight=self._in_flight, profile_of=self._profile_of, clock=self._clock
+        )
+
     def _profile_of(self, pool: PoolState) -> Profile:
         surroundings = Surroundings(
-            staleness=self._opened.staleness, rng=self._rng, memory=pool.memory, replicas=self._opened.replicas
+            staleness=pool.watch.staleness, rng=self._rng, memory=pool.memory, replicas=self._replicas
         )
         return profile_of(pool, surroundings, catalogue=self.catalogue)
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic.alias_generators import to_camel
-
 from controller.plugins.catalogue import Catalogue, parameters_of
 from controller.plugins.parameters import Picker
 from controller.plugins.parse import PickerConfig, parse
@@ -124,11 +122,7 @@ def _judged(policy: PickerPolicy, *, catalogue: Catalogue) -> Granted | Conditio
 
 def _without_effect(granted: Granted) -> Iterator[str]:
     """Fields that are read and that the picker does nothing about yet."""
-    spec = granted.policy.spec
     yield from (f"config.{field}" for field in granted.config.without_effect)
-    for name in type(spec.health).model_fields:
-        if getattr(spec.health, name) is not None:
-            yield f"health.{to_camel(name)}"
 
 
 def _fallbacks(policy: PickerPolicy, config: PickerConfig, *, catalogue: Catalogue) -> int:

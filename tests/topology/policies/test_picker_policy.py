@@ -147,6 +147,12 @@ def test_plugin_of_the_catalogue_is_accepted(read: Read) -> None:
     assert _verdicts(build(snapshot, controller_name=CONTROLLER_NAME)) == ["gpu Accepted=Invalid"]
 
 
+def test_health_takes_effect(build_all: Build) -> None:
+    topology = build_all(_pool(), _policy("health: {firstByteTimeout: 20s, scrapeInterval: 2s}"))
+
+    assert _verdicts(topology) == ["gpu Accepted=Accepted"]
+
+
 def test_fields_that_the_picker_does_not_heed_are_named(build_all: Build) -> None:
     topology = build_all(_pool(), _policy("health: {firstByteTimeout: 20s}"))
 
