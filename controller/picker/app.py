@@ -68,7 +68,7 @@ class Picks:
     def answer(self, method: str, path: str, headers: Headers, body: BodyPieces) -> bytes | Awaitable[bytes]:
         """The answer to a whole request, which waits only where the pool is saturated."""
         if not is_pick(headers):
-            self._completions.take_first_bytes(body.kept)
+            self._completions.take_first_bytes(body.kept, now=self._clock())
             if self._recorder is not None:
                 self._recorder.began(body.kept)
             return _TAKEN

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from controller.bundle import Completion, decode_completion, decode_first_byte
+from controller.picker.endpoints import Sent
 from controller.picker.health import Failure
 from controller.picker.inflight import InFlight
 from controller.picker.learning import learn
@@ -37,7 +38,7 @@ class Completions:
                 continue
             self._end(completion, now=now)
 
-    def take_first_bytes(self, lines: bytes) -> None:
+    def take_first_bytes(self, lines: bytes, *, now: float) -> None:
         """Take first bytes, one JSON object a line. Those of requests that are over tell nothing any more."""
         for line in lines.splitlines():
             try:
@@ -45,12 +46,16 @@ class Completions:
             except ValueError:
                 self.unreadable += 1
                 continue
-            self._begin(event.id, waited=event.waited)
+            self._begin(event.id, waited=event.waited, now=now)
 
-    def _begin(self, request: str, *, waited: float) -> None:
+    def _begin(self, request: str, *, waited: float, now: float) -> None:
         self.first_bytes += 1
         sent = self._in_flight.first_byte(request, waited=max(0.0, waited))
-        if sent is not None and sent.endpoint.health.pause:
+        sent = sent or self._in_flight.released(request)
+        if sent is None:
+            return
+        sent.endpoint.heard_at = now
+        if sent.endpoint.health.pause:
             # A long answer need not end before its endpoint is well again.
             sent.endpoint.health.succeeded(sent_at=sent.at)
 
@@ -61,19 +66,16 @@ class Completions:
             self._in_flight.first_byte(completion.id, waited=max(0.0, completion.waited))
         sent = self._in_flight.end(completion.id)
         if sent is None:
-            if self._in_flight.was_released(completion.id):
+            sent = self._ended_late(completion)
+            if sent is None:
                 return
-            if completion.endpoint:
-                self.unknown += 1
-            else:
-                self._in_flight.expect_pick(completion.id)
-            return
         endpoint = sent.endpoint
         status = endpoint_status(completion)
         if status is None or completion.endpoint != endpoint.address:
             return
         failure = failure_of_status(status)
         if failure is None:
+            endpoint.heard_at = now
             endpoint.health.succeeded(sent_at=sent.at)
             if status < 300:
                 learn(sent, completion, now=now)
@@ -81,6 +83,16 @@ class Completions:
             endpoint.health.failed(failure, request=completion.id, now=now)
             if failure is not Failure.ERROR:
                 log.warning("endpoint unavailable", extra={"endpoint": endpoint.address, "status": status})
+
+    def _ended_late(self, completion: Completion) -> Sent | None:
+        """The request of a completion that is not in flight, if it was taken for ended before it was."""
+        if self._in_flight.was_released(completion.id):
+            return self._in_flight.take_released(completion.id)
+        if completion.endpoint:
+            self.unknown += 1
+        else:
+            self._in_flight.expect_pick(completion.id)
+        return None
 
 
 def endpoint_status(completion: Completion) -> int | None:

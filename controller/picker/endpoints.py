@@ -79,6 +79,7 @@ class Endpoint:
         "first_byte_time",
         "foreign",
         "health",
+        "heard_at",
         "is_strained",
         "key",
         "kv_pressure",
@@ -101,6 +102,7 @@ class Endpoint:
         "scrape_interval",
         "slots",
         "slowness",
+        "stalled_since",
         "started_at",
         "tokens",
         "uid",
@@ -140,6 +142,8 @@ class Endpoint:
         """Its own counter, as it said last."""
         self.restarts = 0
         self.health = Health()
+        self.heard_at = -math.inf
+        """When one of its answers began or ended well."""
         self.metrics = Metrics.UNREAD
         self.reported: Metrics | None = None
         """Why there is no reading, as logged; so that it is logged once."""
@@ -155,6 +159,8 @@ class Endpoint:
         """How close the KV cache is to full: 0 up to `KV_NEARLY_FULL`, 1 when full."""
         self.is_strained = False
         """Whether requests wait there, or soon will: the wait is more than the number of requests."""
+        self.stalled_since: float | None = None
+        """From when on its readings tell of requests and of no more tokens; None while it works or says nothing."""
         self.scrape_failures = 0
         self.scrape_failures_in_a_row = 0
         self.retired = False
@@ -172,6 +178,7 @@ class Endpoint:
 
     def read(self, reading: Reading, *, own: int, now: float) -> None:
         """Take a reading. `own` is how many of its requests are this picker's."""
+        self._watch_progress(reading)
         self._answered(Metrics.READ, now=now)
         self._follow_restart(reading)
         self.reported = None
@@ -195,6 +202,7 @@ class Endpoint:
         """It answered without a reading: it is judged by what is in flight alone."""
         self._answered(metrics, now=now)
         self.reading = None
+        self.stalled_since = None
         self.waiting = self.foreign = self.own_at_reading = 0
         self.kv_pressure = 0.0
         self.is_strained = False
@@ -208,9 +216,24 @@ class Endpoint:
 
     def miss(self) -> None:
         """It did not answer a scrape. The last reading stays, and ages."""
+        self.stalled_since = None
         self.metrics = Metrics.UNREACHABLE
         self.scrape_failures += 1
         self.scrape_failures_in_a_row += 1
+
+    def _watch_progress(self, reading: Reading) -> None:
+        """Compare with the last reading, before it is replaced."""
+        last = self.reading
+        is_busy = reading.generated_tokens is not None and reading.running + reading.waiting > 0
+        stands_still = (
+            is_busy
+            and last is not None
+            and (last.generated_tokens, last.prompt_tokens) == (reading.generated_tokens, reading.prompt_tokens)
+        )
+        if not stands_still:
+            self.stalled_since = None
+        elif self.stalled_since is None:
+            self.stalled_since = self.answered_at
 
     def _follow_restart(self, reading: Reading) -> None:
         """A process that started later, or whose counters fell, has an empty cache and no adapters."""

@@ -36,7 +36,7 @@ class Failure(StrEnum):
     ERROR = "error"
     """It answered another status of 500 or above."""
     OVERDUE = "overdue"
-    """No first byte came, for much longer than expected. The request may still be under way."""
+    """No first byte, or no token of any request, came for much longer than expected. It may still be under way."""
 
 
 class Health:
@@ -85,12 +85,12 @@ class Health:
         self._begin_pause(FIRST_PAUSE, since=now, now=now)
 
     def missed(self, *, request: str, sent_at: float, now: float) -> None:
-        """A request's first byte is overdue. Its probes would hang as long, so the pause is long from the start."""
+        """A request is overdue. Its probes would hang as long, so the pause is long from the start."""
         if self.pause:
             self.failed(Failure.OVERDUE, request=request, now=now)
             return
         self.failures[Failure.OVERDUE] += 1
-        # Its first byte, should it come, ends the trouble.
+        # Its answer, should it come, ends the trouble.
         self._begin_pause(LONGEST_PAUSE, since=sent_at, now=now)
 
     def succeeded(self, *, sent_at: float) -> None:

@@ -2,7 +2,8 @@
 
 nginx gathers ends for some milliseconds, so those of a worker that dies are lost. A clock cannot tell a lost end from a
 long answer, but the endpoint can: it says how many requests it has. Entries end without a
-completion only while the endpoint keeps reporting fewer than are counted.
+completion only while the endpoint keeps reporting fewer than are counted. An endpoint that lets none of them begin, and
+answers nothing else either, has not lost their ends: it hangs before it counts them.
 
 A request's uncached bytes stand in its endpoint's backlog until its first byte. An answer that is not streamed comes as
 a whole, so its bytes leave the backlog by the clock, when its first byte would be expected.
@@ -18,6 +19,8 @@ from controller.picker.endpoints import Endpoint, Sent
 
 SHORT_SCRAPES: Final = 5
 """Scrapes in a row that must fall short: a request under way, or being tokenised, is in no gauge of the server yet."""
+SHORT_SECONDS: Final = 4.0
+"""Between the first and the last of these scrapes, however often they come."""
 REMEMBERED: Final = 4096
 """Ids kept for a message that is still to come; some seconds of a busy gateway, about 0.5 MB."""
 LONGEST_GUESS: Final = 60.0
@@ -43,10 +46,10 @@ class InFlight:
         self._due: list[tuple[float, int, Sent]] = []
         """Heap of the requests whose bytes leave the backlog by the clock; the number keeps ties apart."""
         self._started = 0
-        self._completed: OrderedDict[str, None] = OrderedDict()
+        self._completed: OrderedDict[str, Sent | None] = OrderedDict()
         """Requests whose completion came before their pick."""
-        self._released: OrderedDict[str, None] = OrderedDict()
-        """Requests that were let go before their completion."""
+        self._released: OrderedDict[str, Sent | None] = OrderedDict()
+        """Requests that were let go before their completion; None where that was for a refusal."""
         self._short: dict[Endpoint, _Shortfall] = {}
         self.expired = 0
         """Entries ended because their endpoint reported fewer requests."""
@@ -108,18 +111,23 @@ class InFlight:
 
     def expect_pick(self, request: str) -> None:
         """Remember a request that was complete before its pick: a client that hangs up at once."""
-        _remember(self._completed, request)
+        _remember(self._completed, request, None)
 
-    def expect_completion(self, request: str) -> None:
+    def expect_completion(self, request: str, sent: Sent | None = None) -> None:
         """Remember a request that is not in flight any more, although its completion will come."""
-        _remember(self._released, request)
+        _remember(self._released, request, sent)
 
     def was_released(self, request: str) -> bool:
-        """Whether the completion of a request was expected; forgets it."""
-        if request in self._released:
-            del self._released[request]
-            return True
-        return False
+        """Whether the completion of a request is expected, although it is not in flight."""
+        return request in self._released
+
+    def released(self, request: str) -> Sent | None:
+        """A request that was let go before its first byte, which came."""
+        return self._released.get(request)
+
+    def take_released(self, request: str) -> Sent | None:
+        """A request that was let go before its completion, which came; None where that is known already."""
+        return self._released.pop(request, None)
 
     def compare(self, endpoint: Endpoint, *, reported: int, scraped_at: float) -> int:
         """Compare with what the endpoint reports, and end the oldest entries that it cannot have any more.
@@ -138,12 +146,14 @@ class InFlight:
         short.least = min(short.least, doubted - reported)
         short.scrapes += 1
         self._short[endpoint] = short
-        if short.scrapes < SHORT_SCRAPES:
+        if short.scrapes < SHORT_SCRAPES or scraped_at - short.since < SHORT_SECONDS:
             return 0
         del self._short[endpoint]
-        for request in list(islice(endpoint.open, short.least)):
+        for request, sent in list(islice(endpoint.open.items(), short.least)):
+            if sent.waited is None and endpoint.heard_at < sent.at:
+                endpoint.health.missed(request=request, sent_at=sent.at, now=scraped_at)
             self.end(request)
-            self.expect_completion(request)
+            self.expect_completion(request, sent)
         self.expired += short.least
         return short.least
 
@@ -159,8 +169,8 @@ class InFlight:
             self.expect_completion(request)
 
 
-def _remember(ids: OrderedDict[str, None], request: str) -> None:
-    ids[request] = None
+def _remember(ids: OrderedDict[str, Sent | None], request: str, sent: Sent | None) -> None:
+    ids[request] = sent
     if len(ids) > REMEMBERED:
         ids.popitem(last=False)
 

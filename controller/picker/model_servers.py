@@ -43,6 +43,8 @@ class Reading(msgspec.Struct, frozen=True, rename="camel"):
     """When its process started, on its own clock; None when it does not say."""
     prompt_tokens: float | None = None
     """Tokens of all prompts since it started; None as above."""
+    generated_tokens: float | None = None
+    """Tokens of all answers since it started, counted as they come; None where they are counted later or not at all."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,15 @@ class ModelServer:
     """An info metric whose labels tell the LoRA adapters and whose value is the time of the last change."""
     prompt_tokens: str = ""
     """A counter."""
+    generated_tokens: str | None = None
+    """A counter that moves with each token. SGLang and llama.cpp count when an answer ends, which is of no use."""
     repeating_labels: frozenset[str] = frozenset()
     """Labels of workers that repeat the numbers of one scheduler: their series are not summed."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every metric that is read."""
-        optional = (self.cache, self.adapters, self.prompt_tokens)
+        optional = (self.cache, self.adapters, self.prompt_tokens, self.generated_tokens)
         return (self.running, self.waiting, *self.kv_use, *filter(None, optional), _STARTED_AT)
 
 
@@ -85,6 +89,7 @@ MODEL_SERVERS: Final = (
         blocks_label="num_gpu_blocks",
         adapters="vllm:lora_requests_info",
         prompt_tokens="vllm:prompt_tokens_total",
+        generated_tokens="vllm:generation_tokens_total",
     ),
     ModelServer(
         engine=Engine.SGLANG,
@@ -170,6 +175,7 @@ def _reading(server: ModelServer, samples: Mapping[str, list[_Sample]]) -> Readi
         waiting_adapters = _adapters(labels.get("waiting_lora_adapters", ""))
         max_adapters = _count(labels.get("max_lora"))
     counted = samples.get(server.prompt_tokens, [])
+    generated = samples[server.generated_tokens] if server.generated_tokens else []
     return Reading(
         engine=server.engine,
         running=_total(_per_scheduler(samples[server.running], server)),
@@ -183,6 +189,7 @@ def _reading(server: ModelServer, samples: Mapping[str, list[_Sample]]) -> Readi
         max_adapters=max_adapters,
         started_at=max((value for _, value in samples[_STARTED_AT]), default=None),
         prompt_tokens=math.fsum(_per_scheduler(counted, server)) if counted else None,
+        generated_tokens=math.fsum(_per_scheduler(generated, server)) if generated else None,
     )
 
 

@@ -96,7 +96,7 @@ class Picker:
 
     def first_byte(self, request: str, waited: float) -> None:
         """Take the first byte of an answer."""
-        self.completions.take_first_bytes(msgspec.json.encode(FirstByte(request, waited)))
+        self.completions.take_first_bytes(msgspec.json.encode(FirstByte(request, waited)), now=self.clock())
 
     def complete(self, request: str, *, endpoint: str, **told: Any) -> None:  # Any: fields of a completion
         """Take the completion of a request."""

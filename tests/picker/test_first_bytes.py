@@ -194,6 +194,41 @@ def test_answer_that_is_not_streamed_has_no_first_byte_to_miss(picker: Picker) -
     assert picker.endpoint("a").health.pause == 0
 
 
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_server_that_has_requests_and_counts_no_token_hangs(picker: Picker, is_streamed: bool) -> None:
+    picker.serve("a")
+    picker.pick("1", is_streamed=is_streamed)
+    if is_streamed:
+        picker.first_byte("1", 0.1)
+    for _ in range(31):
+        assert picker.endpoint("a").health.pause == 0
+        picker.read("a", running=1, generated_tokens=7.0)
+        picker.clock.pass_(1)
+        look(picker)
+    assert picker.endpoint("a").health.pause > 0
+    picker.complete("1", endpoint="a")
+    assert picker.endpoint("a").health.pause == 0
+
+
+@pytest.mark.parametrize(
+    ("running", "step", "scrapes"),
+    [(1, 1.0, True), (0, 0.0, True), (1, None, True), (1, 0.0, False)],
+    ids=["slow", "client-does-not-read", "does-not-say", "not-scraped"],
+)
+def test_slow_generation_is_no_fault(picker: Picker, running: int, step: float | None, scrapes: bool) -> None:
+    picker.serve("a")
+    picker.pick("1")
+    picker.read("a", running=running, generated_tokens=step)
+    for n in range(3600):
+        if scrapes:
+            picker.read("a", running=running, generated_tokens=None if step is None else n * step)
+        else:
+            picker.endpoint("a").miss()
+        picker.clock.pass_(1)
+        look(picker)
+    assert picker.endpoint("a").health.pause == 0
+
+
 def look(picker: Picker) -> None:
     for endpoint in picker.table.endpoints:
         miss_overdue(endpoint, now=picker.clock())

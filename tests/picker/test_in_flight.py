@@ -170,3 +170,33 @@ def test_expired_request_that_is_retried_counts_again(picker: Picker) -> None:
     compare(picker, first, reported=0, scrapes=SHORT_SCRAPES)
     second = picker.pick("1", tried=f"{first}:8000=closed;")
     assert picker.count(second) == 1
+
+
+def test_pod_that_takes_requests_and_never_counts_them_attracts_no_more(picker: Picker) -> None:
+    picker.serve("a", "b")
+    hung = picker.pick("1")
+    other = "b" if hung == "a" else "a"
+    picker.clock.pass_(1)
+    assert compare(picker, hung, reported=0, scrapes=SHORT_SCRAPES) == 1
+    assert {picker.pick(str(n)) for n in range(10, 20)} == {other}
+    # It answers after all.
+    picker.complete("1", endpoint=hung)
+    assert picker.endpoint(hung).health.pause == 0
+
+
+def test_lost_end_is_no_fault_of_a_pod_that_answers_others(picker: Picker) -> None:
+    picker.serve("a")
+    picker.pick("lost")
+    picker.clock.pass_(1)
+    picker.pick("2")
+    picker.complete("2", endpoint="a")
+    assert compare(picker, "a", reported=0, scrapes=SHORT_SCRAPES) == 1
+    assert picker.endpoint("a").health.pause == 0
+
+
+def test_scrapes_that_come_often_expire_nothing_sooner(picker: Picker) -> None:
+    picker.serve("a")
+    picker.pick("1")
+    for _ in range(30):
+        picker.clock.pass_(0.1)
+        assert picker.in_flight.compare(picker.endpoint("a"), reported=0, scraped_at=picker.clock()) == 0
