@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from controller.simulator import completions
 from controller.simulator.answers import models_body
 from controller.simulator.exchange import ClientLeft, Connection, Exchange, Refused, arrival_of
-from controller.simulator.faults import Fault, FaultKind
+from controller.simulator.faults import Fault, FaultKind, FaultPaths
 from controller.simulator.pod import Pod
 
 _INFERENCE: dict[str, Callable[[Pod, Exchange, bytes], Awaitable[None]]] = {
@@ -65,7 +65,7 @@ class Application:
             self._pod.arrivals.append(exchange.arrival)
         body = await exchange.body()
         inference = _INFERENCE.get(path)
-        if await _suffer(self._pod, exchange, is_inference=inference is not None):
+        if await _suffer(self._pod, exchange, path=_struck_as(path)):
             return
         if inference is not None:
             _expect(method, "POST")
@@ -134,9 +134,15 @@ def _expect(method: str, expected: str) -> None:
         raise Refused(405, "Method Not Allowed")
 
 
-async def _suffer(pod: Pod, exchange: Exchange, *, is_inference: bool) -> bool:
+def _struck_as(path: str) -> FaultPaths | None:
+    if path in _INFERENCE:
+        return FaultPaths.INFERENCE
+    return FaultPaths.METRICS if path == "/metrics" else None
+
+
+async def _suffer(pod: Pod, exchange: Exchange, *, path: FaultPaths | None) -> bool:
     """Meet the pod's fault; True if that was the end of the request. Raises Refused and ClientLeft."""
-    fault = pod.strike(is_inference=is_inference)
+    fault = pod.strike(path)
     match fault.kind:
         case FaultKind.ERROR:
             raise Refused(fault.status, "this error was asked for at /simulator/fault")

@@ -27,6 +27,8 @@ _PER_REQUEST = (FaultKind.ERROR, FaultKind.RESET, FaultKind.HANG)
 class FaultPaths(StrEnum):
     INFERENCE = "inference"
     """Paths that run the model."""
+    METRICS = "metrics"
+    """The metrics page alone: the pod serves and cannot be scraped."""
     ALL = "all"
     """Every path but those under /simulator."""
 
@@ -43,6 +45,11 @@ class Fault(BaseModel):
     """How many requests an `error`, `reset` or `hang` strikes; None is all until it recovers."""
     paths: FaultPaths = FaultPaths.INFERENCE
     """What an `error`, `reset` or `hang` strikes."""
+
+    @property
+    def stops_the_engine(self) -> bool:
+        """Whether nothing is computed until the pod recovers."""
+        return self.kind is FaultKind.HANG and self.count is None and self.paths is not FaultPaths.METRICS
 
     @model_validator(mode="after")
     def _count_suits_kind(self) -> Self:

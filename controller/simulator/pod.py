@@ -83,7 +83,7 @@ class Pod:
     def submit(self, generation: Generation) -> None:
         was_idle = self._engine.next_at is None
         self._engine.submit(generation, now=self._loop.time())
-        if was_idle and not self._is_frozen:
+        if was_idle and not self.fault.stops_the_engine:
             # Not at once: what arrives in the same turn of the loop shares the first step.
             self._arm(0.0)
 
@@ -103,13 +103,13 @@ class Pod:
             self._start_over()
         self._engine.slowdown = fault.factor if fault.kind is FaultKind.SLOW else 1.0
         self._disarm()
-        if not self._is_frozen and self._engine.next_at is not None:
+        if not fault.stops_the_engine and self._engine.next_at is not None:
             self._arm(0.0)
 
-    def strike(self, *, is_inference: bool) -> Fault:
-        """The fault that one arriving request meets; counts it."""
+    def strike(self, path: FaultPaths | None) -> Fault:
+        """The fault that one arriving request meets; counts it. None: a path that only `all` strikes."""
         fault = self.fault
-        if fault.kind is FaultKind.NONE or (fault.paths is FaultPaths.INFERENCE and not is_inference):
+        if fault.kind is FaultKind.NONE or fault.paths not in (FaultPaths.ALL, path):
             return NO_FAULT
         self._struck += 1
         if fault.count is not None and self._struck >= fault.count:
@@ -145,10 +145,6 @@ class Pod:
         """Abort everything; nothing runs afterwards."""
         self._start_over()
         self._recovered.set()
-
-    @property
-    def _is_frozen(self) -> bool:
-        return self.fault.kind is FaultKind.HANG and self.fault.count is None
 
     def _start_over(self) -> None:
         self._disarm()

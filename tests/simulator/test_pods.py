@@ -101,6 +101,16 @@ async def test_a_fault_strikes_inference_unless_it_says_all(
     assert (await http.get(_url(simulation, "/metrics"))).status_code == status
 
 
+async def test_a_pod_whose_metrics_hang_serves(start: Start, http: httpx.AsyncClient) -> None:
+    simulation = await start()
+    await http.post(_url(simulation, "/simulator/fault"), json={"kind": "hang", "paths": "metrics"})
+    scrape = asyncio.create_task(http.get(_url(simulation, "/metrics")))
+    assert (await _complete(http, simulation)).status_code == 200
+    assert not scrape.done()
+    await http.post(_url(simulation, "/simulator/fault"), json={"kind": "none"})
+    assert (await scrape).status_code == 200
+
+
 async def test_a_reset_comes_before_any_byte(start: Start, http: httpx.AsyncClient) -> None:
     simulation = await start()
     await http.post(_url(simulation, "/simulator/fault"), json={"kind": "reset", "count": 1})
