@@ -68,7 +68,7 @@ class Recording:
         return "" if isinstance(picked, Refusal) else picked[0].address
 
     def begin(self, line: bytes) -> None:
-        self.picker.completions.take_first_bytes(line)
+        self.picker.completions.take_first_bytes(line, now=self.picker.clock())
         self.recorder.began(line)
 
     def tell(self, line: bytes) -> None:

@@ -142,7 +142,7 @@ class Player:
 
     def _tell(self, event: Told) -> None:
         begun = [msgspec.json.encode(begun) for begun in event.begun if begun.id in self._places]
-        self._completions.take_first_bytes(b"\n".join(begun))
+        self._completions.take_first_bytes(b"\n".join(begun), now=self._clock())
         lines = []
         for ended in event.ended:
             place = self._places.pop(ended.id, None)
