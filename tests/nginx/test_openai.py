@@ -71,6 +71,17 @@ async def test_embeddings_are_answered(client: AsyncOpenAI) -> None:
     assert answer.data[0].embedding != answer.data[1].embedding
 
 
+async def test_pods_see_what_clients_ask_and_nothing_else(client: AsyncOpenAI, simulation: Simulation) -> None:
+    for name in "ab":
+        simulation.pod(name).arrivals.clear()
+    for number in range(20):
+        await client.chat.completions.create(
+            model="base", messages=[{"role": "user", "content": f"{number} " * 200}], max_tokens=2
+        )
+    arrived = [arrival for name in "ab" for arrival in simulation.pod(name).arrivals]
+    assert [arrival.path for arrival in arrived] == ["/v1/chat/completions"] * 20
+
+
 async def test_models_are_listed(client: AsyncOpenAI) -> None:
     assert [model.id async for model in client.models.list()] == ["base", "tuned"]
 

@@ -369,6 +369,23 @@ async def test_restarted_picker_binds_again_and_serves(tmp_path: Path, encode: C
             await running.complete(encode("of the one before", endpoint="127.0.0.1:1"))
 
 
+async def test_restarted_picker_is_ready_once_it_knows_all_its_endpoints(tmp_path: Path) -> None:
+    pools = tuple(
+        Pool(name=f"llm/{pool}", endpoints=(PoolEndpoint(f"127.0.0.1:{port}", f"llm/{port}"),))
+        for port, pool in enumerate(("one", "two", "three"), start=1)
+    )
+    (tmp_path / "pools.json").write_bytes(encode_pools(pools_of(pools)))
+    for _ in range(2):
+        async with running_picker(tmp_path) as running:
+            while (await running.client.get("http://picker/readyz")).status_code != 200:
+                # Not ready, and says so to whoever asks all the same.
+                assert (await running.pick("early", pool="llm/three")).status_code in (200, 503)
+            answers = [await running.pick(pool.name, pool=pool.name) for pool in pools]
+            assert [answer.headers["x-gateway-destination-endpoint"] for answer in answers] == [
+                pool.endpoints[0].address for pool in pools
+            ]
+
+
 async def test_file_that_is_no_socket_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "p.sock").write_text("precious")
     with pytest.raises(FileExistsError, match="is not a socket"):

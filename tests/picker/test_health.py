@@ -121,6 +121,15 @@ def test_status_that_is_not_the_endpoints_is_no_verdict(picker: Picker, upstream
     assert picker.endpoint("a").health.failures.total() == 0
 
 
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 408, 413, 422, 429])
+def test_what_clients_do_wrong_is_no_fault_of_the_endpoint(picker: Picker, status: int) -> None:
+    picker.serve("a")
+    for n in range(100):
+        picker.pick(str(n))
+        picker.complete(str(n), endpoint="a", status=status, upstream_status=f"200 : {status}")
+    assert (picker.endpoint("a").health.pause, picker.endpoint("a").health.failures.total()) == (0, 0)
+
+
 def test_failure_is_counted_after_a_restart_too(picker: Picker) -> None:
     picker.serve("a", "b")
     assert picker.pick("1", tried="a:8000=unreachable;") == "b"

@@ -1,8 +1,11 @@
 """In flight is exact from the pick to the last byte, and 0 at rest."""
 
+from typing import Any
+
 import pytest
 
 from controller.picker.inflight import SHORT_SCRAPES
+from controller.picker.scheduling.profile import PluginSpec
 
 from .conftest import Picker
 
@@ -22,6 +25,23 @@ def test_load_counts_from_the_pick_to_the_completion(picker: Picker) -> None:
     assert picker.count("a") == 1
     picker.complete("1", endpoint="a")
     assert picker.count("a") == len(picker.in_flight) == 0
+
+
+@pytest.mark.parametrize("asked", [{}, {"prompt": b"x" * 1000}, {"is_streamed": True}, {"model": "tuned"}])
+@pytest.mark.parametrize(
+    "profile", [(), (("random-picker", 1.0),), (("prefix-cache-scorer", 1.0),), (("session-affinity-scorer", 1.0),)]
+)
+def test_load_counts_whatever_is_asked_and_whoever_chooses(
+    profile: tuple[tuple[str, float], ...], asked: dict[str, Any]
+) -> None:
+    picker = Picker(plugins=tuple(PluginSpec(name) for name, _ in profile), profile=profile)
+    picker.serve("a", "b")
+    name = picker.pick("1", **asked)
+    assert picker.count(name) == 1
+    picker.first_byte("1", 0.1)
+    assert picker.count(name) == 1
+    picker.complete("1", endpoint=name)
+    assert picker.count(name) == 0
 
 
 def test_client_that_hangs_up_is_released(picker: Picker) -> None:
