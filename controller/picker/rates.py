@@ -32,13 +32,23 @@ TOKEN_BOUNDS: Final = (1e-6, 0.1)
 class Rates:
     """What is learned of one pool."""
 
-    __slots__ = ("adapter_load", "first_byte", "matched_share", "pods", "residence", "seconds_per_token")
+    __slots__ = (
+        "adapter_load",
+        "common_error",
+        "first_byte",
+        "matched_share",
+        "pods",
+        "residence",
+        "seconds_per_token",
+    )
 
     def __init__(self) -> None:
         self.seconds_per_token = 0.0002
         """Per token that is not cached."""
         self.first_byte = 0.03
         """Seconds until the first byte where nothing has to be computed."""
+        self.common_error: float | None = None
+        """Mean share by which first bytes of all endpoints came late; None before the first."""
         self.residence = 1.0
         """Mean seconds from sending to the last byte."""
         self.adapter_load = 0.3
@@ -77,7 +87,10 @@ class Rates:
             self.first_byte = max(moved, LEAST_SECONDS)
             return slowness
         error = min(max(waited / expected - 1, -LARGEST_ERROR), LARGEST_ERROR)
-        change = STEP * tokens / (tokens + HALF_TRUST) * error
+        step = STEP * tokens / (tokens + HALF_TRUST)
+        common = error if self.common_error is None else self.common_error + STEP * (error - self.common_error)
+        self.common_error = common
         low, high = TOKEN_BOUNDS
-        self.seconds_per_token = min(max(self.seconds_per_token * (1 + change / self.pods), low), high)
-        return float(min(max(slowness * (1 + change), 1 / SLOWEST), SLOWEST) ** DECAY)
+        self.seconds_per_token = min(max(self.seconds_per_token * (1 + step * error / self.pods), low), high)
+        # What is late everywhere says nothing about this one: else the first to be asked would seem ever faster.
+        return float(min(max(slowness * (1 + step * (error - common)), 1 / SLOWEST), SLOWEST) ** DECAY)

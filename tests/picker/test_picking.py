@@ -1,8 +1,11 @@
 """Which endpoint is picked, and what is counted, as seen from outside."""
 
+import random
 from collections import Counter
 
 import pytest
+
+from controller.picker.chunks import chunk_hashes
 
 from .conftest import Picker
 
@@ -23,6 +26,23 @@ def test_only_misses_at_concurrency_1_use_all_pods(picker: Picker) -> None:
         picks[name := picker.pick(str(n))] += 1
         picker.complete(str(n), endpoint=name)
     assert all(70 < picks[name] < 130 for name in "abc")
+
+
+def test_only_misses_use_all_pods_however_much_each_has_indexed(picker: Picker) -> None:
+    picker.serve("a", "b", "c")
+    rng = random.Random(1)
+    for _ in range(300):
+        # What one pod alone was sent before.
+        picker.endpoint("a").prefixes.remember(chunk_hashes(rng.randbytes(4000), root=0))
+    picks: Counter[str] = Counter()
+    for n in range(300):
+        picks[name := picker.pick(str(n), prompt=rng.randbytes(4000), is_streamed=True)] += 1
+        picker.first_byte(str(n), 0.2)
+        picker.complete(str(n), endpoint=name, duration=0.5)
+    assert all(70 < picks[name] < 130 for name in "abc")
+    # Load decides, not the index.
+    busy = [picker.pick(f"busy{n}", prompt=rng.randbytes(40_000), is_streamed=True) for n in range(2)]
+    assert picker.pick("last", prompt=rng.randbytes(4000)) not in busy
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,10 @@ from controller.picker.scheduling.matching import matched_chunks
 
 NEIGHBOUR_SHARE: Final = 0.01
 """Of the mean residence that each request in flight there costs."""
+ALIKE_FROM: Final = 0.87
+"""Slowness above which, and below its inverse, endpoints are alike. Equal ones differ so much by chance, and by who was
+asked first; without this one of them got every request of a client that asks one after the other."""
+ALIKE_TO: Final = 1 / ALIKE_FROM
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ class ExpectedTimeScorer:
                 cost += residence / endpoint.slots * (count + 1 - endpoint.slots)
             if adapter and adapter not in endpoint.adapters:
                 cost += _loading(endpoint, rates, harm=1.0 + harm * count, residence=residence)
-            costs.append(cost * endpoint.slowness)
+            slowness = endpoint.slowness
+            costs.append(cost if ALIKE_FROM < slowness < ALIKE_TO else cost * slowness)
         return costs
 
 
