@@ -9,7 +9,7 @@ FILE = re.compile(r"`((?:picker|nginx|flow|resources)/\w+\.py)`((?:[:,] `[\w-]+`
 
 def test_table_names_tests_that_there_are() -> None:
     named = FILE.findall((TESTS / "picker" / "README.md").read_text())
-    assert len(named) > 50
+    assert len(named) >= 50
     for path, tests in named:
         source = (TESTS / path.replace("flow/", "picker/flow_control/")).read_text()
         for name in re.findall(r"`([\w-]+)`", tests):

@@ -22,10 +22,11 @@ from controller.picker.replay.player import Player
 from controller.picker.replay.policy import policy_in
 from controller.picker.replay.recorder import Recorder, open_recorder
 from controller.picker.replay.tally import Tally
+from controller.picker.watch import DEFAULT_WATCH
 from controller.plugins.catalogue import BUILT_IN
 from controller.plugins.types import AppliedPolicy, ConfiguredPlugin, Scheduling
 
-from .conftest import STALENESS, Clock, Picker, completion_line, request_of
+from .conftest import Clock, Picker, completion_line, request_of
 from .test_app import running_picker
 
 AT_RANDOM = AppliedPolicy(
@@ -53,7 +54,7 @@ class Recording:
     def __init__(self, *endpoints: str) -> None:
         self.picker = Picker()
         self.file = Kept()
-        opened = Opened(at=0.0, version=1, staleness=STALENESS, seed=1)
+        opened = Opened(at=0.0, version=1, staleness=DEFAULT_WATCH.staleness, seed=1)
         self.recorder = Recorder(self.file, limit=10_000_000, clock=self.picker.clock, opened=opened)
         self.picker.serve(*endpoints)
         served = self.picker.table.served

@@ -58,13 +58,17 @@ class Profile:
                 return ()
         if len(endpoints) == 1:
             return endpoints
+        if len(self.scorers) == 1 and self.scorers[0][1] == 1.0:
+            # As in the default profile: nothing has to be summed.
+            scores = self.scorers[0][0].score(request, endpoints, now=now)
+            chosen = self.picker.pick(request, endpoints, scores)
+            request.scores = (self.names.scorers, (scores[endpoints.index(chosen[0])],))
+            return chosen
         told: list[Sequence[float]] = []
         totals = self.score(request, endpoints, now=now, told=told)
         chosen = self.picker.pick(request, endpoints, totals)
         place = endpoints.index(chosen[0])
-        # Most profiles have one scorer, and a comprehension is a call.
-        values = (told[0][place],) if len(told) == 1 else tuple([scores[place] for scores in told])
-        request.scores = (self.names.scorers, values)
+        request.scores = (self.names.scorers, tuple([scores[place] for scores in told]))
         return chosen
 
     def run_preferring(

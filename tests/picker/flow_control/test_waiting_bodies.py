@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Awaitable
 
-from prometheus_client import CollectorRegistry, Histogram
-
 from controller.picker.app import Picks
+from controller.picker.decisions import Decisions
 from controller.picker.flow_control.claims import Tenants
 from controller.picker.flow_control.controller import FlowController
 from controller.picker.flow_control.loads import load_of
+from controller.picker.metrics import PickDurations
 from controller.picker.requests import BodyPieces
 from tests.picker.conftest import Picker
 
@@ -35,9 +35,10 @@ async def test_body_of_a_request_that_waits_is_not_kept() -> None:
     flow.apply({POOL: policy_of(slots=1)})
     picks = Picks(
         director=picker.director,
-        durations=Histogram("durations", "of picks", registry=CollectorRegistry()),
+        durations=PickDurations(),
         completions=picker.completions,
         flow=flow,
+        decisions=Decisions(picker.clock),
         clock=picker.clock,
     )
     first, second = (_body(), _body())

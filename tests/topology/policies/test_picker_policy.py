@@ -154,6 +154,8 @@ def test_health_takes_effect(build_all: Build) -> None:
 
 
 def test_fields_that_the_picker_does_not_heed_are_named(build_all: Build) -> None:
-    topology = build_all(_pool(), _policy("health: {firstByteTimeout: 20s}"))
+    topology = build_all(
+        _pool(), _policy("config: {plugins: [{type: metrics-data-source, parameters: {scheme: https}}]}")
+    )
 
     assert _verdicts(topology) == ["gpu Accepted=Accepted", "gpu infergate.dev/IgnoredFields=UnsupportedValue"]

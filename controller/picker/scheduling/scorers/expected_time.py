@@ -75,7 +75,8 @@ class ExpectedTimeScorer:
                 harm = 1.0 + self.harm * count
                 residence = rates.residence / rates.seconds_per_token * BYTES_PER_TOKEN
                 parts["adapter"] = _seconds(_loading(endpoint, rates, harm=harm, residence=residence), rates)
-            parts = {name: part * endpoint.slowness for name, part in parts.items()}
+            slowness = 1.0 if ALIKE_FROM < endpoint.slowness < ALIKE_TO else endpoint.slowness
+            parts = {name: part * slowness for name, part in parts.items()}
             if self.surroundings.replicas:
                 parts["agreed"] = min(0.0, 1.0 / score - 1.0 - sum(parts.values()))
             found.append(parts)
