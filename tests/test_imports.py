@@ -20,8 +20,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "translate": {"ir", "resources", "topology"},
     "render": {"bundle", "ir", "resources"},
     "status": {"bundle", "ir", "resources", "topology"},
-    "agent": {"bundle", "errors"},
-    "dataplane": {"agent", "bundle", "errors"},
+    "wire": {"bundle", "errors"},
+    "agent": {"bundle", "errors", "wire"},
+    "dataplane": {"agent", "bundle", "errors", "wire"},
     "provider": {"errors", "resources", "status"},
     "picker": {"bundle", "errors", "logs", "plugins"},
     "simulator": {"errors", "logs"},
@@ -41,12 +42,12 @@ PURE = ("ir", "resources", "topology", "translate", "status")
 INPUT_AND_OUTPUT = {"asyncio", "http", "httpx", "kubernetes", "logging", "os", "socket", "subprocess", "watchfiles"}
 
 OWNERS = {
-    "cryptography": {"topology"},
+    "cryptography": {"dataplane", "topology"},
     "fastapi": {"picker", "simulator"},
     "jinja2": {"render"},
     "kubernetes": {"kube"},
-    "prometheus_client": {"picker", "simulator"},
-    "uvicorn": {"picker", "simulator"},
+    "prometheus_client": {"agent", "picker", "simulator"},
+    "uvicorn": {"dataplane", "picker", "simulator"},
     "watchfiles": {"provider", "picker"},
 }
 
