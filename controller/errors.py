@@ -9,6 +9,8 @@
         NginxNotRunning    nginx did not start, or did not answer for a version in time
       PickerNotRunning     the endpoint picker did not become ready in time
       StateUnusable        the state directory cannot be written or is used by another process
+      AddressUnusable      an address cannot be listened on
+      ControlPlaneFailed   the control plane does not answer an instance, or refuses it
 
 A mistake in a resource is never an exception: it is a Rejection or a Condition.
 """
@@ -62,3 +64,11 @@ class PickerNotRunning(InfergateError):
 
 class StateUnusable(InfergateError):
     """The state directory cannot be written, or another process uses it."""
+
+
+class AddressUnusable(InfergateError):
+    """An address cannot be listened on."""
+
+
+class ControlPlaneFailed(InfergateError):
+    """The control plane does not answer an instance of a data plane, or refuses it."""
