@@ -107,6 +107,15 @@ class Applier:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self.stop()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether nginx runs, or will when its time comes."""
+        return self._supervisor.is_started
+
+    async def stop(self) -> None:
+        """End nginx once the requests in hand are done, or have had their time."""
         await self._supervisor.stop()
 
     async def apply(self, bundle: Bundle) -> Applied | NginxRefused:

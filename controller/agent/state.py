@@ -13,8 +13,9 @@ bytes wherever the directory is, and rendered files do not depend on the place.
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,7 @@ CONTROL_SOCKET: Final = "run/control.sock"
 PICKER_SOCKET: Final = "run/picker.sock"
 """Where the picker answers picks, `/healthz` and `/readyz`."""
 PID_FILE: Final = "run/nginx.pid"
+LOCK_FILE: Final = "lock"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def locked(root: Path) -> Iterator[State]:
         state = State(root.resolve())
         for directory in (state.releases, state.run, state.root / "tmp"):
             directory.mkdir(mode=0o700, exist_ok=True)
-        lock = os.open(state.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(state.root / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StateUnusable(f"state directory {root} cannot be written: {error.strerror}") from error
     try:
@@ -76,7 +78,7 @@ def locked(root: Path) -> Iterator[State]:
 
 def _take(lock: int, root: Path) -> None:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(lock)
     except BlockingIOError as error:
         holder = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
         raise StateUnusable(f"state directory {root} is used by another process (pid {holder})") from error
@@ -84,6 +86,15 @@ def _take(lock: int, root: Path) -> None:
         raise StateUnusable(f"state directory {root} cannot be locked: {error.strerror}") from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+
+def _flock(lock: int) -> None:
+    """Takes a lock. A picker that waits for its end looks whether it is free by taking it for a moment."""
+    for _ in range(4):
+        with suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.005)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def replace_file(path: Path, content: bytes) -> None:

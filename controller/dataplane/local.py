@@ -1,13 +1,10 @@
-"""A data plane on this machine: nginx and the picker as children of this process."""
+"""A data plane on this machine: nginx as a child of this process, and the picker beside it."""
 
 import asyncio
 import hashlib
-import json
 import logging
 import math
 import os
-import re
-import signal
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,20 +14,17 @@ from typing import Self
 from controller.agent import client, leftovers
 from controller.agent.apply import Applied, Applier, Options
 from controller.agent.nginx import Nginx
-from controller.agent.state import PICKER_SOCKET, State, locked, replace_file
-from controller.agent.supervise import Check, Program, Supervisor
-from controller.bundle import Bundle, Pool, Pools, encode_pools, pools_of
+from controller.agent.state import State, locked, replace_file
+from controller.bundle import Bundle, Pool, Pools, decode_pools, encode_pools, pools_of
 from controller.dataplane.base import Report
-from controller.errors import PickerNotRunning
+from controller.dataplane.pickers import ChildPicker, NeighbourPicker, Picker, wait_for_pools
+from controller.errors import NginxRefused, PickerNotRunning
 
 log = logging.getLogger(__name__)
 
 _RETIREMENT = 10.0
 """Seconds for which the picker knows a pool that is gone. A worker that a reload retires still serves one request on
 each connection that was used in the last second, and requests that it has already may be retried."""
-
-_POOLS_READ = 2.0
-"""Seconds that the picker has to read pools; it looks every 0.1 s."""
 
 
 def default_state(directory: Path, *, environment: Mapping[str, str] = os.environ) -> Path:
@@ -42,7 +36,8 @@ def default_state(directory: Path, *, environment: Mapping[str, str] = os.enviro
 class LocalDataPlane:
     """Keeps nginx and the picker running in a state directory.
 
-    The picker starts with the first bundle, when its pools are known, and nginx after it. The picker stops after nginx.
+    A picker that is a child starts with the first bundle, when its pools are known, and nginx after it; it stops after
+    nginx.
     """
 
     def __init__(
@@ -55,7 +50,7 @@ class LocalDataPlane:
         picker_timeout: float = 15.0,
         retirement: float = _RETIREMENT,
     ) -> None:
-        """`picker_command` runs in the state directory; empty for a data plane without a picker.
+        """`picker_command` runs in the state directory; empty when the picker is started by somebody else.
 
         `picker_timeout` is the time in seconds that the picker has to become ready, `retirement` the time for which it
         knows a pool that is gone.
@@ -80,7 +75,11 @@ class LocalDataPlane:
         async with AsyncExitStack() as stack:
             self._state = stack.enter_context(locked(self._root))
             await leftovers.take_down(self._state, [self._picker_command])
-            self._picker = Supervisor(_picker_program(self._picker_command, self._state))
+            self._picker: Picker = (
+                ChildPicker(self._picker_command, self._state, timeout=self._picker_timeout)
+                if self._picker_command
+                else NeighbourPicker(self._state, timeout=self._picker_timeout)
+            )
             stack.push_async_callback(self._picker.stop)
             self._applier = await stack.enter_async_context(Applier(self._state, self._nginx, options=self._options))
             self._running = stack.pop_all()
@@ -100,13 +99,41 @@ class LocalDataPlane:
 
     @property
     def picker_pid(self) -> int | None:
-        """None while the picker does not run."""
+        """None while the picker does not run, or is not a child."""
         return self._picker.pid
 
     @property
     def reload_pause(self) -> float:
         """See `DataPlane`."""
         return self._applier.reload_pause
+
+    @property
+    def is_nginx_wanted(self) -> bool:
+        """Whether nginx runs, or will when its time comes."""
+        return self._applier.is_started
+
+    async def version(self) -> str | None:
+        """The version that nginx answers for at this moment; None when it does not answer."""
+        return await client.version(self._state)
+
+    async def resume(self) -> Applied | NginxRefused | None:
+        """Serve what was served when the state directory was last used; None when there is nothing.
+
+        Without a picker too: what needs none works, and the rest answers what its pool says. Raises as `apply`.
+        """
+        async with self._turn:
+            if not self._state.current.is_symlink():
+                return None
+            self._pools = await asyncio.to_thread(_pools_kept, self._state)
+            try:
+                await self._picker.wait_until_ready()
+            except PickerNotRunning as problem:
+                log.warning("nginx starts without its picker", extra={"problem": str(problem)})
+            return await self._applier.resume()
+
+    async def stop_nginx(self) -> None:
+        """End nginx, which finishes the requests in hand for as long as the options say. The picker goes on."""
+        await self._applier.stop()
 
     async def apply(self, bundle: Bundle) -> Report:
         """Raises StateUnusable, NginxNotRunning, and PickerNotRunning when the picker does not become ready in time."""
@@ -115,9 +142,9 @@ class LocalDataPlane:
             known = {pool.name for pool in self._pools.pools}
             self._retire(bundle.pools)
             await self.apply_pools(bundle.pools)
-            await self._wait_for_picker()
+            await self._picker.wait_until_ready()
             if not {pool.name for pool in bundle.pools.pools} <= known:
-                await self._wait_for_pools()
+                await wait_for_pools(self._state, self._written)
             outcome = await self._applier.apply(bundle)
             seconds = asyncio.get_running_loop().time() - begun
             if not isinstance(outcome, Applied):
@@ -155,68 +182,10 @@ class LocalDataPlane:
         self._written = written.etag
         replace_file(self._state.pools, encode_pools(written))
 
-    async def _wait_for_picker(self) -> None:
-        """Start the picker unless it runs, and wait until it was ready once."""
-        if not self._picker_command or self._picker.is_started:
-            return
-        self._picker.start()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._picker_timeout
-        while loop.time() < deadline and self._picker.ends < 5:
-            answer = await client.ask(self._state, "/readyz", socket=PICKER_SOCKET, timeout=1.0)
-            if answer.status == 200:
-                self._picker.vouch()
-                return
-            await asyncio.sleep(0.02)
-        await self._picker.stop()
-        said = f"; it said last: {self._picker.last_line}" if self._picker.last_line else ""
-        raise PickerNotRunning(f"the picker did not become ready in {self._picker_timeout:g} s{said}")
 
-    async def _wait_for_pools(self) -> None:
-        """Wait until the picker has read the pools, so that no request of a new version asks for one in vain.
-
-        A picker that does not get there in time is no reason to hold up the version.
-        """
-        if not self._picker_command:
-            return
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _POOLS_READ
-        while loop.time() < deadline:
-            answer = await client.ask(self._state, "/readyz", socket=PICKER_SOCKET, timeout=1.0)
-            if answer.body.split() == [b"ok", self._written.encode()]:
-                return
-            await asyncio.sleep(0.01)
-        log.warning("the picker has not read the newest pools", extra={"etag": self._written})
-
-
-def _picker_program(command: tuple[str, ...], state: State) -> Program:
-    async def is_well() -> bool:
-        return (await client.ask(state, "/healthz", socket=PICKER_SOCKET, timeout=1.0)).status == 200
-
-    def prepare() -> None:
-        (state.root / PICKER_SOCKET).unlink(missing_ok=True)
-
-    return Program(
-        name="picker",
-        command=command,
-        directory=state.root,
-        stops=((signal.SIGTERM, 5.0),),
-        leash=signal.SIGKILL,
-        orphans=signal.SIGKILL,
-        prepare=prepare,
-        level=_level,
-        check=Check(is_well),
-    )
-
-
-def _level(line: str) -> int | None:
-    """Level that a line of the picker's log names, in JSON or in text; None for one that goes on, as in a traceback."""
-    name: object = None
-    if line.startswith("{"):
-        try:
-            name = json.loads(line).get("level")
-        except ValueError:
-            return None
-    elif found := re.search(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b", line[:80]):
-        name = found[1]
-    return logging.getLevelNamesMapping().get(str(name).upper())
+def _pools_kept(state: State) -> Pools:
+    """Pools that the picker was given last; none when they cannot be read."""
+    try:
+        return decode_pools(state.pools.read_bytes())
+    except (OSError, ValueError):
+        return pools_of(())
