@@ -14,6 +14,7 @@ import uvloop
 from pydantic import ValidationError
 
 from controller.picker.config import PickerSettings
+from controller.picker.outlive import until_free
 from controller.picker.server import serve
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--staleness", type=float, default=3.0, metavar="SECONDS", help="age at which a reading no longer counts"
+    )
+    parser.add_argument(
+        "--outlive",
+        type=Path,
+        metavar="FILE",
+        help="after a signal go on until nobody holds a lock on this file, the one of the state directory of NGINX",
+    )
+    parser.add_argument(
+        "--grace",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="and no longer than this (default: %(default)g)",
     )
     parser.add_argument(
         "--replicas", action="store_true", help="other replicas of the gateway send to the same model servers"
@@ -91,6 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
             replicas=arguments.replicas,
             record=arguments.record,
             record_limit=arguments.record_limit,
+            outlive=arguments.outlive,
+            grace=arguments.grace,
         )
     except ValidationError as error:
         for problem in error.errors():
@@ -107,10 +123,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _serve_until_signal(settings: PickerSettings) -> None:
-    stopping = asyncio.Event()
+    asked, stopping = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, asked.set)
     # Modules live as long as the process: looking through them is a pause in which picks wait.
     gc.freeze()
-    await serve(settings, rng=random.Random(), stopping=stopping)
+    ending = asyncio.create_task(_end(settings, asked=asked, stopping=stopping))
+    try:
+        await serve(settings, rng=random.Random(), stopping=stopping)
+    finally:
+        ending.cancel()
+
+
+async def _end(settings: PickerSettings, *, asked: asyncio.Event, stopping: asyncio.Event) -> None:
+    """Passes on that the process was asked to end, once NGINX needs it no more."""
+    await asked.wait()
+    if settings.outlive is not None:
+        log.info("picker ends after NGINX", extra={"grace": settings.grace})
+        await until_free(settings.outlive, timeout=settings.grace)
+    stopping.set()

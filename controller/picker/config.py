@@ -30,6 +30,11 @@ class PickerSettings(BaseModel):
     replicas: bool = False
     """Whether other pickers, of other replicas of the gateway, send requests to the same endpoints."""
 
+    outlive: Path | None = None
+    """After a signal the picker goes on until nobody holds a lock on this file; None: it ends at once."""
+    grace: float = Field(default=60.0, ge=0.0, le=86400.0)
+    """Seconds for which it goes on at most."""
+
     @model_validator(mode="after")
     def _readings_outlive_the_interval(self) -> Self:
         """Above it, every reading would be stale before the next one could come."""

@@ -141,6 +141,8 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
     )
     registry, durations = registry_of(state)
     admin = admin_app(state, registry)
+    # In a pod the picker may be there before whoever makes the rest of the state directory.
+    settings.socket.parent.mkdir(mode=0o700, exist_ok=True)
     remove_socket(settings.socket)
     listening = _listen(settings.metrics_address) if settings.metrics_address is not None else None
     recorder = _recorder(settings, rng=rng, clock=clock)
