@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from controller.agent.state import PID_FILE, State
 from controller.errors import NginxMissing, NginxNotRunning, NginxRefused
@@ -135,6 +135,20 @@ def inspect(binary: Path) -> Nginx:
     module = _njs_module(answer)
     njs = _numbers(built_in) if built_in else _njs_of(module) if module else None
     return Nginx(binary, _numbers(version), njs, None if built_in else module)
+
+
+def openable(stdout: TextIO) -> int | None:
+    """The descriptor of a standard output that nginx can open by the name `/dev/stdout`; None when it cannot.
+
+    It cannot open a socket, or a file of another user.
+    """
+    try:
+        descriptor = stdout.fileno()
+        os.close(os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_APPEND))
+    except (AttributeError, OSError, ValueError) as problem:
+        log.warning("standard output cannot be opened by nginx", extra={"problem": str(problem)})
+        return None
+    return descriptor
 
 
 def announce(nginx: Nginx) -> None:

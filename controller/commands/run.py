@@ -169,19 +169,11 @@ def _can_open(addresses: Iterable[str], port: int) -> bool:
 
 
 def _access_log(wanted: str) -> tuple[str, int | None]:
-    """The access log that nginx can open, and the descriptor that its `/dev/stdout` leads to.
-
-    nginx opens `/dev/stdout` by its name, which fails for a socket and for a file of another user.
-    """
+    """The access log that nginx can open, and the descriptor that its `/dev/stdout` leads to."""
     if wanted != "/dev/stdout":
         return wanted, None
-    try:
-        stdout = sys.stdout.fileno()
-        os.close(os.open(f"/proc/self/fd/{stdout}", os.O_WRONLY | os.O_APPEND))
-    except (AttributeError, OSError, ValueError) as problem:
-        log.warning("standard output cannot be opened by nginx", extra={"problem": str(problem), "instead": _IN_STATE})
-        return _IN_STATE, None
-    return wanted, stdout
+    stdout = nginx.openable(sys.stdout)
+    return (wanted, stdout) if stdout is not None else (_IN_STATE, None)
 
 
 def _status_file(path: Path | None, directory: Path) -> Path | None:
