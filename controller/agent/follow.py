@@ -8,15 +8,13 @@ import logging
 import random
 from typing import Protocol
 
-import msgspec
-
 from controller.agent.apply import Applied
 from controller.agent.backoff import Backoff
 from controller.agent.metrics import Metrics
 from controller.agent.standing import Standing
 from controller.bundle import Bundle, Pools, pools_of
 from controller.errors import ControlPlaneFailed, InfergateError, NginxRefused
-from controller.wire import Delivery, Statement, refusal_of
+from controller.wire import Delivery, refusal_of
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +76,7 @@ class Follower:
             return
         if isinstance(found, Applied):
             log.info("last release live", extra={"version": found.version, "seconds": found.seconds})
-            self._standing.say(Statement(version=found.version, live=found.version, seconds=found.seconds))
+            self._standing.serves(found.version, seconds=found.seconds)
         elif found is not None:
             log.error("last release refused", extra={"problem": str(found)})
 
@@ -121,19 +119,18 @@ class Follower:
             self._metrics.pools.inc()
             log.info("endpoints live", extra={"etag": delivery.etag})
         self._pools, self._etag = pools, delivery.etag
-        before = self._standing.statement
         # Files that come while the instance ends count as had, so that they are not sent again and again.
-        version = delivery.version if delivery.files is not None else before.version
-        self._standing.say(msgspec.structs.replace(before, version=version, etag=delivery.etag))
+        version = delivery.version if delivery.files is not None else self._standing.statement.version
+        self._standing.had(version=version, etag=delivery.etag)
 
     async def _apply(self, bundle: Bundle) -> None:
-        standing, before = self._standing, self._standing.statement
+        standing = self._standing
         standing.applying = bundle.version
         try:
             outcome = await self._data_plane.apply(bundle)
         except InfergateError as problem:
             self._metrics.bundles.labels("failed").inc()
-            standing.say(msgspec.structs.replace(before, problem=str(problem)))
+            standing.fails(str(problem))
             raise
         finally:
             standing.applying = ""
@@ -141,15 +138,8 @@ class Follower:
         self._metrics.seconds.observe(outcome.seconds)
         details = {"version": bundle.version, "seconds": outcome.seconds}
         if outcome.serving:
+            standing.serves(bundle.version, seconds=outcome.seconds)
             log.info("live", extra=details)
         else:
+            standing.refuses(bundle.version, refusal_of(outcome.refusal), seconds=outcome.seconds)
             log.error("bundle refused", extra={**details, "problem": str(outcome.refusal)})
-        standing.say(
-            Statement(
-                version=bundle.version,
-                live=bundle.version if outcome.serving else before.live,
-                etag=bundle.pools.etag,
-                refusal=refusal_of(outcome.refusal),
-                seconds=outcome.seconds,
-            )
-        )

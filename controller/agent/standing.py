@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from controller.wire import Statement
+from controller.wire import Refusal, Statement
 
 
 @dataclass
@@ -20,12 +20,39 @@ class Standing:
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the statement is another one."""
 
-    def say(self, statement: Statement) -> None:
-        """Have something new to say."""
+    @property
+    def is_serving(self) -> bool:
+        """Whether the newest version is live."""
+        return self.statement.live != "" and self.statement.live == self.statement.version
+
+    def had(self, *, version: str, etag: str) -> None:
+        """A delivery was dealt with."""
+        self._say(msgspec.structs.replace(self.statement, version=version, etag=etag))
+
+    def serves(self, version: str, *, seconds: float) -> None:
+        """A version is live."""
+        self._judge(version=version, live=version, seconds=seconds)
+
+    def refuses(self, version: str, refusal: Refusal | None, *, seconds: float) -> None:
+        """nginx did not take a version, and serves what it served before."""
+        self._judge(version=version, live=self.statement.live, seconds=seconds, refusal=refusal)
+
+    def fails(self, problem: str) -> None:
+        """The newest version could not be tried."""
+        self._say(msgspec.structs.replace(self.statement, problem=problem))
+
+    def leave(self) -> None:
+        """This instance ends, whatever becomes of versions meanwhile."""
+        self._say(msgspec.structs.replace(self.statement, is_leaving=True))
+
+    def _judge(self, *, version: str, live: str, seconds: float, refusal: Refusal | None = None) -> None:
+        self._say(
+            msgspec.structs.replace(
+                self.statement, version=version, live=live, seconds=seconds, refusal=refusal, problem=""
+            )
+        )
+
+    def _say(self, statement: Statement) -> None:
         if statement != self.statement:
             self.statement = statement
             self.news.set()
-
-    def leave(self) -> None:
-        """Say that this instance ends."""
-        self.say(msgspec.structs.replace(self.statement, is_leaving=True))

@@ -83,7 +83,7 @@ class Agent:
         self._settings = settings
         self._data_plane = data_plane
         self._standing = Standing()
-        self._metrics = metrics_of(self._is_serving)
+        self._metrics = metrics_of(lambda: self._standing.is_serving)
         access = Access(settings.server, settings.gateway, Path(settings.token_file), Path(settings.ca_file))
         # One line each: a report does not wait behind a question that waits for news.
         self._asking, self._reporting = ControlPlane(access), ControlPlane(access)
@@ -125,7 +125,3 @@ class Agent:
         await self._data_plane.stop_nginx()
         log.info("nginx has ended")
         return pools
-
-    def _is_serving(self) -> bool:
-        statement = self._standing.statement
-        return statement.live != "" and statement.live == statement.version

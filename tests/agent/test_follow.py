@@ -1,0 +1,213 @@
+"""Rules of the agent that need no process; `tests/dataplane/test_agent.py` has the rest."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from controller.agent.apply import Applied
+from controller.agent.backoff import Backoff
+from controller.agent.follow import Follower
+from controller.agent.metrics import metrics_of
+from controller.agent.probes import Probes
+from controller.agent.standing import Standing
+from controller.agent.telling import keep_telling
+from controller.bundle import Bundle, BundleFile, Pool, Pools, pools_of
+from controller.errors import ControlPlaneFailed, NginxNotRunning, NginxRefused
+from controller.wire import Delivery, Statement
+
+Until = Callable[[Callable[[], bool]], Awaitable[None]]
+
+_NONE = pools_of(())
+_GPU = pools_of((Pool("llm/gpu"),))
+_FILES = (BundleFile("nginx.conf", b""),)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    serving: bool
+    refusal: NginxRefused | None = None
+    seconds: float = 0.1
+
+
+@dataclass
+class _DataPlane:
+    outcomes: list[_Outcome | Exception] = field(default_factory=list)
+    applied: list[tuple[str, str]] = field(default_factory=list)
+    """Version and etag of each bundle."""
+    pools: list[str] = field(default_factory=list)
+    resumed: Applied | NginxRefused | None = None
+    answered: str | None = None
+    is_nginx_wanted: bool = True
+    nginx_pid: int | None = 1
+
+    async def resume(self) -> Applied | NginxRefused | None:
+        return self.resumed
+
+    async def apply(self, bundle: Bundle) -> _Outcome:
+        self.applied.append((bundle.version, bundle.pools.etag))
+        outcome = self.outcomes.pop(0) if self.outcomes else _Outcome(True)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def apply_pools(self, pools: Pools) -> None:
+        self.pools.append(pools.etag)
+
+    async def version(self) -> str | None:
+        return self.answered
+
+
+@dataclass
+class _Source:
+    deliveries: list[Delivery | Exception | None]
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    async def fetch(self, *, version: str, etag: str) -> Delivery | None:
+        self.asked.append((version, etag))
+        if not self.deliveries:
+            await asyncio.Event().wait()
+        delivery = self.deliveries.pop(0)
+        if isinstance(delivery, Exception):
+            raise delivery
+        return delivery
+
+
+def _delivery(version: str, pools: Pools = _NONE, *, files: bool = True, sends_pools: bool = True) -> Delivery:
+    return Delivery("shop/edge", version, pools.etag, _FILES if files else None, pools if sends_pools else None)
+
+
+async def _follow(
+    deliveries: list[Delivery | Exception | None], data_plane: _DataPlane, until: Until, *, only_pools: bool = False
+) -> tuple[Standing, list[tuple[str, str]]]:
+    source, standing = _Source(deliveries), Standing()
+    metrics = metrics_of(lambda: True)
+    follower = Follower(source, data_plane, standing, metrics=metrics, rng=random.Random(1))
+    count = len(deliveries)
+    following = asyncio.create_task(follower.follow_pools() if only_pools else follower.run())
+    await until(lambda: len(source.asked) == count + 1)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    return standing, source.asked
+
+
+async def test_files_alone_go_with_the_pools_that_were_had(until: Until) -> None:
+    data_plane = _DataPlane()
+    _, asked = await _follow([_delivery("a", _GPU), _delivery("b", _GPU, sends_pools=False)], data_plane, until)
+    assert data_plane.applied == [("a", _GPU.etag), ("b", _GPU.etag)]
+    assert asked == [("", ""), ("a", _GPU.etag), ("b", _GPU.etag)]
+
+
+async def test_pools_alone_are_applied_without_the_files(until: Until) -> None:
+    data_plane = _DataPlane()
+    standing, _ = await _follow([_delivery("a"), _delivery("a", _GPU, files=False)], data_plane, until)
+    assert (data_plane.applied, data_plane.pools) == ([("a", _NONE.etag)], [_GPU.etag])
+    assert standing.statement == Statement("a", "a", _GPU.etag, seconds=0.1)
+
+
+async def test_refused_version_is_not_asked_for_again(until: Until) -> None:
+    data_plane = _DataPlane([_Outcome(True), _Outcome(False, NginxRefused("f", 1, "no"))])
+    standing, asked = await _follow([_delivery("a"), _delivery("b")], data_plane, until)
+    assert asked[-1] == ("b", _NONE.etag)
+    assert (standing.statement.version, standing.statement.live, standing.is_serving) == ("b", "a", False)
+
+
+async def test_version_that_could_not_be_tried_is_asked_for_again(until: Until) -> None:
+    data_plane = _DataPlane([NginxNotRunning("no answer")])
+    standing, asked = await _follow([_delivery("a"), _delivery("a")], data_plane, until)
+    assert asked == [("", ""), ("", ""), ("a", _NONE.etag)]
+    assert (standing.statement.problem, standing.is_serving) == ("", True)
+
+
+async def test_failure_is_said_until_it_is_over(until: Until) -> None:
+    standing, _ = await _follow([_delivery("a")], _DataPlane([NginxNotRunning("no answer")]), until)
+    assert standing.statement.problem == "no answer"
+
+
+async def test_control_plane_out_of_reach_is_logged_once(until: Until, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    away = [ControlPlaneFailed("refused"), ControlPlaneFailed("refused"), None]
+    await _follow([*away], _DataPlane(), until)
+    assert [record.getMessage() for record in caplog.records] == [
+        "control plane is out of reach",
+        "control plane answers again",
+    ]
+
+
+async def test_instance_that_ends_takes_pools_only(until: Until) -> None:
+    data_plane = _DataPlane()
+    _, asked = await _follow([_delivery("b", _GPU)], data_plane, until, only_pools=True)
+    assert (data_plane.applied, data_plane.pools) == ([], [_GPU.etag])
+    assert asked[-1] == ("b", _GPU.etag)
+
+
+async def test_instance_that_leaves_is_not_ready_again(until: Until) -> None:
+    standing = Standing()
+    standing.leave()
+    standing.serves("b", seconds=0.1)
+    assert standing.statement.is_leaving
+
+
+@pytest.mark.parametrize(
+    ("live", "applying", "answered", "ready"),
+    [
+        ("", "", None, False),
+        ("", "a", "a", False),
+        ("a", "", "a", True),
+        ("a", "b", "b", True),
+        ("a", "b", "a", True),
+        ("a", "", "z", False),
+        ("a", "", None, False),
+    ],
+)
+async def test_instance_is_ready(live: str, applying: str, answered: str | None, ready: bool) -> None:
+    standing = Standing(Statement(live, live), applying=applying)
+    probes = Probes(_DataPlane(answered=answered), standing, metrics_of(lambda: True).registry)
+    assert (await probes.why_not_ready() == "") is ready
+
+
+@pytest.mark.parametrize(
+    ("idle", "wanted", "pid", "answered", "healthy"),
+    [
+        (0.0, False, None, None, True),
+        (0.0, True, 1, "a", True),
+        (0.0, True, None, "a", False),
+        (0.0, True, 1, None, False),
+        (600.0, True, 1, "a", False),
+    ],
+)
+async def test_instance_is_healthy(
+    idle: float, wanted: bool, pid: int | None, answered: str | None, healthy: bool
+) -> None:
+    standing = Standing(looked_at=asyncio.get_running_loop().time() - idle)
+    data_plane = _DataPlane(is_nginx_wanted=wanted, nginx_pid=pid, answered=answered)
+    probes = Probes(data_plane, standing, metrics_of(lambda: True).registry)
+    assert (await probes.why_not_healthy() == "") is healthy
+
+
+async def test_last_word_is_that_the_instance_leaves() -> None:
+    told: list[Statement | str] = []
+
+    class Ear:
+        async def tell(self, statement: Statement) -> None:
+            told.append(statement)
+            if len(told) == 1:
+                raise ControlPlaneFailed("not now")
+            standing.leave()
+
+    standing = Standing(Statement("a", "a"))
+    async with asyncio.timeout(5):
+        await keep_telling(Ear(), standing, rng=random.Random(1))
+    assert told == [Statement("a", "a"), Statement("a", "a"), Statement("a", "a", is_leaving=True)]
+
+
+def test_pauses_grow_to_a_limit_and_differ() -> None:
+    one, other = (Backoff(random.Random(seed)) for seed in (1, 2))
+    pauses = [one.pause() for _ in range(12)]
+    assert all(limit / 2 <= pause <= limit for pause, limit in zip(pauses, (0.1, 0.2, 0.4), strict=False))
+    assert 2.5 <= pauses[-1] <= 5.0
+    assert [other.pause() for _ in range(12)] != pauses
+    one.reset()
+    assert one.pause() <= 0.1
