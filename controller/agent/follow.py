@@ -75,7 +75,8 @@ class Follower:
             log.error("last release cannot be served", extra={"problem": str(problem)})
             return
         if isinstance(found, Applied):
-            log.info("last release live", extra={"version": found.version, "seconds": found.seconds})
+            details = {"version": found.version, "milliseconds": round(found.seconds * 1000, 1)}
+            log.info("last release live", extra=details)
             self._standing.serves(found.version, seconds=found.seconds)
         elif found is not None:
             log.error("last release refused", extra={"problem": str(found)})
@@ -136,7 +137,7 @@ class Follower:
             standing.applying = ""
         self._metrics.bundles.labels("applied" if outcome.serving else "refused").inc()
         self._metrics.seconds.observe(outcome.seconds)
-        details = {"version": bundle.version, "seconds": outcome.seconds}
+        details = {"version": bundle.version, "milliseconds": round(outcome.seconds * 1000, 1)}
         if outcome.serving:
             standing.serves(bundle.version, seconds=outcome.seconds)
             log.info("live", extra=details)
