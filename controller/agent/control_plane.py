@@ -6,6 +6,7 @@ The token and the authority's certificates are files that others replace; both a
 import asyncio
 import socket
 import ssl
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +46,23 @@ class Access:
     ca_file: Path
 
 
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+async def addresses_of(host: str, port: int) -> Sequence[str]:
+    """IP addresses of a host, sorted. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    return sorted({str(address[0]) for *_, address in found})
+
+
 class ControlPlane:
     """A line to the control plane, kept open between requests."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, *, resolve: Resolve | None = None) -> None:
+        """`resolve` finds the addresses of a host and port; None: the system's resolver."""
         self._access = access
+        self._resolve = resolve or addresses_of
         self._trusted = b""
         self._client: httpx.AsyncClient | None = None
         url = urlsplit(access.server)
@@ -87,9 +100,12 @@ class ControlPlane:
 
         The one that writes statuses is among them. Raises ControlPlaneFailed when none has taken it.
         """
-        told = await asyncio.gather(
-            *(self._tell(address, statement) for address in await self._addresses()), return_exceptions=True
-        )
+        try:
+            async with asyncio.timeout(_CONNECT):
+                addresses = await self._resolve(self._host, self._port)
+        except (OSError, TimeoutError) as error:
+            raise ControlPlaneFailed(f"{self._host} cannot be resolved: {error or 'timeout'}") from error
+        told = await asyncio.gather(*(self._tell(address, statement) for address in addresses), return_exceptions=True)
         failures = [each for each in told if isinstance(each, BaseException)]
         for failure in failures:
             if len(failures) == len(told) or not isinstance(failure, ControlPlaneFailed):
@@ -106,16 +122,6 @@ class ControlPlane:
             extensions={"sni_hostname": self._host},
             timeout=httpx.Timeout(_CONNECT),
         )
-
-    async def _addresses(self) -> list[str]:
-        try:
-            async with asyncio.timeout(_CONNECT):
-                found = await asyncio.get_running_loop().getaddrinfo(
-                    self._host, self._port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
-                )
-        except (OSError, TimeoutError) as error:
-            raise ControlPlaneFailed(f"{self._host} cannot be resolved: {error or 'timeout'}") from error
-        return sorted({str(address[0]) for *_, address in found})
 
     async def _request(
         self,

@@ -6,6 +6,7 @@ Whatever fails, nginx goes on with what it has.
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from typing import Protocol
 
 from controller.agent.apply import Applied
@@ -48,13 +49,22 @@ class Follower:
     """Brings the newest delivery to one data plane."""
 
     def __init__(
-        self, source: Source, data_plane: DataPlane, standing: Standing, *, metrics: Metrics, rng: random.Random
+        self,
+        source: Source,
+        data_plane: DataPlane,
+        standing: Standing,
+        *,
+        metrics: Metrics,
+        rng: random.Random,
+        fit: Callable[[Bundle], Bundle] = lambda bundle: bundle,
     ) -> None:
+        """`fit` makes a bundle one for this machine."""
         self._source = source
         self._data_plane = data_plane
         self._standing = standing
         self._metrics = metrics
         self._backoff = Backoff(rng)
+        self._fit = fit
         self._pools = pools_of(())
         self._etag = ""
         self._is_cut_off = False
@@ -128,7 +138,7 @@ class Follower:
         standing = self._standing
         standing.applying = bundle.version
         try:
-            outcome = await self._data_plane.apply(bundle)
+            outcome = await self._data_plane.apply(self._fit(bundle))
         except InfergateError as problem:
             self._metrics.bundles.labels("failed").inc()
             standing.fails(str(problem))

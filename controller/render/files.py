@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from controller.bundle import COMPLETIONS_FILE, Bundle, BundleFile, pools_of, version_of
 from controller.ir.types import GatewayConfig
@@ -38,7 +39,8 @@ class RenderSettings:
 
     listen_addresses: tuple[str, ...] = ("127.0.0.1",)
     """Addresses on which listeners' ports are opened, an IPv6 address in brackets."""
-    worker_processes: int = 1
+    worker_processes: int | Literal["auto"] = 1
+    """`auto` leaves it to the machine that the files go to."""
     worker_connections: int = 16384
     max_open_files: int = 65536
     max_body_size: int = 128 * 1024 * 1024

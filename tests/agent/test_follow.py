@@ -10,6 +10,7 @@ import pytest
 from controller.agent.apply import Applied
 from controller.agent.backoff import Backoff
 from controller.agent.follow import Follower
+from controller.agent.machine import fitted
 from controller.agent.metrics import metrics_of
 from controller.agent.probes import Probes
 from controller.agent.standing import Standing
@@ -201,6 +202,14 @@ async def test_last_word_is_that_the_instance_leaves() -> None:
     async with asyncio.timeout(5):
         await keep_telling(Ear(), standing, rng=random.Random(1))
     assert told == [Statement("a", "a"), Statement("a", "a"), Statement("a", "a", is_leaving=True)]
+
+
+def test_automatic_workers_are_those_of_the_container() -> None:
+    conf = b"# worker_processes auto;\nworker_processes auto;\n"
+    files = (BundleFile("nginx.conf", conf), BundleFile("tls/0.key", conf, secret=True))
+    fit = fitted(Bundle("shop/edge", "a", files, _NONE), lambda: 3)
+    assert fit.files[0].content == b"# worker_processes auto;\nworker_processes 3;\n"
+    assert (fit.files[1], fit.version) == (files[1], "a")
 
 
 def test_pauses_grow_to_a_limit_and_differ() -> None:

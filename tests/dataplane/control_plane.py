@@ -20,6 +20,7 @@ class ControlPlane:
     ca: Pair = field(default_factory=lambda: make_ca(now=datetime.now(UTC)))
     tokens: dict[str, Identity] = field(default_factory=dict)
     port: int = 0
+    address: str = "127.0.0.1"
     changes: list[str] = field(default_factory=list)
     """Gateways whose reports changed."""
 
@@ -48,7 +49,7 @@ class ControlPlane:
         server = BundleServer(
             self.review,
             lambda gateway, who: gateway == f"{who.namespace}/{who.service_account.removeprefix('infergate-')}",
-            address=("127.0.0.1", self.port),
+            address=(self.address, self.port),
             on_report=self.changes.append,
         )
         server.use(self.certificate())

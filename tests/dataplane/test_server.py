@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from controller.bundle import Bundle, BundleFile, Pool, Pools, pools_of
+from controller.dataplane import listening
 from controller.dataplane.instances import FORGOTTEN_AFTER, Instances
 from controller.dataplane.server import BundleServer
 from controller.dataplane.tokens import Denied, Identity
@@ -253,3 +254,25 @@ async def test_end_lets_waiting_requests_go(plane: ControlPlane) -> None:
         async with asyncio.timeout(2):
             await server.__aexit__(None, None, None)
             assert (await waiting).status_code == 204
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /bundles/shop/edge HTTP/1.1\r\nhost:"])
+async def test_request_that_does_not_come_loses_its_connection(
+    begun: bytes, plane: ControlPlane, server: BundleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_HEADERS_TIMEOUT", 0.1)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(plane.ca_file)
+    reader, writer = await asyncio.open_connection("localhost", plane.port, ssl=context)
+    writer.write(begun)
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    writer.transport.abort()
+
+
+async def test_kept_connection_answers_again(
+    server: BundleServer, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_HEADERS_TIMEOUT", 0.05)
+    for _ in range(2):
+        assert (await http.get(_EDGE, params=_asked(wait=0.2))).status_code == 204
