@@ -102,7 +102,7 @@ class Follower:
             except ControlPlaneFailed as problem:
                 self._metrics.polls.labels("failed").inc()
                 if not self._is_cut_off:
-                    log.warning("control plane is out of reach", extra={"problem": str(problem)})
+                    log.warning("control plane cannot be asked", extra={"problem": str(problem)})
                 self._is_cut_off = True
                 await asyncio.sleep(self._backoff.pause())
             except InfergateError as problem:

@@ -28,7 +28,7 @@ async def keep_telling(ear: Ear, standing: Standing, *, rng: random.Random) -> N
         try:
             await ear.tell(statement)
         except ControlPlaneFailed as problem:
-            # Who follows the control plane logs that it is out of reach.
+            # Who follows the control plane logs it.
             log.debug("report not taken", extra={"problem": str(problem)})
             await asyncio.sleep(backoff.pause())
             continue

@@ -16,15 +16,14 @@ from controller.agent.apply import Options
 from controller.agent.config import AgentSettings
 from controller.agent.control_plane import Access, ControlPlane
 from controller.agent.follow import Follower
-from controller.agent.machine import fitted
+from controller.agent.machine import Machine
 from controller.agent.metrics import metrics_of
 from controller.agent.probes import Probes
 from controller.agent.standing import Standing
 from controller.agent.telling import keep_telling
-from controller.bundle import Bundle
 from controller.dataplane.local import LocalDataPlane
 from controller.errors import SettingInvalid
-from controller.settings import usable_processors
+from controller.settings import usable_files, usable_processors
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +91,12 @@ class Agent:
         self._asking, self._reporting = ControlPlane(access), ControlPlane(access)
         self._rng = random.Random()
         self._follower = Follower(
-            self._asking, data_plane, self._standing, metrics=self._metrics, rng=self._rng, fit=_fitted
+            self._asking,
+            data_plane,
+            self._standing,
+            metrics=self._metrics,
+            rng=self._rng,
+            fit=Machine(usable_processors, usable_files).fit,
         )
 
     async def serve(self, stopping: asyncio.Event) -> None:
@@ -130,7 +134,3 @@ class Agent:
         await self._data_plane.stop_nginx()
         log.info("nginx has ended")
         return pools
-
-
-def _fitted(bundle: Bundle) -> Bundle:
-    return fitted(bundle, usable_processors)

@@ -179,8 +179,9 @@ class LocalDataPlane:
         }
         retiring = tuple(pool for pool, _ in self._retiring.values())
         written = pools_of((*self._pools.pools, *retiring)) if retiring else self._pools
-        self._written = written.etag
-        replace_file(self._state.pools, encode_pools(written))
+        if written.etag != self._written:
+            replace_file(self._state.pools, encode_pools(written))
+            self._written = written.etag
 
 
 def _pools_kept(state: State) -> Pools:

@@ -10,7 +10,7 @@ import pytest
 from controller.agent.apply import Applied
 from controller.agent.backoff import Backoff
 from controller.agent.follow import Follower
-from controller.agent.machine import fitted
+from controller.agent.machine import Machine
 from controller.agent.metrics import metrics_of
 from controller.agent.probes import Probes
 from controller.agent.standing import Standing
@@ -132,7 +132,7 @@ async def test_control_plane_out_of_reach_is_logged_once(until: Until, caplog: p
     away = [ControlPlaneFailed("refused"), ControlPlaneFailed("refused"), None]
     await _follow([*away], _DataPlane(), until)
     assert [record.getMessage() for record in caplog.records] == [
-        "control plane is out of reach",
+        "control plane cannot be asked",
         "control plane answers again",
     ]
 
@@ -204,12 +204,20 @@ async def test_last_word_is_that_the_instance_leaves() -> None:
     assert told == [Statement("a", "a"), Statement("a", "a"), Statement("a", "a", is_leaving=True)]
 
 
-def test_automatic_workers_are_those_of_the_container() -> None:
-    conf = b"# worker_processes auto;\nworker_processes auto;\n"
+@pytest.mark.parametrize(
+    ("conf", "fit"),
+    [
+        (b"# worker_processes auto;\nworker_processes auto;", b"# worker_processes auto;\nworker_processes 3;"),
+        (b"worker_processes 8;", b"worker_processes 8;"),
+        (b"worker_rlimit_nofile 65536;", b"worker_rlimit_nofile 4096;"),
+        (b"worker_rlimit_nofile 1024;", b"worker_rlimit_nofile 1024;"),
+    ],
+)
+def test_bundle_fits_its_container(conf: bytes, fit: bytes) -> None:
+    machine = Machine(processors=lambda: 3, open_files=lambda wanted: min(wanted, 4096))
     files = (BundleFile("nginx.conf", conf), BundleFile("tls/0.key", conf, secret=True))
-    fit = fitted(Bundle("shop/edge", "a", files, _NONE), lambda: 3)
-    assert fit.files[0].content == b"# worker_processes auto;\nworker_processes 3;\n"
-    assert (fit.files[1], fit.version) == (files[1], "a")
+    made = machine.fit(Bundle("shop/edge", "a", files, _NONE))
+    assert (made.files, made.version) == ((BundleFile("nginx.conf", fit), files[1]), "a")
 
 
 def test_pauses_grow_to_a_limit_and_differ() -> None:

@@ -141,12 +141,12 @@ async def test_control_plane_that_goes_and_comes_back(
             await stack.enter_async_context(pod.agent())
             server.publish("shop/edge", _answering(port, "a"))
             await answers(port, "a")
-        await pod.says("control plane is out of reach")
+        await pod.says("control plane cannot be asked")
         await answers(port, "a")
         async with plane.serving() as server:
             server.publish("shop/edge", _answering(port, "b"))
             await answers(port, "b")
-            assert pod.log.count("control plane is out of reach") == 1
+            assert pod.log.count("control plane cannot be asked") == 1
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
