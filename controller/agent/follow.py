@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from controller.agent.apply import Applied
@@ -15,7 +16,7 @@ from controller.agent.metrics import Metrics
 from controller.agent.standing import Standing
 from controller.bundle import Bundle, Pools, pools_of
 from controller.errors import ControlPlaneFailed, InfergateError, NginxRefused
-from controller.wire import Delivery, refusal_of
+from controller.wire import POLL_WAIT, Delivery, refusal_of
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ class Outcome(Protocol):
 class DataPlane(Protocol):
     """nginx and its pools."""
 
+    @property
+    def reload_pause(self) -> float: ...
     async def resume(self) -> Applied | NginxRefused | None: ...
     async def apply(self, bundle: Bundle) -> Outcome: ...
     async def apply_pools(self, pools: Pools) -> None: ...
@@ -42,7 +45,7 @@ class DataPlane(Protocol):
 class Source(Protocol):
     """Where deliveries come from."""
 
-    async def fetch(self, *, version: str, etag: str) -> Delivery | None: ...
+    async def fetch(self, *, version: str, etag: str, wait: float) -> Delivery | None: ...
 
 
 class Follower:
@@ -66,6 +69,11 @@ class Follower:
         self._backoff = Backoff(rng)
         self._fit = fit
         self._pools = pools_of(())
+        """Those that were delivered last."""
+        self._live_pools = self._pools
+        """Those of the live version."""
+        self._held: Bundle | None = None
+        """The newest bundle, until it was tried."""
         self._etag = ""
         self._is_cut_off = False
 
@@ -99,6 +107,9 @@ class Follower:
                 delivery = await self._fetch()
                 if delivery is not None:
                     await self._take(delivery, takes_files=takes_files)
+                if self._held is not None and takes_files and not self._data_plane.reload_pause:
+                    await self._apply(self._held)
+                    self._held = None
             except ControlPlaneFailed as problem:
                 self._metrics.polls.labels("failed").inc()
                 if not self._is_cut_off:
@@ -106,14 +117,15 @@ class Follower:
                 self._is_cut_off = True
                 await asyncio.sleep(self._backoff.pause())
             except InfergateError as problem:
-                # The next question is the same, so the same delivery is tried again.
                 log.error("delivery cannot be applied and is tried again", extra={"problem": str(problem)})
                 await asyncio.sleep(self._backoff.pause())
             else:
                 self._backoff.reset()
 
     async def _fetch(self) -> Delivery | None:
-        delivery = await self._source.fetch(version=self._standing.statement.version, etag=self._etag)
+        wait = POLL_WAIT if self._held is None else min(self._data_plane.reload_pause, POLL_WAIT)
+        version = self._standing.statement.version
+        delivery = await self._source.fetch(version=version, etag=self._etag, wait=wait)
         self._metrics.polls.labels("newer" if delivery else "nothing").inc()
         self._metrics.contact.set_to_current_time()
         if self._is_cut_off:
@@ -124,15 +136,21 @@ class Follower:
     async def _take(self, delivery: Delivery, *, takes_files: bool) -> None:
         pools = delivery.pools or self._pools
         if delivery.files is not None and takes_files:
-            await self._apply(Bundle(delivery.gateway, delivery.version, delivery.files, pools))
-        elif delivery.pools is not None:
-            await self._data_plane.apply_pools(pools)
+            was_held, self._held = self._held, Bundle(delivery.gateway, delivery.version, delivery.files, pools)
+            if (pause := self._data_plane.reload_pause) and was_held is None:
+                details = {"version": delivery.version, "seconds": pause}
+                log.warning("reload waits for streams of earlier versions to end", extra=details)
+        elif self._held is not None:
+            self._held = replace(self._held, pools=pools)
+        is_next = self._held is not None and takes_files and not self._data_plane.reload_pause
+        if delivery.pools is not None and not is_next:
+            is_behind = self._held is not None or not takes_files
+            await self._data_plane.apply_pools(_with(pools, self._live_pools) if is_behind else pools)
             self._metrics.pools.inc()
             log.info("endpoints live", extra={"etag": delivery.etag})
         self._pools, self._etag = pools, delivery.etag
-        # Files that come while the instance ends count as had, so that they are not sent again and again.
-        version = delivery.version if delivery.files is not None else self._standing.statement.version
-        self._standing.had(version=version, etag=delivery.etag)
+        # Files count as had from here on. While the instance ends they are not wanted, and must not be sent again.
+        self._standing.had(version=delivery.version, etag=delivery.etag)
 
     async def _apply(self, bundle: Bundle) -> None:
         standing = self._standing
@@ -149,8 +167,16 @@ class Follower:
         self._metrics.seconds.observe(outcome.seconds)
         details = {"version": bundle.version, "milliseconds": round(outcome.seconds * 1000, 1)}
         if outcome.serving:
+            self._live_pools = bundle.pools
             standing.serves(bundle.version, seconds=outcome.seconds)
             log.info("live", extra=details)
         else:
             standing.refuses(bundle.version, refusal_of(outcome.refusal), seconds=outcome.seconds)
             log.error("bundle refused", extra={**details, "problem": str(outcome.refusal)})
+
+
+def _with(pools: Pools, live: Pools) -> Pools:
+    """Pools, and those that only the live version has."""
+    names = {pool.name for pool in pools.pools}
+    kept = tuple(pool for pool in live.pools if pool.name not in names)
+    return pools_of((*pools.pools, *kept)) if kept else pools

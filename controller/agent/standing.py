@@ -26,8 +26,11 @@ class Standing:
         return self.statement.live != "" and self.statement.live == self.statement.version
 
     def had(self, *, version: str, etag: str) -> None:
-        """A delivery was dealt with."""
-        self._say(msgspec.structs.replace(self.statement, version=version, etag=etag))
+        """A delivery came. What was said of an earlier version does not hold for another."""
+        statement = msgspec.structs.replace(self.statement, version=version, etag=etag)
+        if version != self.statement.version:
+            statement = msgspec.structs.replace(statement, refusal=None, problem="", seconds=0.0)
+        self._say(statement)
 
     def serves(self, version: str, *, seconds: float) -> None:
         """A version is live."""

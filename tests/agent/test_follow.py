@@ -17,12 +17,13 @@ from controller.agent.standing import Standing
 from controller.agent.telling import keep_telling
 from controller.bundle import Bundle, BundleFile, Pool, Pools, pools_of
 from controller.errors import ControlPlaneFailed, NginxNotRunning, NginxRefused
-from controller.wire import Delivery, Statement
+from controller.wire import Delivery, Refusal, Statement
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 _NONE = pools_of(())
 _GPU = pools_of((Pool("llm/gpu"),))
+_CPU = pools_of((Pool("llm/cpu"),))
 _FILES = (BundleFile("nginx.conf", b""),)
 
 
@@ -39,10 +40,16 @@ class _DataPlane:
     applied: list[tuple[str, str]] = field(default_factory=list)
     """Version and etag of each bundle."""
     pools: list[str] = field(default_factory=list)
+    pauses: list[float] = field(default_factory=list)
+    """One for each delivery; none after them."""
     resumed: Applied | NginxRefused | None = None
     answered: str | None = None
     is_nginx_wanted: bool = True
     nginx_pid: int | None = 1
+
+    @property
+    def reload_pause(self) -> float:
+        return self.pauses[0] if self.pauses else 0.0
 
     async def resume(self) -> Applied | NginxRefused | None:
         return self.resumed
@@ -65,9 +72,13 @@ class _DataPlane:
 class _Source:
     deliveries: list[Delivery | Exception | None]
     asked: list[tuple[str, str]] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    before: Callable[[], object] = lambda: None
 
-    async def fetch(self, *, version: str, etag: str) -> Delivery | None:
+    async def fetch(self, *, version: str, etag: str, wait: float) -> Delivery | None:
         self.asked.append((version, etag))
+        self.waits.append(wait)
+        self.before()
         if not self.deliveries:
             await asyncio.Event().wait()
         delivery = self.deliveries.pop(0)
@@ -115,11 +126,33 @@ async def test_refused_version_is_not_asked_for_again(until: Until) -> None:
     assert (standing.statement.version, standing.statement.live, standing.is_serving) == ("b", "a", False)
 
 
-async def test_version_that_could_not_be_tried_is_asked_for_again(until: Until) -> None:
+async def test_version_that_could_not_be_tried_is_tried_again(until: Until) -> None:
     data_plane = _DataPlane([NginxNotRunning("no answer")])
-    standing, asked = await _follow([_delivery("a"), _delivery("a")], data_plane, until)
-    assert asked == [("", ""), ("", ""), ("a", _NONE.etag)]
+    standing, asked = await _follow([_delivery("a"), None], data_plane, until)
+    assert (data_plane.applied, asked[-1]) == ([("a", _NONE.etag)] * 2, ("a", _NONE.etag))
     assert (standing.statement.problem, standing.is_serving) == ("", True)
+
+
+async def test_reload_waits_for_streams_and_pools_do_not(until: Until) -> None:
+    data_plane = _DataPlane()
+    source = _Source([_delivery("a", _GPU), _delivery("b"), _delivery("b", _CPU, files=False), None])
+
+    def pause() -> None:
+        """Long from the second question on, over after the fourth."""
+        data_plane.pauses = {2: [7.0], 3: [7.0]}.get(len(source.asked), [])
+
+    source.before = pause
+    standing = Standing()
+    follower = Follower(source, data_plane, standing, metrics=metrics_of(lambda: True), rng=random.Random(1))
+    following = asyncio.create_task(follower.run())
+    await until(lambda: len(source.asked) == 5)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    both = pools_of((*_GPU.pools, *_CPU.pools)).etag
+    assert data_plane.applied == [("a", _GPU.etag), ("b", _CPU.etag)]
+    assert data_plane.pools == [_GPU.etag, both]  # the live version still asks for its own
+    assert source.waits[1:4] == [20.0, 7.0, 7.0]
+    assert standing.is_serving
 
 
 async def test_failure_is_said_until_it_is_over(until: Until) -> None:
@@ -142,6 +175,15 @@ async def test_instance_that_ends_takes_pools_only(until: Until) -> None:
     _, asked = await _follow([_delivery("b", _GPU)], data_plane, until, only_pools=True)
     assert (data_plane.applied, data_plane.pools) == ([], [_GPU.etag])
     assert asked[-1] == ("b", _GPU.etag)
+
+
+def test_refusal_does_not_pass_to_the_next_version() -> None:
+    standing = Standing(Statement("a", "a"))
+    standing.refuses("b", Refusal("no"), seconds=0.1)
+    standing.had(version="b", etag="1")
+    assert standing.statement.refusal == Refusal("no")
+    standing.had(version="c", etag="1")
+    assert standing.statement == Statement("c", "a", "1")
 
 
 async def test_instance_that_leaves_is_not_ready_again(until: Until) -> None:
