@@ -259,6 +259,6 @@ def _log_change(change: Change | None, message: str, **details: object) -> None:
         return
     now = asyncio.get_running_loop().time()
     details["milliseconds"] = round((now - change.detected_at) * 1000, 1)
-    log.info(message, extra={"files": ", ".join(change.files), **details})
+    log.info(message, extra={"files": ", ".join(change.sources), **details})
     for description in change.descriptions:
         log.info("changed: %s", description)

@@ -136,7 +136,7 @@ class Loop:
         return read(self.directory)
 
     async def turn(self, *documents: str) -> State:
-        change = Change(files=("all.yaml",), descriptions=(), detected_at=asyncio.get_running_loop().time())
+        change = Change(sources=("all.yaml",), descriptions=(), detected_at=asyncio.get_running_loop().time())
         await self.reconciler.turn(self.snapshot(*documents), change)
         return self.states[-1]
 

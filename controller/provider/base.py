@@ -11,8 +11,9 @@ from controller.resources.snapshot import Snapshot
 class Change:
     """Why there is another snapshot."""
 
-    files: tuple[str, ...]
-    """Files that were added, changed or removed, relative to the directory, sorted; all of them the first time."""
+    sources: tuple[str, ...]
+    """What was added, changed or removed, sorted: files relative to the directory, all of them the first time; of a
+    cluster `Kind namespace/name` of the resources, at most ten and `N more`, and none the first time."""
     descriptions: tuple[str, ...]
     """What is different, in words, at most about ten lines; empty the first time."""
     detected_at: float

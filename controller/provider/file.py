@@ -43,7 +43,7 @@ class FileProvider:
             reader = Reader(self._directory)
             started = asyncio.get_running_loop().time()
             current = await asyncio.to_thread(reader.read)
-            yield current, Change(files=reader.changed, descriptions=(), detected_at=started)
+            yield current, Change(sources=reader.changed, descriptions=(), detected_at=started)
             lost = False
             while True:
                 wake = await watch.changed()
@@ -60,4 +60,4 @@ class FileProvider:
                 if newer != current:
                     lines = describe(current, newer)
                     current = newer
-                    yield current, Change(files=reader.changed, descriptions=lines, detected_at=wake.detected_at)
+                    yield current, Change(sources=reader.changed, descriptions=lines, detected_at=wake.detected_at)

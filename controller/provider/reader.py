@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from controller.provider.directory import Files, Signature, read_files, signature
+from controller.provider.last_good import last_good_forms
 from controller.provider.objects import Entry, Flaw, Parsed, parse_file
 from controller.provider.yaml_documents import PARSER, Parser
 from controller.resources.gateway_api import CONTROLLER_NAME, GatewayClass, GatewayClassSpec
@@ -99,19 +100,17 @@ class _Collected:
 
         A document that tells what it is hides that object. One that does not may be any that its file had.
         """
-        resources = {item.key: item for item in before.resources}
-        kept: list[str] = []
-        for key, source in before.sources:
-            file = source.rpartition(":")[0]
-            if key not in self._resources and self._may_hide(key, file):
-                self._resources[key] = resources[key]
-                self._sources[key] = source
-                kept.append(str(key))
+        kept = last_good_forms(before, present=self._resources, may_be_hidden=self._may_be_hidden)
+        for resource, source in kept:
+            self._resources[resource.key] = resource
+            self._sources[resource.key] = source
         if kept:
-            log.warning("last good form stays while its file has a flaw", extra={"resources": ", ".join(sorted(kept))})
+            names = ", ".join(sorted(str(resource.key) for resource, _ in kept))
+            log.warning("last good form stays while its file has a flaw", extra={"resources": names})
 
-    def _may_hide(self, key: Key, file: str) -> bool:
-        return any(subject == str(key) or not _OBJECT.fullmatch(subject) for subject in self._flawed.get(file, ()))
+    def _may_be_hidden(self, resource: Resource, source: str) -> bool:
+        subjects = self._flawed.get(source.rpartition(":")[0], ())
+        return any(subject == str(resource.key) or not _OBJECT.fullmatch(subject) for subject in subjects)
 
     def snapshot(self) -> Snapshot:
         resources = list(self._resources.values())

@@ -35,7 +35,7 @@ class Snapshot:
     rejections: tuple[Rejection, ...] = ()
     """Sorted by file and line."""
     sources: tuple[tuple[Key, str], ...] = ()
-    """(resource, `path:line`) for resources that came from files, sorted."""
+    """(resource, where it was read) as in a rejection, sorted."""
     ignored: tuple[tuple[str, str], ...] = ()
     """(`path:line`, `apiVersion Kind`) of documents of kinds that a gateway has no use for, sorted."""
 

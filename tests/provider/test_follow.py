@@ -46,7 +46,7 @@ async def test_first_snapshot_comes_at_once(tmp_path: Path) -> None:
         snapshot, change = await following_one(snapshots)
 
     assert names(snapshot) == ["a"]
-    assert (change.files, change.descriptions) == (("a.yaml",), ())
+    assert (change.sources, change.descriptions) == (("a.yaml",), ())
 
 
 async def test_missing_directory_is_unreadable_at_the_start(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ async def test_saved_file_is_seen_at_once_and_told(tmp_path: Path) -> None:
         (tmp_path / "a.yaml").write_text(text("a", "b"))
         _, change = await following_one(snapshots)
 
-    assert change.files == ("a.yaml",)
+    assert change.sources == ("a.yaml",)
     assert change.descriptions == ('ConfigMap default/a: data.key "a" -> "b"',)
     assert 0 <= change.detected_at - saved < 2  # 20 to 40 ms on a machine with nothing else to do
 
@@ -108,7 +108,7 @@ async def test_mounted_config_map_that_is_swapped_is_seen(tmp_path: Path) -> Non
         (tmp_path / "..data_tmp").rename(tmp_path / "..data")
         _, change = await following_one(snapshots)
 
-    assert change.descriptions == ("ConfigMap default/a: data.key 1 -> 2",) or change.files == ("a.yaml",)
+    assert change.descriptions == ("ConfigMap default/a: data.key 1 -> 2",) or change.sources == ("a.yaml",)
 
 
 async def test_target_of_a_link_is_looked_at_now_and_then(tmp_path: Path) -> None:
