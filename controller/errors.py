@@ -11,6 +11,13 @@
       StateUnusable        the state directory cannot be written or is used by another process
       AddressUnusable      an address cannot be listened on
       ControlPlaneFailed   the control plane does not answer an instance, or refuses it
+      ApiError
+        ApiUnreachable     the API server did not answer, or not in time, or not in JSON
+        ApiRefused         the API server said no; carries its code, reason and message
+          ApiDenied        we are not who we say, or may not do this
+          ApiMissing       there is no such object, or kind
+          ApiConflict      the object is there already, or was changed by somebody else
+          ApiExpired       a list or watch cannot go on from where it was
 
 A mistake in a resource is never an exception: it is a Rejection or a Condition.
 """
@@ -72,3 +79,43 @@ class AddressUnusable(InfergateError):
 
 class ControlPlaneFailed(InfergateError):
     """The control plane does not answer an instance of a data plane, or refuses it."""
+
+
+class ApiError(InfergateError):
+    """Something about the Kubernetes API server."""
+
+
+class ApiUnreachable(ApiError):
+    """The API server did not answer, or not in time, or not in JSON."""
+
+
+@dataclass(eq=False)
+class ApiRefused(ApiError):
+    """The API server said no."""
+
+    code: int
+    """Status code of HTTP."""
+    reason: str
+    """One word, such as NotFound."""
+    message: str
+    wait: float = 0.0
+    """Seconds after which it asks to be called again; 0 when it does not say."""
+
+    def __str__(self) -> str:
+        return f"API server refused with {self.code} {self.reason}: {self.message}"
+
+
+class ApiDenied(ApiRefused):
+    """We are not who we say, or may not do this."""
+
+
+class ApiMissing(ApiRefused):
+    """There is no such object, or kind."""
+
+
+class ApiConflict(ApiRefused):
+    """The object is there already, or was changed by somebody else."""
+
+
+class ApiExpired(ApiRefused):
+    """A list or watch cannot go on from where it was."""

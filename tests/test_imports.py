@@ -14,6 +14,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"errors"},
     "plugins": set(),
     "bundle": {"plugins"},
+    "kube": {"errors"},
     "resources": set(),
     "ir": {"bundle", "resources"},
     "topology": {"bundle", "ir", "plugins", "resources"},
@@ -23,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": {"bundle", "errors"},
     "agent": {"bundle", "errors", "wire"},
     "dataplane": {"agent", "bundle", "errors", "wire"},
-    "provider": {"errors", "resources", "status"},
+    "provider": {"errors", "kube", "resources", "status"},
     "picker": {"bundle", "errors", "logs", "plugins"},
     "simulator": {"errors", "logs"},
     "demo": {"agent", "errors", "simulator"},
@@ -39,9 +40,21 @@ MAY_IMPORT: dict[str, set[str]] = {
 }  # fmt: skip
 
 PURE = ("ir", "resources", "topology", "translate", "status")
-INPUT_AND_OUTPUT = {"asyncio", "http", "httpx", "kubernetes", "logging", "os", "socket", "subprocess", "watchfiles"}
+INPUT_AND_OUTPUT = {
+    "aiohttp",
+    "asyncio",
+    "http",
+    "httpx",
+    "kubernetes",
+    "logging",
+    "os",
+    "socket",
+    "subprocess",
+    "watchfiles",
+}
 
 OWNERS = {
+    "aiohttp": {"kube"},
     "cryptography": {"dataplane", "topology"},
     "fastapi": {"picker", "simulator"},
     "jinja2": {"render"},
