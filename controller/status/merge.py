@@ -87,11 +87,18 @@ class _Clock:
         ]
 
     def entries(self, new: Iterable[Json], old: Sequence[Json], *, reference: str, controller_name: str) -> list[Json]:
-        """Parents or ancestors, named by `reference`: those of other controllers as they are, then ours."""
-        kept = [item for item in old if item.get("controllerName") != controller_name]
-        mine = [item for item in old if item.get("controllerName") == controller_name]
+        """Parents or ancestors, named by `reference`: each where it was, then those that were not there.
+
+        Two controllers that both put theirs last would write the list in turns for ever.
+        """
+        pending = list(new)
         written = []
-        for item in new:
-            before = next((entry for entry in mine if entry.get(reference) == item[reference]), {})
-            written.append({**item, "conditions": self.conditions(item["conditions"], before.get("conditions"))})
-        return [*kept, *written]
+        for item in old:
+            ours = item.get("controllerName") == controller_name
+            match = next((entry for entry in pending if entry[reference] == item.get(reference)), None)
+            if not ours:
+                written.append(item)
+            elif match is not None:
+                pending.remove(match)
+                written.append({**match, "conditions": self.conditions(match["conditions"], item.get("conditions"))})
+        return [*written, *({**item, "conditions": self.conditions(item["conditions"], None)} for item in pending)]

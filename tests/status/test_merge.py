@@ -66,7 +66,7 @@ def test_parents_of_other_controllers_stay() -> None:
     old = {"parents": [ours, theirs]}
 
     assert _merge({"parents": []}, old) == {"parents": [theirs]}
-    assert _merge({"parents": [ours]}, old) == {"parents": [theirs, ours]}
+    assert _merge({"parents": [ours]}, old) == {"parents": [ours, theirs]}
 
 
 def test_fields_of_others_stay() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -59,6 +60,8 @@ class FakeApi:
         self._version = 0
         self._changed = asyncio.Condition()
         self._watches: set[asyncio.Task[Any]] = set()
+        self._running: Counter[str] = Counter()
+        self._most: Counter[str] = Counter()
         self._runner: web.ServerRunner | None = None
         self.port = 0
 
@@ -130,10 +133,23 @@ class FakeApi:
     def watches(self, path: str) -> list[web.BaseRequest]:
         return [item for item in self.asked if item.path == path and "watch" in item.query]
 
+    def most_at_once(self, method: str) -> int:
+        return self._most[method]
+
     # What the server does
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         self.asked.append(request)
+        method = request.method
+        self._running[method] += 1
+        self._most[method] = max(self._most[method], self._running[method])
+        try:
+            await asyncio.sleep(0)  # so that requests that are here at the same time meet
+            return await self._respond(request)
+        finally:
+            self._running[method] -= 1
+
+    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         answer = self.fault(request)
         if answer is not None:
             return answer
