@@ -54,6 +54,9 @@ class FakeApi:
         """Answers in place of the server when it returns something."""
         self.oldest = 0
         """Watches from a version below this one have expired."""
+        self.answers = asyncio.Event()
+        """Requests hang while it is not set."""
+        self.answers.set()
         self._objects: dict[str, dict[tuple[str, str], Json]] = {}
         self._history: list[tuple[int, str, Json]] = []
         self._versions = itertools.count(1)
@@ -145,6 +148,7 @@ class FakeApi:
         self._most[method] = max(self._most[method], self._running[method])
         try:
             await asyncio.sleep(0)  # so that requests that are here at the same time meet
+            await self.answers.wait()
             return await self._respond(request)
         finally:
             self._running[method] -= 1
