@@ -10,6 +10,7 @@ from controller.resources.gateway_api import GROUP, Gateway, GatewayClass, HTTPR
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.status.derive import derive
+from controller.status.features import FEATURES
 from controller.status.objects import status_list
 from controller.status.rows import worst_first
 from controller.status.types import Address, AddressType, Json, Programmed, Row, Severity, StatusUpdate
@@ -63,6 +64,7 @@ def _updates(state: State) -> tuple[StatusUpdate, ...]:
         controller_name=CONTROLLER_NAME,
         programmed=_programmed(state),
         refusals=state.refusals,
+        features=FEATURES,
     )
 
 

@@ -21,6 +21,7 @@ from controller.topology.conditions import (
 )
 from controller.topology.refusals import Refusals
 from controller.topology.types import (
+    ClassState,
     GatewayState,
     ListenerState,
     ParentState,
@@ -38,16 +39,17 @@ def derive(
     controller_name: str,
     programmed: Mapping[Key, Programmed] | None = None,
     refusals: Refusals | None = None,
+    features: Sequence[str] = (),
 ) -> tuple[StatusUpdate, ...]:
     """The status of each resource of ours, sorted by key.
 
     `programmed` holds the report for each Gateway whose data plane has said something. Routes that have none of our
     Gateways as a parent, and still an entry of ours in their status, get one without parents. `topology` is as the
-    resources say, before `refusals` were taken out.
+    resources say, before `refusals` were taken out. `features` are named by each GatewayClass.
     """
     facts = _Facts(programmed or {}, refusals or Refusals({}, {}, {}), controller_name)
     updates = [
-        *(StatusUpdate(item.key, item.generation, {"conditions": _json(item.conditions)}) for item in topology.classes),
+        *(_class(item, features=features) for item in topology.classes),
         *(facts.gateway(item) for item in topology.gateways),
         *(facts.route(item) for item in topology.routes),
         *(facts.pool(item) for item in topology.pools),
@@ -59,6 +61,13 @@ def derive(
         *_abandoned(topology, snapshot=snapshot, controller_name=controller_name),
     ]
     return tuple(sorted(updates, key=_order))
+
+
+def _class(item: ClassState, *, features: Sequence[str]) -> StatusUpdate:
+    status: Json = {"conditions": _json(item.conditions)}
+    if features:
+        status["supportedFeatures"] = [{"name": name} for name in features]
+    return StatusUpdate(item.key, item.generation, status)
 
 
 def _order(update: StatusUpdate) -> tuple[str, ...]:

@@ -1,0 +1,34 @@
+"""What this gateway supports of the Gateway API, in one table: it is written to the status of GatewayClasses.
+
+The conformance suite runs the tests of what is named here. A test derives the status of a route that uses each feature,
+and finds the feature here exactly when nothing is said against it.
+
+Source: Gateway API v1.6.1, pkg/features.
+"""
+
+from typing import Final
+
+FEATURES: Final = (
+    "Gateway",
+    "GatewayHTTPListenerIsolation",
+    "GatewayPort8080",
+    "HTTPRoute",
+    "HTTPRoute303RedirectStatusCode",
+    "HTTPRoute307RedirectStatusCode",
+    "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteBackendProtocolWebSocket",
+    "HTTPRouteBackendRequestHeaderModification",
+    "HTTPRouteDestinationPortMatching",
+    "HTTPRouteHostRewrite",
+    "HTTPRouteMethodMatching",
+    "HTTPRouteNamedRouteRule",
+    "HTTPRouteParentRefPort",
+    "HTTPRoutePathRedirect",
+    "HTTPRoutePathRewrite",
+    "HTTPRoutePortRedirect",
+    "HTTPRouteQueryParamMatching",
+    "HTTPRouteResponseHeaderModification",
+    "HTTPRouteSchemeRedirect",
+    "ReferenceGrant",
+)
+"""Sorted, as the specification demands."""

@@ -1,0 +1,141 @@
+"""The table of features against what the code says of a route that uses them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controller.provider.file import read
+from controller.reconcile import CONTROLLER_NAME, topology_of
+from controller.resources.gateway_api import GatewayClass
+from controller.status.derive import derive
+from controller.status.features import FEATURES
+from controller.status.rows import worst_first
+from controller.status.types import Severity
+
+Json = dict[str, Any]  # a piece of a resource
+
+TO_CART: Json = {"backendRefs": [{"name": "cart", "port": 80}]}
+
+
+def _filtered(type_: str, **fields: Any) -> Json:  # Any: fields of a filter
+    name = type_[:1].lower() + type_[1:] if type_ != "URLRewrite" else "urlRewrite"
+    return {"filters": [{"type": type_, name: fields}]}
+
+
+RULES: dict[str, Json] = {
+    "HTTPRoute303RedirectStatusCode": _filtered("RequestRedirect", statusCode=303),
+    "HTTPRoute307RedirectStatusCode": _filtered("RequestRedirect", statusCode=307),
+    "HTTPRoute308RedirectStatusCode": _filtered("RequestRedirect", statusCode=308),
+    "HTTPRouteBackendRequestHeaderModification": {
+        "backendRefs": [
+            {"name": "cart", "port": 80, **_filtered("RequestHeaderModifier", set=[{"name": "a", "value": "b"}])}
+        ]
+    },
+    "HTTPRouteBackendTimeout": {**TO_CART, "timeouts": {"backendRequest": "1s"}},
+    "HTTPRouteCORS": {**TO_CART, "filters": [{"type": "CORS", "cors": {"allowOrigins": ["https://a.example"]}}]},
+    "HTTPRouteHostRewrite": {**TO_CART, **_filtered("URLRewrite", hostname="b.example")},
+    "HTTPRouteMethodMatching": {**TO_CART, "matches": [{"method": "POST"}]},
+    "HTTPRouteNamedRouteRule": {**TO_CART, "name": "cart"},
+    "HTTPRoutePathRedirect": _filtered("RequestRedirect", path={"type": "ReplaceFullPath", "replaceFullPath": "/b"}),
+    "HTTPRoutePathRewrite": {
+        **TO_CART,
+        **_filtered("URLRewrite", path={"type": "ReplaceFullPath", "replaceFullPath": "/b"}),
+    },
+    "HTTPRoutePortRedirect": _filtered("RequestRedirect", port=8443),
+    "HTTPRouteQueryParamMatching": {**TO_CART, "matches": [{"queryParams": [{"name": "a", "value": "b"}]}]},
+    "HTTPRouteRequestMirror": {**TO_CART, **_filtered("RequestMirror", backendRef={"name": "cart", "port": 80})},
+    "HTTPRouteRequestTimeout": {**TO_CART, "timeouts": {"request": "1s"}},
+    "HTTPRouteResponseHeaderModification": {**TO_CART, **_filtered("ResponseHeaderModifier", remove=["a"])},
+    "HTTPRouteRetry": {**TO_CART, "retry": {"attempts": 2}},
+    "HTTPRouteSchemeRedirect": _filtered("RequestRedirect", scheme="https"),
+}
+"""A rule for each feature that is a rule's."""
+
+
+def _objections(
+    directory: Path,
+    *,
+    rule: Json = TO_CART,
+    parent: Json | None = None,
+    protocol: str = "http",
+    gateway: Json | None = None,
+) -> list[str]:
+    """What is said against a route with a rule, through a Gateway, to a Service of a protocol."""
+    resources: list[Json] = [
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": "edge"},
+            "spec": {
+                "gatewayClassName": "infergate",
+                "listeners": [{"name": "http", "port": 8080, "protocol": "HTTP"}],
+                **(gateway or {}),
+            },
+        },
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "HTTPRoute",
+            "metadata": {"name": "cart"},
+            "spec": {"parentRefs": [{"name": "edge", **(parent or {})}], "rules": [rule]},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "cart"},
+            "spec": {"selector": {"app": "cart"}, "ports": [{"port": 80, "appProtocol": protocol}]},
+        },
+    ]
+    (directory / "input.yaml").write_text(yaml.safe_dump_all(resources))
+    snapshot = read(directory)
+    updates = derive(topology_of(snapshot), snapshot=snapshot, controller_name=CONTROLLER_NAME)
+    rows = worst_first(updates, rejections=snapshot.rejections)
+    return [row.text for row in rows if row.severity in (Severity.ERROR, Severity.WARNING)]
+
+
+@pytest.mark.parametrize("feature", sorted(RULES))
+def test_feature_of_a_rule_is_in_the_table_when_nothing_is_said_against_it(feature: str, tmp_path: Path) -> None:
+    objections = _objections(tmp_path, rule=RULES[feature])
+    assert (feature in FEATURES) == (not objections), objections
+
+
+@pytest.mark.parametrize(
+    ("feature", "protocol"),
+    [("HTTPRouteBackendProtocolH2C", "kubernetes.io/h2c"), ("HTTPRouteBackendProtocolWebSocket", "kubernetes.io/ws")],
+)
+def test_protocol_is_in_the_table_when_nothing_is_said_against_it(feature: str, protocol: str, tmp_path: Path) -> None:
+    objections = _objections(tmp_path, protocol=protocol)
+    assert (feature in FEATURES) == (not objections), objections
+
+
+@pytest.mark.parametrize("feature", ["HTTPRouteParentRefPort", "HTTPRouteDestinationPortMatching"])
+def test_port_of_a_parent_is_supported_and_chooses_the_listener(feature: str, tmp_path: Path) -> None:
+    assert feature in FEATURES
+    assert _objections(tmp_path, parent={"port": 8080}) == []
+    (objection,) = _objections(tmp_path, parent={"port": 8081})
+    assert "NoMatchingParent" in objection
+
+
+def test_propagation_is_in_the_table_when_nothing_is_said_against_it(tmp_path: Path) -> None:
+    objections = _objections(tmp_path, gateway={"infrastructure": {"labels": {"a": "b"}, "annotations": {"a": "b"}}})
+    assert ("GatewayInfrastructurePropagation" in FEATURES) == (not objections), objections
+
+
+def test_every_feature_of_a_route_in_the_table_is_tried() -> None:
+    elsewhere = {
+        "HTTPRoute",
+        "HTTPRouteBackendProtocolWebSocket",
+        "HTTPRouteDestinationPortMatching",
+        "HTTPRouteParentRefPort",
+    }
+    assert {name for name in FEATURES if name.startswith("HTTPRoute")} <= RULES.keys() | elsewhere
+
+
+def test_features_are_sorted_and_in_the_status_of_a_class(tmp_path: Path) -> None:
+    assert list(FEATURES) == sorted(FEATURES)
+    _objections(tmp_path)
+    snapshot = read(tmp_path)
+    updates = derive(topology_of(snapshot), snapshot=snapshot, controller_name=CONTROLLER_NAME, features=FEATURES)
+    (status,) = (item.status for item in updates if item.key.kind == GatewayClass.__name__)
+    assert [item["name"] for item in status["supportedFeatures"]] == list(FEATURES)
