@@ -1,8 +1,10 @@
 """What a person should notice: problems that a status has and did not have before."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from controller.resources.meta import Key
+from controller.resources.snapshot import Rejection
 from controller.status.rows import worst_first
 from controller.status.types import Json, Severity, StatusUpdate
 
@@ -28,6 +30,12 @@ def notices(update: StatusUpdate, before: Json | None, *, controller_name: str) 
         for place, condition, message in _errors(update.key, update.status)
         if (place, condition) not in known
     )
+
+
+def rejected(key: Key, rejections: Sequence[Rejection]) -> tuple[Notice, ...]:
+    """One for an object that cannot be read, with all that is wrong with it. It has no status that could say so."""
+    words = "; ".join(f"{item.field}: {item.message}" if item.field else item.message for item in rejections)
+    return (Notice(key, "Rejected", words),) if rejections else ()
 
 
 def _errors(key: Key, status: Json) -> list[tuple[str, str, str]]:

@@ -1,7 +1,8 @@
 from typing import Any
 
 from controller.resources.meta import Key
-from controller.status.notices import notices
+from controller.resources.snapshot import Rejection
+from controller.status.notices import Notice, notices, rejected
 from controller.status.types import StatusUpdate
 
 US = "infergate.dev/gateway-controller"
@@ -44,3 +45,9 @@ def test_entry_of_another_controller_without_conditions_is_no_obstacle() -> None
 def test_what_is_well_or_pending_is_no_notice() -> None:
     assert _found(_status(), BAD) == []
     assert _found(_status(type="Programmed", status="Unknown", reason="Pending", message="not yet"), None) == []
+
+
+def test_object_that_cannot_be_read_is_one_notice() -> None:
+    flaws = [Rejection("/path", "HTTPRoute demo/chat", field, "unknown field") for field in ("spec.a", "spec.b")]
+    assert rejected(ROUTE, flaws) == (Notice(ROUTE, "Rejected", "spec.a: unknown field; spec.b: unknown field"),)
+    assert rejected(ROUTE, []) == ()

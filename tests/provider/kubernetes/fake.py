@@ -100,6 +100,9 @@ class FakeApi:
     def get(self, path: str, name: str, *, namespace: str = "demo") -> Json:
         return self._objects[path][namespace, name]
 
+    def all(self, path: str) -> list[Json]:
+        return list(self._objects.get(path, {}).values())
+
     def expire(self) -> None:
         """Forgets the history up to here."""
         self.oldest = self._version + 1
