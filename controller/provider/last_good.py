@@ -13,9 +13,8 @@ def last_good_forms(
 
     may_be_hidden: whether something that cannot be read may be this resource, given where it was read.
     """
+    missing = [(key, source) for key, source in before.sources if key not in present]
+    if not missing:
+        return ()
     resources = {item.key: item for item in before.resources}
-    return tuple(
-        (resources[key], source)
-        for key, source in before.sources
-        if key not in present and may_be_hidden(resources[key], source)
-    )
+    return tuple((resources[key], source) for key, source in missing if may_be_hidden(resources[key], source))

@@ -132,6 +132,8 @@ class Reflector:
     def _note_refusal(self, problem: ApiRefused) -> None:
         """Goes on without a kind that may not be read. It is tried again, because roles change."""
         self._refusals += 1
+        if self._refusals > 1:  # a server whose state was restored does not know the version from which to watch
+            self._version = ""
         if self._refusals != _REFUSALS:
             return
         log.warning("resources cannot be read", extra={"resources": str(self.slot), "problem": str(problem)})

@@ -99,6 +99,18 @@ async def test_expired_watch_lists_again_and_forgets_what_is_gone(server: FakeAp
     assert snapshot.rejections == ()
 
 
+async def test_server_that_went_back_in_time_is_listed_again(server: FakeApi) -> None:
+    async with followed(server) as (_, snapshots):
+        await anext(snapshots)
+        await seen(lambda: bool(server.watches(ROUTES)))
+        server.fault = lambda request: refusal(504, "Timeout") if "watch" in request.query else None
+        server.cut()
+        await seen(lambda: len(server.lists(ROUTES)) == 2)
+        server.fault = lambda request: None
+        await server.put(ROUTES, route("one"))
+        await until(snapshots, lambda found: set(paths(found)) == {"one"})
+
+
 async def test_last_snapshot_stays_while_the_server_is_away(server: FakeApi, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     await server.put(ROUTES, route("one"))
