@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 _DISCOVERY: Final = 2.0
 """Seconds between two looks at what is served. An answer without news is a few bytes."""
+_ABSENCE: Final = 5.0
+"""Seconds between two looks for an API server that is away. Everything else waits for the first that succeeds."""
 _NAMED: Final = 10
 """Resources that a change names."""
 
@@ -87,7 +89,7 @@ class KubernetesProvider:
 
     async def _follow(self) -> None:
         """Has a reflector for each slot that is served, until it is cancelled."""
-        backoff = Backoff(first=0.2, longest=15.0)
+        backoff = Backoff(first=0.2, longest=_ABSENCE)
         async with asyncio.TaskGroup() as group:
             while True:
                 try:
@@ -103,13 +105,14 @@ class KubernetesProvider:
 
     def _adjust(self, paths: dict[Slot, str], *, group: asyncio.TaskGroup) -> None:
         for slot, (reflector, task) in list(self._reflectors.items()):
-            if paths.get(slot) != reflector.path:
-                task.cancel()
-                del self._reflectors[slot]
-                if slot not in paths:
-                    log.info("kind is served no longer", extra={"resources": str(slot)})
-                    for key in self._store.retain(slot, ()):
-                        self._note(key, Difference.CONTENT)
+            if paths.get(slot) == reflector.path or (slot not in paths and not _is_gone(reflector)):
+                continue
+            task.cancel()
+            del self._reflectors[slot]
+            if slot not in paths:
+                log.info("kind is served no longer", extra={"resources": str(slot)})
+                for key in self._store.retain(slot, ()):
+                    self._note(key, Difference.CONTENT)
         for slot, path in paths.items():
             if slot not in self._reflectors:
                 reflector = self._reflector(slot, path)
@@ -149,6 +152,14 @@ async def _unless_failed(follower: asyncio.Task[None], awaited: Coroutine[Any, A
         return await waiting
     finally:
         waiting.cancel()
+
+
+def _is_gone(reflector: Reflector) -> bool:
+    """Whether a kind that discovery lacks is refused by its own path too.
+
+    An API server that just started knows some kinds later than it says that it knows all.
+    """
+    return reflector.is_missing or not reflector.is_listed
 
 
 def _few(names: Sequence[str]) -> tuple[str, ...]:

@@ -48,6 +48,8 @@ class Reflector:
         self.path = path
         self.is_listed = False
         """Whether everything was read once, or may not be read."""
+        self.is_missing = False
+        """Whether the last answer was that there is no such kind."""
         self._api = api
         self._store = store
         self._outage = outage
@@ -66,17 +68,21 @@ class Reflector:
             try:
                 await self._turn()
             except ApiExpired as problem:
-                log.info("watch expired, listing again", extra={"resources": str(self.slot)})
+                if self._version:
+                    log.info("watch expired, listing again", extra={"resources": str(self.slot)})
+                    self._backoff.reset()  # it answers, however long it was away
                 self._version = ""
                 wait = self._backoff.delay(at_least=problem.wait)
-            except ApiMissing:  # its CRD is being removed or installed: discovery will tell which
+            except ApiMissing:  # its definition is being removed or installed: discovery will tell which
+                self.is_missing = True
                 wait = self._backoff.delay()
             except ApiRefused as problem:
                 self._note_refusal(problem)
                 wait = self._backoff.delay(at_least=problem.wait)
             except ApiUnreachable as problem:
                 self._outage.began(problem)
-                wait = self._backoff.delay()
+                if await self._outage.over(within=self._backoff.delay()):
+                    self._backoff.reset()
             if wait:
                 await asyncio.sleep(wait)
 
@@ -111,6 +117,7 @@ class Reflector:
         seconds = self._watch_seconds * random.uniform(0.8, 1.2)  # so that many watches do not end at once
         async for event in self._api.watch(self.path, version=self._version, seconds=seconds, query=self.slot.query):
             self._backoff.reset()
+            self.is_missing = False
             if event.type in ("ADDED", "MODIFIED"):
                 self._tell(*self._store.put(self.slot, event.object, path=self.path))
             elif event.type == "DELETED":
@@ -122,6 +129,7 @@ class Reflector:
             self._on_difference(key, difference)
 
     def _succeeded(self) -> None:
+        self.is_missing = False
         self._outage.ended()
         self._refusals = 0
         self._backoff.reset()

@@ -37,10 +37,10 @@ class _Written:
     """What the API server answered to the last write of an object."""
 
     uid: str
-    seen: str
-    """The version that the watch had told before."""
     version: str
     status: Json
+    older: frozenset[str]
+    """Versions that were there before. The watch may still tell them."""
 
 
 class StatusWriter:
@@ -174,7 +174,7 @@ class StatusWriter:
         written = self._written.get(key)
         if written is None:
             return held.version, held.status
-        if written.uid == held.uid and written.seen == held.version:
+        if written.uid == held.uid and held.version in written.older:
             return written.version, written.status
         del self._written[key]
         return held.version, held.status
@@ -203,7 +203,9 @@ class StatusWriter:
 
     def _note_answer(self, key: Key, held: Held, update: StatusUpdate, answer: Json, *, overwrote: bool) -> None:
         version, status = str(answer["metadata"]["resourceVersion"]), answer.get("status") or {}
-        self._written[key] = _Written(held.uid, held.version, version, status)
+        before = self._written.get(key)
+        older = before.older | {before.version} if before is not None and before.uid == held.uid else frozenset()
+        self._written[key] = _Written(held.uid, version, status, older | {held.version})
         self._overwrite.discard(key)
         self._futile.pop(key, None)
         if merge(update, status, now=self._now(), controller_name=self._controller_name) == status:

@@ -172,7 +172,21 @@ async def test_kind_is_read_once_it_is_served_and_gone_when_it_is_not(server: Fa
         server.kinds[prefix] = resources
         await until(snapshots, lambda found: set(paths(found)) == {"one"})
         del server.kinds[prefix]
+        server.cut()
         await until(snapshots, lambda found: paths(found) == {})
+
+
+async def test_kind_that_only_discovery_lacks_stays(server: FakeApi) -> None:
+    await server.put(ROUTES, route("one"))
+    async with followed(server) as (_, snapshots):
+        await anext(snapshots)
+        nothing = {"kind": "APIGroupDiscoveryList", "items": []}
+        server.fault = lambda request: web.json_response(nothing) if request.path == "/apis" else None
+        looks = len(server.lists("/apis"))
+        await seen(lambda: len(server.lists("/apis")) >= looks + 4)
+        await server.put(ROUTES, route("two"))
+        snapshot, _ = await anext(snapshots)
+    assert set(paths(snapshot)) == {"one", "two"}
 
 
 async def test_broken_object_is_a_rejection_and_its_last_good_form_stays(server: FakeApi) -> None:

@@ -140,6 +140,23 @@ async def test_write_on_an_old_version_is_a_conflict_and_is_repeated(server: Fak
     assert controllers == ["example.com/other", US]
 
 
+async def test_watch_that_lags_behind_our_own_writes_causes_none(server: FakeApi) -> None:
+    await server.put(ROUTES, route("one"))
+    async with looping(server) as loop:
+        server.fault = lambda request: refusal(503, "Unavailable") if "watch" in request.query else None
+        server.cut()
+        for reason in ("Accepted", "NoMatchingParent", "Accepted"):
+            loop.writer.want([update("one", reason=reason)])
+            await until(lambda reason=reason: loop.reasons("one") == [reason])  # type: ignore[misc]  # bound at once
+        asked = len(server.watches(ROUTES))
+        server.fault = lambda request: None
+        await until(lambda: len(server.watches(ROUTES)) > asked)
+        await server.put(ROUTES, route("two"))
+        loop.writer.want([update("one"), update("two")])
+        await until(lambda: loop.reasons("two") == ["Accepted"])
+        assert len(loop.writes()) == 4
+
+
 async def test_status_that_somebody_changes_is_repaired(server: FakeApi) -> None:
     await server.put(ROUTES, route("one"))
     async with looping(server) as loop:
