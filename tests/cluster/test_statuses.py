@@ -44,7 +44,13 @@ def gateway_status(*listeners: str, reason: str = "Accepted") -> Json:
 @asynccontextmanager
 async def writing(api: Api, namespace: str) -> AsyncIterator[StatusWriter]:
     provider = KubernetesProvider(api, namespaces=[namespace], on_seen=lambda key: writer.look_at(key))
-    writer = StatusWriter(api, held=provider.held, controller_name=CONTROLLER_NAME, is_leader=lambda: True)
+    writer = StatusWriter(
+        api,
+        held=provider.held,
+        controller_name=CONTROLLER_NAME,
+        is_leader=lambda: True,
+        outage=provider.outage,
+    )
     async with aclosing(provider.snapshots()) as snapshots:
         await anext(snapshots)
         task = asyncio.ensure_future(writer.run())

@@ -54,7 +54,7 @@ class KubernetesProvider:
         self._on_seen = on_seen
         self._store = Store()
         self._gather = gather or Gather()
-        self._outage = Outage(clock=time.monotonic)
+        self.outage = Outage(clock=time.monotonic)
         self._reflectors: dict[Slot, tuple[Reflector, asyncio.Task[None]]] = {}
         self._changed: set[Key] = set()
         self._listed = asyncio.Event()
@@ -95,11 +95,11 @@ class KubernetesProvider:
                 try:
                     paths = await self._discovery.look()
                 except ApiError as problem:
-                    self._outage.began(problem)
+                    self.outage.began(problem)
                     await asyncio.sleep(backoff.delay())
                     continue
                 backoff.reset()
-                self._outage.ended()
+                self.outage.ended()
                 self._adjust(paths, group=group)
                 await asyncio.sleep(self._interval)
 
@@ -125,7 +125,7 @@ class KubernetesProvider:
             slot=slot,
             path=path,
             store=self._store,
-            outage=self._outage,
+            outage=self.outage,
             on_difference=self._note,
             on_listed=self._note_listed,
         )

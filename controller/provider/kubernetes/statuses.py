@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,7 +46,8 @@ class StatusWriter:
     """Keeps the statuses of a cluster as they are wanted, one after the other for each object.
 
     A status that cannot be written is tried again with growing delays and holds up no other. held: the newest form of
-    an object. is_leader: asked before each write. on_notice: is told what turned bad with a write.
+    an object. is_leader: asked before each write. outage: the provider's, which notices when the API server is back.
+    on_notice: is told what turned bad with a write.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class StatusWriter:
         held: Callable[[Key], Held | None],
         controller_name: str,
         is_leader: Callable[[], bool],
+        outage: Outage,
         on_notice: Callable[[Notice], None] = lambda notice: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         concurrency: int = _CONCURRENCY,
@@ -68,7 +69,7 @@ class StatusWriter:
         self._on_notice = on_notice
         self._now = now
         self._concurrency = concurrency
-        self._outage = Outage(clock=time.monotonic)
+        self._outage = outage
         self._wanted: dict[Key, StatusUpdate] = {}
         self._queue: asyncio.Queue[Key] = asyncio.Queue()  # bounded by the number of objects: each is in it once
         self._queued: set[Key] = set()
@@ -135,7 +136,9 @@ class StatusWriter:
             self._retry(key)
         except ApiUnreachable as problem:
             self._outage.began(problem)
-            self._retry(key)
+            if await self._outage.over(within=self._backoff(key).delay()):
+                self._backoffs.pop(key, None)
+            self._again.add(key)
         except ApiError as problem:
             if key not in self._backoffs:
                 log.warning("status cannot be written", extra={"resource": str(key), "problem": str(problem)})
@@ -144,8 +147,11 @@ class StatusWriter:
             self._backoffs.pop(key, None)
 
     def _retry(self, key: Key, *, at_least: float = 0.0) -> None:
-        backoff = self._backoffs.setdefault(key, Backoff(first=_FIRST, longest=_LONGEST))
-        asyncio.get_running_loop().call_later(backoff.delay(at_least=at_least), self.look_at, key)
+        delay = self._backoff(key).delay(at_least=at_least)
+        asyncio.get_running_loop().call_later(delay, self.look_at, key)
+
+    def _backoff(self, key: Key) -> Backoff:
+        return self._backoffs.setdefault(key, Backoff(first=_FIRST, longest=_LONGEST))
 
     async def _settle(self, key: Key) -> None:
         update, held = self._wanted.get(key), self._held(key)

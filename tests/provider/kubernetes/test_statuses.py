@@ -65,6 +65,7 @@ async def looping(server: FakeApi, *, concurrency: int = 16, leads: bool = True)
             held=provider.held,
             controller_name=US,
             is_leader=lambda: loop.leads,
+            outage=provider.outage,
             on_notice=lambda notice: loop.notices.append(notice),
             now=lambda: datetime(2025, 1, 1, tzinfo=UTC),
             concurrency=concurrency,
@@ -188,6 +189,20 @@ async def test_status_that_cannot_be_written_holds_up_no_other(
         server.fault = lambda request: None
         await until(lambda: loop.reasons("one") == ["Accepted"])
     assert caplog.text.count("status cannot be written") == 1
+
+
+async def test_what_could_not_be_written_is_written_when_the_server_is_back(
+    server: FakeApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(20):
+        await server.put(ROUTES, route(f"r{number}"))
+    async with looping(server) as loop:
+        await server.stop()
+        loop.writer.want([update(f"r{number}") for number in range(20)])
+        await until(lambda: "does not answer" in caplog.text)
+        await server.start()
+        await until(lambda: all(loop.reasons(f"r{number}") for number in range(20)))
+    assert caplog.text.count("does not answer") == 1
 
 
 async def test_only_a_leader_writes_and_a_new_one_writes_all(server: FakeApi) -> None:
