@@ -185,6 +185,8 @@ class Server:
     """Sorted by path; a path without one is answered 404."""
     rules: tuple[Rule, ...]
     """The rules that the locations name, sorted by id."""
+    max_body_size: int | None = None
+    """Bytes of a request's body; larger ones are answered 413. None: as everywhere."""
 
     @property
     def is_tls(self) -> bool:

@@ -11,6 +11,7 @@ from controller.resources.core import ConfigMap, EndpointSlice, Namespace, Pod, 
 from controller.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Resource
+from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
 from controller.resources.problems import Problem, near, problems
 from controller.resources.scalars import quoted, shown_name
@@ -24,6 +25,7 @@ MODELS: tuple[type[Resource], ...] = (
     InferencePool,
     InferenceObjective,
     PickerPolicy,
+    GatewayParameters,
     Service,
     EndpointSlice,
     Pod,

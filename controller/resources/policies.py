@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, model_validator
 
+from controller.resources.described import Described, rules
 from controller.resources.meta import Key, Model, Resource
 from controller.resources.scalars import (
     Broken,
@@ -20,17 +21,6 @@ from controller.resources.scalars import (
 )
 
 Priority = Annotated[int, Field(strict=True, ge=-(2**31), lt=2**31, json_schema_extra={"format": "int32"})]
-
-
-class Described(Model):
-    """Part of a kind of ours: what its fields say about themselves is in its CRD."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-def rules(*pairs: tuple[str, str]) -> dict[str, JsonValue]:
-    """CEL rules with their messages, for the schema of a model or a field."""
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
 
 
 class PolicyTarget(Described):

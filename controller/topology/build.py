@@ -59,7 +59,9 @@ def build(
 
 def _classes(index: Index, *, controller_name: str) -> dict[str, ClassState]:
     return {
-        item.metadata.name: class_state(item) for item in index.classes if item.spec.controller_name == controller_name
+        item.metadata.name: class_state(item, index=index)
+        for item in index.classes
+        if item.spec.controller_name == controller_name
     }
 
 

@@ -67,6 +67,14 @@ def invalid_annotations(problems: Sequence[str]) -> Condition | None:
     return Condition(INVALID_ANNOTATIONS, True, "UnsupportedValue", _cut(message))
 
 
+def elsewhere(fields: Iterable[str]) -> Condition | None:
+    """The condition that names fields without effect where all Gateways share one nginx; None when there are none."""
+    names = ", ".join(sorted(fields))
+    if not names:
+        return None
+    return Condition(IGNORED_FIELDS, True, "UnsupportedValue", _cut(f"without effect on one machine: {names}"))
+
+
 def merged(problems: Sequence[Condition]) -> Condition:
     """One condition for several problems of one type: the first one's reason, and every message once, in order."""
     if len(problems) == 1:

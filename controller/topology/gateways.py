@@ -10,7 +10,8 @@ from ipaddress import ip_address
 from typing import Final
 
 from controller.ir.types import Certificate
-from controller.resources.gateway_api import GROUP, Gateway, GatewayClass, Listener
+from controller.resources.gateway_api import GROUP, Gateway, GatewayClass, GatewayInfrastructure, Listener
+from controller.resources.parameters import GatewayParametersSpec
 from controller.topology import certificates
 from controller.topology.attachment import ANY_HOST, covers
 from controller.topology.conditions import (
@@ -28,19 +29,19 @@ from controller.topology.conditions import (
     unsupported,
 )
 from controller.topology.index import Index
-from controller.topology.types import ClassState, GatewayState, ListenerState
+from controller.topology.parameters import parameters_of, parameters_of_class
+from controller.topology.types import ClassState, DataPlaneState, GatewayState, ListenerState
 from controller.topology.unsupported import Effect, Scope, fields_set
 
 KINDS: Final = {"HTTP": ("HTTPRoute",), "HTTPS": ("HTTPRoute",)}
 """Kinds of routes by protocol, as far as they are supported; a protocol that is not here is not supported."""
 
 
-def class_state(item: GatewayClass) -> ClassState:
-    condition = accepted()
-    if item.spec.parameters_ref is not None:
-        found = f"{item.spec.parameters_ref.kind}.{item.spec.parameters_ref.group}"
-        condition = refused("InvalidParameters", f"spec.parametersRef is not supported yet, found {found}")
-    return ClassState(key=item.key, generation=item.metadata.generation, conditions=(condition,))
+def class_state(item: GatewayClass, *, index: Index) -> ClassState:
+    found = parameters_of_class(item, index=index)
+    if isinstance(found, Condition):
+        return ClassState(key=item.key, generation=item.metadata.generation, conditions=(found,))
+    return ClassState(key=item.key, generation=item.metadata.generation, conditions=(accepted(),), parameters=found)
 
 
 def gateway_state(gateway: Gateway, *, of: ClassState, index: Index, now: datetime | None) -> GatewayState:
@@ -59,7 +60,9 @@ def gateway_state(gateway: Gateway, *, of: ClassState, index: Index, now: dateti
         )
         for item in spec.listeners
     )
-    problem = _problem(gateway, of=of) or _without_listeners(listeners)
+    parameters = parameters_of(gateway, of_class=of.parameters, index=index)
+    broken = parameters if isinstance(parameters, Condition) else None
+    problem = broken or _problem(gateway, of=of) or _without_listeners(listeners)
     if problem is not None:
         listeners = tuple(replace(item, serves=False) for item in listeners)
     return GatewayState(
@@ -73,16 +76,23 @@ def gateway_state(gateway: Gateway, *, of: ClassState, index: Index, now: dateti
         ),
         serves=any(item.serves for item in listeners),
         addresses=tuple(item.value for item in spec.addresses if item.type == "IPAddress" and item.value),
+        data_plane=_data_plane(gateway, parameters=of.parameters if isinstance(parameters, Condition) else parameters),
+    )
+
+
+def _data_plane(gateway: Gateway, *, parameters: GatewayParametersSpec) -> DataPlaneState:
+    infrastructure = gateway.spec.infrastructure or GatewayInfrastructure()
+    return DataPlaneState(
+        uid=gateway.metadata.uid,
+        class_name=gateway.spec.gateway_class_name,
+        labels=tuple(sorted(infrastructure.labels.items())),
+        annotations=tuple(sorted(infrastructure.annotations.items())),
+        parameters=parameters,
     )
 
 
 def _problem(gateway: Gateway, *, of: ClassState) -> Condition | None:
     """Why the whole Gateway is not accepted, whatever its listeners are."""
-    parameters = gateway.spec.infrastructure.parameters_ref if gateway.spec.infrastructure else None
-    if parameters is not None:
-        found = f"{parameters.kind}.{parameters.group}"
-        message = f"spec.infrastructure.parametersRef is not supported yet, found {found}"
-        return refused("InvalidParameters", message)
     for number, address in enumerate(gateway.spec.addresses):
         if address.type != "IPAddress":
             message = f"spec.addresses[{number}].type accepts IPAddress, found {address.type}"

@@ -16,6 +16,7 @@ from controller.resources.gateway_api import (
 )
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Resource
+from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
 from controller.resources.snapshot import Snapshot
 from controller.topology.grants import Grants, grants_of
@@ -38,6 +39,7 @@ class Index:
     pools: Mapping[Name, InferencePool]
     policies: tuple[PickerPolicy, ...]
     objectives: tuple[InferenceObjective, ...]
+    parameters: Mapping[Name, GatewayParameters]
     services: Mapping[Name, Service]
     secrets: Mapping[Name, Secret]
     service_slices: Mapping[Name, list[EndpointSlice]]
@@ -75,6 +77,7 @@ def index_of(snapshot: Snapshot) -> Index:
         pools={_name(item): item for item in snapshot.of(InferencePool)},
         policies=tuple(snapshot.of(PickerPolicy)),
         objectives=tuple(snapshot.of(InferenceObjective)),
+        parameters={_name(item): item for item in snapshot.of(GatewayParameters)},
         services={_name(item): item for item in snapshot.of(Service)},
         secrets={_name(item): item for item in snapshot.of(Secret)},
         service_slices=_labelled(slices, SERVICE_LABEL),

@@ -1,19 +1,21 @@
 """What changes when all Gateways share one nginx and its addresses, as on one machine."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from controller.resources.gateway_api import Gateway
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
-from controller.topology.conditions import CONFLICTED, Condition, ordered, refused
-from controller.topology.types import ListenerState, Topology
+from controller.topology.conditions import CONFLICTED, IGNORED_FIELDS, Condition, elsewhere, merged, ordered, refused
+from controller.topology.parameters import EVERYWHERE, fields_given
+from controller.topology.types import DataPlaneState, GatewayState, ListenerState, Topology
 
 
 def shared(topology: Topology, *, snapshot: Snapshot) -> Topology:
     """The topology in which no two Gateways claim the same host on a port, or two protocols on it: the oldest wins.
 
-    Listeners of one Gateway that conflict are out already.
+    Listeners of one Gateway that conflict are out already. What a Gateway says of a data plane of its own has no
+    effect, and the condition `infergate.dev/IgnoredFields` names it.
     """
     protocols: dict[int, tuple[Key, str]] = {}
     claims: dict[tuple[int, str | None], Key] = {}
@@ -31,15 +33,36 @@ def shared(topology: Topology, *, snapshot: Snapshot) -> Topology:
                     f"port {listener.port} with hostname {listener.hostname or '*'} belongs to {holder}, which is older"
                 )
                 lost[gateway.key, listener.name] = Condition(CONFLICTED, True, "HostnameConflict", message)
-    if not lost:
-        return topology
     return replace(
         topology,
         gateways=tuple(
-            replace(gateway, listeners=tuple(_judged(gateway.key, item, lost) for item in gateway.listeners))
+            replace(
+                _without_data_plane(gateway),
+                listeners=tuple(_judged(gateway.key, item, lost) for item in gateway.listeners),
+            )
             for gateway in topology.gateways
         ),
     )
+
+
+def _without_data_plane(gateway: GatewayState) -> GatewayState:
+    """The Gateway, with what it says of a data plane of its own named as ignored."""
+    ignored = elsewhere(_without_effect(gateway.data_plane))
+    if ignored is None:
+        return gateway
+    others = [item for item in gateway.conditions if item.type != IGNORED_FIELDS]
+    earlier = [item for item in gateway.conditions if item.type == IGNORED_FIELDS]
+    return replace(gateway, conditions=ordered(*others, merged([*earlier, ignored])))
+
+
+def _without_effect(found: DataPlaneState) -> Iterator[str]:
+    if found.labels:
+        yield "infrastructure.labels"
+    if found.annotations:
+        yield "infrastructure.annotations"
+    for field in fields_given(found.parameters):
+        if field not in EVERYWHERE:
+            yield f"GatewayParameters {field}"
 
 
 def _judged(gateway: Key, listener: ListenerState, lost: Mapping[tuple[Key, str], Condition]) -> ListenerState:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from controller.bundle import Pool
 from controller.ir.types import Case, Certificate, Upstream
 from controller.resources.meta import Key
+from controller.resources.parameters import NO_PARAMETERS, GatewayParametersSpec
 
 
 @dataclass(frozen=True, order=True)
@@ -42,6 +43,21 @@ class ListenerState:
 
 
 @dataclass(frozen=True)
+class DataPlaneState:
+    """What a Gateway says of its own data plane. Where all share one, as on one machine, little of it has an effect."""
+
+    uid: str = ""
+    """Of the Gateway; empty for one that comes from a file."""
+    class_name: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    """For every object of the data plane, sorted."""
+    annotations: tuple[tuple[str, str], ...] = ()
+    """As above."""
+    parameters: GatewayParametersSpec = NO_PARAMETERS
+    """The Gateway's own over those of its class, or these alone where its reference is broken."""
+
+
+@dataclass(frozen=True)
 class GatewayState:
     """One Gateway of a class of ours."""
 
@@ -55,6 +71,7 @@ class GatewayState:
     """Whether it has a data plane: accepted, with at least one listener that serves."""
     addresses: tuple[str, ...] = ()
     """IP addresses that the user asks for, in the order of the resource; empty leaves the choice to the data plane."""
+    data_plane: DataPlaneState = DataPlaneState()
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,8 @@ class ClassState:
     key: Key
     generation: int
     conditions: tuple[Condition, ...]
+    parameters: GatewayParametersSpec = NO_PARAMETERS
+    """Without fields where the reference to them is broken."""
 
 
 @dataclass(frozen=True)

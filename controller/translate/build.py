@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from controller.ir.types import GatewayConfig, Server, ToPool, ToUpstream
 from controller.resources.meta import Key
+from controller.topology.parameters import max_body_size
 from controller.topology.types import GatewayState, ListenerState, RouteState, Topology
 from controller.translate.hostnames import ANY
 from controller.translate.servers import Attached, Listening, servers_of
@@ -57,6 +58,7 @@ def _listening(gateway: GatewayState, listener: ListenerState, routes: tuple[Att
         hostname=listener.hostname or ANY,
         certificates=listener.certificates,
         routes=routes,
+        max_body_size=max_body_size(gateway.data_plane.parameters),
     )
 
 

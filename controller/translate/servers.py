@@ -22,6 +22,8 @@ class Listening:
     certificates: tuple[Certificate, ...]
     routes: tuple["Attached", ...]
     """Oldest first."""
+    max_body_size: int | None = None
+    """As in the server's."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def _servers_on(listeners: Sequence[Listening]) -> Iterable[Server]:
             certificates=listener.certificates,
             locations=locations,
             rules=tuple(rules[name] for name in sorted(rules)),
+            max_body_size=listener.max_body_size,
         )
 
 

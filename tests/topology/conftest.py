@@ -12,6 +12,7 @@ from controller.resources.core import EndpointSlice, Namespace, Pod, Secret, Ser
 from controller.resources.gateway_api import CONTROLLER_NAME, Gateway, GatewayClass, HTTPRoute, ReferenceGrant
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Resource
+from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
 from controller.resources.snapshot import Snapshot, snapshot
 from controller.topology.build import build
@@ -20,7 +21,7 @@ from controller.topology.types import Topology
 Build = Callable[..., Topology]
 
 MODELS: tuple[type[Resource], ...] = (
-    *(InferenceObjective, PickerPolicy),
+    *(GatewayParameters, InferenceObjective, PickerPolicy),
     *(EndpointSlice, Gateway, GatewayClass, HTTPRoute, InferencePool, Namespace, Pod, ReferenceGrant, Secret, Service),
 )
 
