@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "status": {"bundle", "ir", "resources", "topology"},
     "wire": {"bundle", "errors"},
     "agent": {"bundle", "errors", "wire"},
-    "dataplane": {"agent", "bundle", "errors", "wire"},
+    "dataplane": {"agent", "bundle", "errors", "resources", "topology", "wire"},
     "provider": {"errors", "kube", "resources", "status"},
     "picker": {"bundle", "errors", "logs", "plugins"},
     "simulator": {"errors", "logs"},
