@@ -1,0 +1,51 @@
+"""Calls of the API server that KUBECONFIG names, as administrator."""
+
+import base64
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from controller.errors import ApiMissing, ApiRefused
+
+Json = dict[str, Any]  # any: objects in Kubernetes' shape
+
+
+class PlainApi:
+    """One client; `async with` closes it."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        found = yaml.safe_load(kubeconfig.read_text())
+        cluster, user = found["clusters"][0]["cluster"], found["users"][0]["user"]
+        context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+        headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
+        if "client-certificate-data" in user:
+            pair = kubeconfig.with_name("client.pem")
+            pair.write_bytes(
+                base64.b64decode(user["client-certificate-data"]) + base64.b64decode(user["client-key-data"])
+            )
+            context.load_cert_chain(pair)
+        self._client = httpx.AsyncClient(base_url=cluster["server"], headers=headers, verify=context, timeout=30)
+
+    async def __aenter__(self) -> "PlainApi":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def request(
+        self, method: str, path: str, body: Json | None = None, *, query: Mapping[str, str | int] | None = None
+    ) -> Json:
+        """A PATCH is a server-side apply. Raises ApiRefused."""
+        kind = "application/apply-patch+yaml" if method == "PATCH" else "application/json"
+        answer = await self._client.request(
+            method, path, json=body, params=dict(query or {}), headers={"Content-Type": kind}
+        )
+        found: Json = answer.json()
+        if answer.status_code >= 400:
+            refusal = ApiMissing if answer.status_code == 404 else ApiRefused
+            raise refusal(answer.status_code, found.get("reason", ""), found.get("message", ""))
+        return found
