@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from controller.errors import SettingInvalid
-from controller.settings import fitting_large_requests, settings, usable_files, usable_processors
+from controller.settings import Settings, fitting_large_requests, settings, usable_files, usable_processors
 
 
 def test_settings_come_from_the_environment() -> None:
@@ -13,6 +13,11 @@ def test_settings_come_from_the_environment() -> None:
 
 def test_variables_of_a_service_named_infergate_are_no_settings() -> None:
     assert settings({"INFERGATE_PORT": "tcp://10.0.0.1:80", "INFERGATE_SERVICE_HOST": "10.0.0.1"}) == settings({})
+
+
+def test_no_setting_has_a_name_that_a_service_could_make() -> None:
+    made = ("_PORT", "_HOST", "_ADDR", "_PROTO", "_TCP", "_UDP")
+    assert [name for name in Settings.model_fields if f"_{name.upper()}".endswith(made)] == []
 
 
 @pytest.mark.parametrize(

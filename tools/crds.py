@@ -20,6 +20,8 @@ from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import PickerPolicy, PolicyStatus
 
 DIRECTORY = Path(__file__).parent.parent / "crds"
+CHART = DIRECTORY.parent / "charts" / "infergate" / "crds"
+"""Helm reads them there, and nowhere else."""
 
 Schema = dict[str, Any]  # any: JSON schema
 
@@ -225,11 +227,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.crds", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; say which files differ")
     check = parser.parse_args().check
-    stale = [name for name, text in files().items() if _text(DIRECTORY / name) != text]
-    for name in stale:
-        print(f"{name}: {'differs from the models' if check else 'written'}")
+    wanted = {folder / name: text for folder in (DIRECTORY, CHART) for name, text in files().items()}
+    stale = [path for path, text in wanted.items() if _text(path) != text]
+    for path in stale:
+        print(f"{path.relative_to(DIRECTORY.parent)}: {'differs from the models' if check else 'written'}")
         if not check:
-            (DIRECTORY / name).write_text(files()[name])
+            path.write_text(wanted[path])
     return int(check and bool(stale))
 
 

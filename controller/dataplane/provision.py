@@ -19,7 +19,7 @@ FIELD_MANAGER: Final = "infergate"
 
 _HANDING_OVER: Final = "infergate-autoscaling"
 """Holds a Deployment's replicas between us and an autoscaler. Without it they would be 1 for that moment."""
-_COLLECTIONS: Final = {
+COLLECTIONS: Final = {
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
     "Service": "/api/v1/namespaces/{}/services",
@@ -27,7 +27,7 @@ _COLLECTIONS: Final = {
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
     "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers",
 }
-_DISPENSABLE: Final = ("HorizontalPodAutoscaler", "PodDisruptionBudget")
+DISPENSABLE: Final = ("HorizontalPodAutoscaler", "PodDisruptionBudget")
 """Kinds that some data planes have and others have not."""
 
 
@@ -72,7 +72,7 @@ class Provisioner:
         changed: list[str] = []
         service: Json | None = None
         wanted = {str(item["kind"]) for item in objects}
-        for kind in _DISPENSABLE:
+        for kind in DISPENSABLE:
             if kind not in wanted:
                 try:
                     if await self._delete(gateway, kind, uid=_owner(objects)):
@@ -161,7 +161,7 @@ class _Outcome:
 
 
 def _path(gateway: Key, kind: str) -> str:
-    return f"{_COLLECTIONS[kind].format(gateway.namespace)}/{name_of(gateway)}"
+    return f"{COLLECTIONS[kind].format(gateway.namespace)}/{name_of(gateway)}"
 
 
 def _version(live: Json) -> str:

@@ -1,4 +1,4 @@
-"""Calls of the API server that KUBECONFIG names, as administrator."""
+"""Calls of the API server that KUBECONFIG names, as administrator or as somebody else."""
 
 import base64
 import ssl
@@ -15,17 +15,18 @@ Json = dict[str, Any]  # any: objects in Kubernetes' shape
 
 
 class PlainApi:
-    """One client; `async with` closes it."""
+    """One client; `async with` closes it. user: who calls, where it is not the administrator."""
 
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, kubeconfig: Path, *, user: str = "") -> None:
         found = yaml.safe_load(kubeconfig.read_text())
-        cluster, user = found["clusters"][0]["cluster"], found["users"][0]["user"]
+        cluster, admin = found["clusters"][0]["cluster"], found["users"][0]["user"]
         context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
-        headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
-        if "client-certificate-data" in user:
+        headers = {"Authorization": f"Bearer {admin['token']}"} if "token" in admin else {}
+        headers |= {"Impersonate-User": user} if user else {}
+        if "client-certificate-data" in admin:
             pair = kubeconfig.with_name("client.pem")
             pair.write_bytes(
-                base64.b64decode(user["client-certificate-data"]) + base64.b64decode(user["client-key-data"])
+                base64.b64decode(admin["client-certificate-data"]) + base64.b64decode(admin["client-key-data"])
             )
             context.load_cert_chain(pair)
         self._client = httpx.AsyncClient(base_url=cluster["server"], headers=headers, verify=context, timeout=30)

@@ -1,13 +1,14 @@
 """The custom resource definitions of our kinds."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from controller.resources.kinds import MODELS
-from tools.crds import DEFINITIONS, DIRECTORY, files
+from tools.crds import CHART, DEFINITIONS, DIRECTORY, files
 
 Schema = dict[str, Any]  # any: OpenAPI schema
 
@@ -39,16 +40,17 @@ def _every_schema() -> list[tuple[str, Schema]]:
     ]
 
 
+@pytest.mark.parametrize("folder", [DIRECTORY, CHART], ids=lambda path: str(path.relative_to(DIRECTORY.parent)))
 @pytest.mark.parametrize("name", sorted(files()))
-def test_checked_in_file_is_what_the_models_give(name: str) -> None:
-    assert (DIRECTORY / name).read_text() == files()[name], "run `make crds`"
+def test_checked_in_file_is_what_the_models_give(folder: Path, name: str) -> None:
+    assert (folder / name).read_text() == files()[name], "run `make crds`"
 
 
 def test_every_kind_of_ours_has_a_definition() -> None:
     ours = {model.__name__ for model in MODELS if model.group == "infergate.dev"}
 
     assert {item.model.__name__ for item in DEFINITIONS} == ours
-    assert {path.name for path in DIRECTORY.glob("*.yaml")} == set(files())
+    assert {path.name for path in DIRECTORY.glob("*.yaml")} == {path.name for path in CHART.iterdir()} == set(files())
 
 
 @pytest.mark.parametrize(("path", "schema"), _every_schema(), ids=lambda item: item if isinstance(item, str) else "")
