@@ -15,19 +15,27 @@ COPY nginx nginx
 COPY crds crds
 RUN python3 -m venv /opt/infergate \
     && /opt/infergate/bin/pip install --no-cache-dir . \
-    && /opt/infergate/bin/pip uninstall --yes pip
+    && /opt/infergate/bin/python -m compileall -q /opt/infergate/lib \
+    && /opt/infergate/bin/pip uninstall --yes setuptools pip
 
 FROM ${NGINX}
+ARG VERSION=0.1.0
+ARG REVISION=
 LABEL org.opencontainers.image.title="Infergate" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.description="An inference gateway on NGINX" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --home-dir /var/lib/infergate --create-home infergate
+    && groupadd --system --gid 10001 infergate \
+    && useradd --system --uid 10001 --gid 10001 --home-dir /var/lib/infergate --create-home infergate
 COPY --from=build /opt/infergate /opt/infergate
-ENV PATH=/opt/infergate/bin:$PATH PYTHONUNBUFFERED=1 INFERGATE_LOG_FORMAT=json
-USER 10001
+ENV PATH=/opt/infergate/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 INFERGATE_LOG_FORMAT=json
+USER 10001:10001
+# The official image has SIGQUIT, which is for NGINX; its supervisor ends with SIGTERM.
+STOPSIGNAL SIGTERM
 WORKDIR /var/lib/infergate
 VOLUME ["/var/lib/infergate"]
 # Resources are mounted at /etc/infergate.
