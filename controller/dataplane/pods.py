@@ -27,8 +27,10 @@ _TOKEN_SECONDS: Final = 3600
 """A token is renewed after four fifths of it."""
 _GRACE: Final = 300.0
 """Seconds that streams get when nothing is said: a long answer of a model."""
-_AROUND_GRACE: Final = 15
-"""Seconds of a pod's end before nginx stops accepting and after its last stream."""
+_BEFORE_GRACE: Final = 5
+"""Seconds from a pod's end until nginx takes no more connections: until load balancers know."""
+_AFTER_GRACE: Final = 10
+"""Seconds that remain for processes to end."""
 _REQUESTS: Final[Json] = {"requests": {"cpu": "100m", "memory": "128Mi"}}
 _SPREAD: Final = (
     Spread(topology_key="kubernetes.io/hostname"),
@@ -82,7 +84,7 @@ def _pod(setting: Setting, parameters: GatewayParametersSpec) -> Json:
         "serviceAccountName": setting.name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": math.ceil(grace) + _AROUND_GRACE,
+        "terminationGracePeriodSeconds": math.ceil(grace) + _BEFORE_GRACE + _AFTER_GRACE,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
@@ -96,7 +98,7 @@ def _pod(setting: Setting, parameters: GatewayParametersSpec) -> Json:
         **_pulling(parameters),
         "containers": [
             _nginx(setting, parameters, grace=grace),
-            _picker(setting, parameters),
+            _picker(setting, parameters, grace=grace),
         ],
         "volumes": [
             {"name": "state", "emptyDir": {}},
@@ -160,7 +162,8 @@ def _nginx(setting: Setting, parameters: GatewayParametersSpec, *, grace: float)
             *("--token-file", f"{IDENTITY}/{TOKEN_FILE}"),
             *("--ca-file", f"{IDENTITY}/{CA_FILE}"),
             *("--state", STATE),
-            *("--health-port", str(health)),
+            *("--probes", str(health)),
+            *("--drain-delay", f"{_BEFORE_GRACE}"),
             *("--grace", f"{grace:g}"),
         ],
         "ports": [{"name": "health", "containerPort": health, "protocol": "TCP"}],
@@ -175,7 +178,7 @@ def _nginx(setting: Setting, parameters: GatewayParametersSpec, *, grace: float)
     }
 
 
-def _picker(setting: Setting, parameters: GatewayParametersSpec) -> Json:
+def _picker(setting: Setting, parameters: GatewayParametersSpec, *, grace: float) -> Json:
     metrics = _free(_METRICS_PORT, setting.listener_ports)
     given = parameters.resources.picker if parameters.resources else None
     container = _container("picker", setting, parameters, resources=given)
@@ -189,6 +192,9 @@ def _picker(setting: Setting, parameters: GatewayParametersSpec) -> Json:
             *("--socket", "run/picker.sock"),
             *("--pools", "pools.json"),
             *("--metrics-address", f"0.0.0.0:{metrics}"),
+            # Retries of running streams ask it, so it goes after the agent, which holds this lock.
+            *("--outlive", "lock"),
+            *("--grace", f"{grace + _BEFORE_GRACE:g}"),
             *(("--replicas",) if setting.has_peers else ()),
         ],
         "workingDir": STATE,

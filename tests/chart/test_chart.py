@@ -162,6 +162,12 @@ def test_control_plane_is_confined(helm: str) -> None:
     }
 
 
+def test_data_planes_find_every_pod_of_the_control_plane(helm: str) -> None:
+    service = _one(_template(helm), "Service")["spec"]
+
+    assert (service["clusterIP"], [item["port"] for item in service["ports"]]) == ("None", [8443, 8081])
+
+
 def test_variables_of_a_service_named_infergate_do_not_reach_the_control_plane(helm: str) -> None:
     objects = _template(helm)
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -170,7 +171,7 @@ def test_own_ports_give_way_to_listeners() -> None:
     nginx, picker = _pod(_made(listeners=listeners))["containers"]
 
     assert nginx["ports"] == [{"name": "health", "containerPort": 8083, "protocol": "TCP"}]
-    assert nginx["args"][nginx["args"].index("--health-port") + 1] == "8083"
+    assert nginx["args"][nginx["args"].index("--probes") + 1] == "8083"
     assert picker["args"][picker["args"].index("--metrics-address") + 1] == "0.0.0.0:8084"
 
 
@@ -284,3 +285,12 @@ def test_pods_follow_parameters() -> None:
     assert [item["topologyKey"] for item in pod["topologySpreadConstraints"]] == ["rack"]
     assert pod["priorityClassName"] == "high"
     assert pod["terminationGracePeriodSeconds"] == 75
+
+
+def test_streams_have_their_grace_and_the_picker_outlives_them() -> None:
+    pod = _pod(_made(parameters="{gracePeriod: 1m}"))
+    nginx, picker = (dict(pairwise(container["args"])) for container in pod["containers"])
+
+    assert (nginx["--drain-delay"], nginx["--grace"]) == ("5", "60")
+    assert (picker["--outlive"], picker["--grace"]) == ("lock", "65")
+    assert pod["terminationGracePeriodSeconds"] > 65
