@@ -111,7 +111,7 @@ class Provisioner:
             self._seen.pop((gateway, kind), None)
             return _Outcome(live, problems=(f"{kind} {name}: {_words(refusal)}",))
         self._seen[gateway, kind] = (digest, _version(applied))
-        is_same = live is not None and _version(live) == _version(applied)
+        is_same = live is not None and _content(live) == _content(applied)
         return _Outcome(applied, changed=() if is_same else (kind,))
 
     async def _delete(self, gateway: Key, kind: str, *, uid: str) -> bool:
@@ -166,6 +166,13 @@ def _path(gateway: Key, kind: str) -> str:
 
 def _version(live: Json) -> str:
     return str(live["metadata"]["resourceVersion"])
+
+
+def _content(live: Json) -> object:
+    """What differs when an apply has changed something, and stays when somebody writes a status meanwhile."""
+    generation = live["metadata"].get("generation")
+    metadata = [live["metadata"].get(name) for name in ("uid", "labels", "annotations", "ownerReferences")]
+    return generation or (metadata, live.get("spec"), live.get("data"))
 
 
 def _owners(item: Json) -> Iterator[Any]:  # any: owner references

@@ -1,5 +1,6 @@
 """Data planes of Gateways on a real API server: what it makes of our objects."""
 
+import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from controller.dataplane.manifests import ControlPlane, manifests
-from controller.dataplane.provision import Provisioner
+from controller.dataplane.provision import COLLECTIONS, Provisioner
+from controller.errors import ApiMissing
 from controller.resources.gateway_api import CONTROLLER_NAME, Gateway, GatewayClass
 from controller.resources.meta import Key
 from controller.resources.parameters import GatewayParameters
@@ -144,9 +146,10 @@ async def test_service_keeps_its_identity_when_ports_and_type_change(cluster: Cl
 async def test_drift_is_repaired_and_what_others_added_stays(cluster: Cluster) -> None:
     await cluster.provisioner.provision(cluster.key, cluster.objects())
     live = await cluster.get("deployments")
-    live["spec"]["replicas"] = 7
-    live["metadata"]["annotations"] = {**live["metadata"].get("annotations", {}), "theirs": "x"}
-    await cluster.api.request("PUT", _path(live), live)
+    theirs = {"metadata": {**_name(live), "annotations": {"theirs": "x"}}, "spec": {"replicas": 7}}
+    head = {"apiVersion": "apps/v1", "kind": "Deployment"}
+    by_somebody = {"fieldManager": "somebody", "force": "true"}
+    await cluster.api.request("PATCH", _path(live), {**head, **theirs}, query=by_somebody)
 
     found = await cluster.provisioner.provision(cluster.key, cluster.objects())
 
@@ -204,6 +207,26 @@ async def test_service_of_somebody_else_is_left_alone(cluster: Cluster) -> None:
     (problem,) = found.problems
     assert problem.endswith(f"exists and does not belong to Gateway {cluster.key.name}")
     assert (await cluster.get("services"))["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+
+
+async def test_everything_goes_with_the_gateway(cluster: Cluster) -> None:
+    try:
+        await cluster.api.request("GET", "/api/v1/namespaces/default/serviceaccounts/default")
+    except ApiMissing:
+        pytest.skip("needs a cluster with controllers: there is no garbage collector")
+    objects = cluster.objects(autoscaling={"maxReplicas": 5})
+    await cluster.provisioner.provision(cluster.key, objects)
+    gateways = f"/apis/gateway.networking.k8s.io/v1/namespaces/{cluster.key.namespace}/gateways"
+
+    await cluster.api.request("DELETE", f"{gateways}/{cluster.key.name}")
+
+    left = [COLLECTIONS[item["kind"]].format(cluster.key.namespace) for item in objects]
+    async with asyncio.timeout(60):
+        while left:
+            found = await cluster.api.request("GET", left[0])
+            if not [item for item in found["items"] if item["metadata"]["name"].startswith("infergate-")]:
+                del left[0]
+            await asyncio.sleep(0.05)
 
 
 def _name(item: Json) -> Json:
