@@ -166,6 +166,7 @@ def _nginx(setting: Setting, parameters: GatewayParametersSpec, *, grace: float)
             *("--drain-delay", f"{_BEFORE_GRACE}"),
             *("--grace", f"{grace:g}"),
         ],
+        "workingDir": STATE,
         "ports": [{"name": "health", "containerPort": health, "protocol": "TCP"}],
         "startupProbe": {"httpGet": {"path": "/healthz", **probe}, "periodSeconds": 1, "failureThreshold": 60},
         "livenessProbe": {"httpGet": {"path": "/healthz", **probe}, "periodSeconds": 10, "timeoutSeconds": 5},

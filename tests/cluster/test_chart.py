@@ -50,19 +50,28 @@ class Release:
         program = shutil.which("helm")
         if program is None:
             pytest.skip("needs helm on PATH")
-        process = await asyncio.create_subprocess_exec(
-            program, *arguments, "--namespace", self.namespace,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        async with asyncio.timeout(120):
-            told, _ = await process.communicate()
-        assert process.returncode == 0, told.decode()
+        await _output(program, *arguments, "--namespace", self.namespace)
+
+    async def kubectl(self, *arguments: str) -> str:
+        program = shutil.which("kubectl")
+        if program is None:
+            pytest.skip("needs kubectl on PATH")
+        return await _output(program, *arguments)
 
     async def install(self, verb: str, *values: str) -> None:
         more = ("--create-namespace",) if verb == "install" else ()
         settings = [part for value in values for part in ("--set", value)]
         named = ("--set", f"gatewayClass.name={self.class_name}")
         await self.helm(verb, "infergate", str(CHART), *more, *named, *settings)
+
+
+async def _output(*command: str) -> str:
+    pipe, both = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=both)
+    async with asyncio.timeout(120):
+        told, _ = await process.communicate()
+    assert process.returncode == 0, told.decode()
+    return told.decode()
 
 
 @pytest.fixture
@@ -94,6 +103,26 @@ async def test_release_is_upgraded_and_removed_and_definitions_stay(release: Rel
     with pytest.raises(ApiMissing):
         await release.api.request("GET", f"{CLASSES}/{release.class_name}")
     assert await release.api.request("GET", f"{CRDS}/gatewayparameters.infergate.dev")
+
+
+async def test_definitions_are_upgraded_as_the_page_says(release: Release) -> None:
+    page = (CHART.parent.parent / "docs" / "install.md").read_text()
+    command = "apply --server-side --force-conflicts -f"
+    assert f"kubectl {command} charts/infergate/crds" in page
+
+    told = await release.kubectl(*command.split(), str(CHART / "crds"))
+
+    assert told.count("serverside-applied") == 2
+
+
+async def test_parameters_are_printed_in_columns(release: Release) -> None:
+    await release.install(
+        "upgrade", "gatewayClass.parameters.replicas=4", "gatewayClass.parameters.service.type=NodePort"
+    )
+    head, row = (await release.kubectl("get", "gwparams", "--namespace", release.namespace)).splitlines()
+
+    assert head.split() == ["NAME", "REPLICAS", "MOST", "SERVICE", "AGE"]
+    assert row.split()[:3] == ["infergate", "4", "NodePort"]
 
 
 async def test_control_plane_may_read_every_kind(release: Release) -> None:
