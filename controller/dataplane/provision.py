@@ -141,18 +141,6 @@ class Provisioner:
         await self.api.request("PATCH", path, held, query={"fieldManager": _HANDING_OVER, "force": "true"})
 
 
-def addresses_of(service: Json) -> tuple[str, ...]:
-    """IP addresses and hostnames at which a Service is reached, in the order of the Service.
-
-    Those that a load balancer gave it; for other types its external addresses, or else its own in the cluster.
-    """
-    spec = service.get("spec") or {}
-    if spec.get("type") == "LoadBalancer":
-        balancer = (service.get("status") or {}).get("loadBalancer") or {}
-        return tuple(item.get("ip") or item.get("hostname") or "" for item in balancer.get("ingress") or ())
-    return tuple(spec.get("externalIPs") or spec.get("clusterIPs") or ())
-
-
 @dataclass(frozen=True)
 class _Outcome:
     live: Json | None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller.dataplane.provision import Provisioner, addresses_of
+from controller.dataplane.provision import Provisioner
 from controller.errors import ApiMissing, ApiRefused, ApiUnreachable
 from controller.resources.meta import Key
 
@@ -215,22 +215,3 @@ async def test_forgotten_gateway_is_applied_anew(server: ApiServer) -> None:
     await provisioner.provision(WEB, BASIC)
 
     assert len(server.writes) == 3
-
-
-ADDRESSES: list[tuple[Json, tuple[str, ...]]] = [
-    ({"spec": {"type": "LoadBalancer", "clusterIPs": ["10.0.0.1"]}}, ()),
-    (
-        {
-            "spec": {"type": "LoadBalancer"},
-            "status": {"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}, {"hostname": "lb.example"}]}},
-        },
-        ("1.2.3.4", "lb.example"),
-    ),
-    ({"spec": {"type": "ClusterIP", "clusterIPs": ["10.0.0.1"]}}, ("10.0.0.1",)),
-    ({"spec": {"type": "NodePort", "clusterIPs": ["10.0.0.1"], "externalIPs": ["1.2.3.4"]}}, ("1.2.3.4",)),
-]
-
-
-@pytest.mark.parametrize(("service", "addresses"), ADDRESSES)
-def test_service_is_reached_at_its_addresses(service: Json, addresses: tuple[str, ...]) -> None:
-    assert addresses_of(service) == addresses
