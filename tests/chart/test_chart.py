@@ -121,6 +121,8 @@ def test_no_permission_is_wider_than_it_is_named(helm: str) -> None:
         "poddisruptionbudgets",
     }
     assert {verb for _, resource, verb in granted if resource == "pods"} == {"get", "list", "watch"}
+    assert {verb for _, resource, verb in granted if resource.endswith("/status")} == {"patch"}
+    assert {verb for _, resource, verb in granted if resource == "events"} == {"create"}
 
 
 def test_chosen_namespaces_leave_the_others_alone(helm: str) -> None:
