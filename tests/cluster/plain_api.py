@@ -50,3 +50,15 @@ class PlainApi:
             refusal = ApiMissing if answer.status_code == 404 else ApiRefused
             raise refusal(answer.status_code, found.get("reason", ""), found.get("message", ""))
         return found
+
+
+async def restricted_pod(api: PlainApi, template: Json, *, namespace: str) -> Json:
+    """A pod of a template as it would be in a namespace that enforces the Pod Security Standard restricted.
+
+    Raises ApiRefused, which tells what does not fit.
+    """
+    label = {"pod-security.kubernetes.io/enforce": "restricted"}
+    head = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": label}}
+    await api.request("PATCH", f"/api/v1/namespaces/{namespace}", head, query={"fieldManager": "tests"})
+    pod = {"metadata": {"generateName": "restricted-"}, "spec": template["spec"]}
+    return await api.request("POST", f"/api/v1/namespaces/{namespace}/pods", pod, query={"dryRun": "All"})

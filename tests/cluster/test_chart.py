@@ -19,7 +19,7 @@ from controller.resources.meta import Key
 from controller.resources.parameters import GatewayParameters
 from controller.resources.snapshot import snapshot
 from controller.topology.build import build
-from tests.cluster.plain_api import PlainApi
+from tests.cluster.plain_api import PlainApi, restricted_pod
 
 Json = dict[str, Any]  # any: objects in Kubernetes' shape
 
@@ -103,6 +103,12 @@ async def test_release_is_upgraded_and_removed_and_definitions_stay(release: Rel
     with pytest.raises(ApiMissing):
         await release.api.request("GET", f"{CLASSES}/{release.class_name}")
     assert await release.api.request("GET", f"{CRDS}/gatewayparameters.infergate.dev")
+
+
+async def test_control_plane_fits_the_restricted_standard(release: Release) -> None:
+    template = (await release.api.request("GET", release.path))["spec"]["template"]
+
+    assert await restricted_pod(release.api, template, namespace=release.namespace)
 
 
 async def test_definitions_are_upgraded_as_the_page_says(release: Release) -> None:

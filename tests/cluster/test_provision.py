@@ -17,7 +17,7 @@ from controller.resources.meta import Key
 from controller.resources.parameters import GatewayParameters
 from controller.resources.snapshot import snapshot
 from controller.topology.build import build
-from tests.cluster.plain_api import PlainApi
+from tests.cluster.plain_api import PlainApi, restricted_pod
 
 Json = dict[str, Any]  # any: objects in Kubernetes' shape
 
@@ -207,6 +207,15 @@ async def test_service_of_somebody_else_is_left_alone(cluster: Cluster) -> None:
     (problem,) = found.problems
     assert problem.endswith(f"exists and does not belong to Gateway {cluster.key.name}")
     assert (await cluster.get("services"))["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+
+
+async def test_pods_fit_the_restricted_standard(cluster: Cluster) -> None:
+    await cluster.provisioner.provision(cluster.key, cluster.objects())
+    template = (await cluster.get("deployments"))["spec"]["template"]
+
+    made = await restricted_pod(cluster.api, template, namespace=cluster.key.namespace)
+
+    assert made["spec"]["serviceAccountName"].startswith("infergate-")
 
 
 async def test_everything_goes_with_the_gateway(cluster: Cluster) -> None:
