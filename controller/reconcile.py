@@ -6,7 +6,6 @@ that only until the resource changes.
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,10 +13,12 @@ from typing import Final
 
 from controller.bundle import Bundle, Pools, pools_of
 from controller.dataplane.base import DataPlane, Report
-from controller.errors import InfergateError, NginxRefused
+from controller.errors import InfergateError
 from controller.plugins.catalogue import BUILT_IN, Catalogue
 from controller.provider.base import Change
-from controller.render.files import RenderSettings, differs_in_endpoints_only, is_port_file, port_of, render, trace
+from controller.refused import Refused
+from controller.render.files import RenderSettings, differs_in_endpoints_only, is_port_file, port_of, render
+from controller.resources.gateway_api import CONTROLLER_NAME
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.topology.build import build
@@ -28,15 +29,12 @@ from controller.translate.build import translate
 
 log = logging.getLogger(__name__)
 
-CONTROLLER_NAME: Final = "infergate.dev/gateway-controller"
-
 _TRIES: Final = 32
 """Refused fragments that are taken out, one after the other, before a snapshot is given up."""
 _RETRY: Final = 10.0
 """Seconds after which a port that could not be opened is tried again, or a data plane that failed."""
 _ENDPOINTS_DELAY: Final = 5.0
 """Seconds for which a reload waits that only gives endpoints their kept connections."""
-_BIND = re.compile(r"\bbind\(\) to \S+:(\d+) failed")
 
 
 def topology_of(snapshot: Snapshot, *, catalogue: Catalogue = BUILT_IN) -> Topology:
@@ -50,6 +48,12 @@ def bundle_of(topology: Topology, refusals: Refusals, *, name: str, settings: Re
     gateways = frozenset(gateway.key for gateway in topology.gateways)
     served = without(topology, refusals) if refusals else topology
     return render(translate(served, name=name, gateways=gateways), settings)
+
+
+def bundle_of_gateway(topology: Topology, refusals: Refusals, *, gateway: Key, settings: RenderSettings) -> Bundle:
+    """The bundle of a Gateway that has a data plane of its own, without what nginx refused."""
+    served = without(topology, refusals) if refusals else topology
+    return render(translate(served, name=gateway.path, gateways=frozenset({gateway})), settings)
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,7 @@ class Reconciler:
     can_open: Callable[[int], bool] = lambda port: True
     """Whether a port can be opened that is not open yet. nginx tries for three seconds before it says so."""
     _live: Bundle | None = field(default=None, init=False)
-    _refused: dict[Key, tuple[object, str]] = field(default_factory=dict, init=False)
-    """Resources that nginx refused, as they were then, and its words."""
-    _refused_listeners: dict[tuple[Key, str], tuple[object, str]] = field(default_factory=dict, init=False)
-    _ports: dict[int, str] = field(default_factory=dict, init=False)
-    """Ports that could not be opened, and why."""
+    _refused: Refused = field(default_factory=Refused, init=False)
     _due: float | None = field(default=None, init=False)
     """Loop time of the next turn that needs no change."""
 
@@ -126,9 +126,9 @@ class Reconciler:
     async def turn(self, snapshot: Snapshot, change: Change | None) -> None:
         """Brings the data plane to a snapshot. `change` says why there is one; None: nothing changed since the last."""
         topology = topology_of(snapshot, catalogue=self.catalogue)
-        self._forget_changed(snapshot)
+        self._refused.forget_changed(snapshot)
         self._look_at_ports(topology)
-        refusals = self._refusals()
+        refusals = self._refused.refusals()
         bundle = bundle_of(topology, refusals, name=self.name, settings=self.settings)
         report: Report | None
         pause = self._pause(bundle)
@@ -141,17 +141,17 @@ class Reconciler:
             await self.data_plane.apply_pools(bundle.pools)
             report = None
             if self._live is not None and self._live.version == bundle.version:
-                _log_change(change, "nothing to reload")
+                log_change(change, "nothing to reload")
             else:
                 self._wake_within(self.endpoints_delay)
-                _log_change(change, "endpoints live")
+                log_change(change, "endpoints live")
         else:
             report, bundle, refusals = await self._apply(topology, bundle, snapshot)
             if report.serving:
                 if self._live is None or self._live.version != bundle.version or change is not None:
-                    _log_change(change, "live", version=bundle.version)
+                    log_change(change, "live", version=bundle.version)
                 self._live = bundle
-        if self._ports:
+        if self._refused.ports:
             self._wake_within(self.retry)
         self.on_state(
             State(
@@ -168,60 +168,23 @@ class Reconciler:
         """Applies a bundle; takes out what nginx refuses, one resource at a time, until it takes the rest."""
         report = await self.data_plane.apply(bundle)
         for _ in range(_TRIES):
-            if report.refusal is None or not self._learn(report.refusal, bundle=bundle, snapshot=snapshot):
+            if report.refusal is None or not self._refused.learn(report.refusal, bundle=bundle, snapshot=snapshot):
                 break
-            bundle = bundle_of(topology, self._refusals(), name=self.name, settings=self.settings)
+            bundle = bundle_of(topology, self._refused.refusals(), name=self.name, settings=self.settings)
             report = await self.data_plane.apply(bundle)
         if report.refusal is not None:
             log.error("no version could be applied", extra={"problem": str(report.refusal)})
-        return report, bundle, self._refusals()
-
-    def _learn(self, refusal: NginxRefused, *, bundle: Bundle, snapshot: Snapshot) -> bool:
-        """Remembers what nginx refused. False when nothing can be taken out for it."""
-        port = _BIND.search(refusal.message)
-        if port:
-            log.error("port cannot be opened", extra={"port": int(port[1]), "problem": refusal.message})
-            return self._ports.setdefault(int(port[1]), refusal.message) is refusal.message
-        if refusal.file is None or refusal.line is None:
-            return False
-        learned = False
-        for subject in trace(bundle, path=refusal.file, line=refusal.line):
-            found = next((item for item in snapshot.resources if item.key == subject.key), None)
-            if found is None:
-                continue
-            log.error("nginx refused a resource", extra={"resource": str(subject.key), "problem": refusal.message})
-            if subject.listener is not None:
-                learned |= (subject.key, subject.listener) not in self._refused_listeners
-                self._refused_listeners[subject.key, subject.listener] = (found, refusal.message)
-            else:
-                learned |= subject.key not in self._refused
-                self._refused[subject.key] = (found, refusal.message)
-        return learned
+        return report, bundle, self._refused.refusals()
 
     def _look_at_ports(self, topology: Topology) -> None:
         """Learns which ports can be opened, before nginx spends seconds on one that cannot."""
         wanted = {listener.port for gateway in topology.gateways for listener in gateway.listeners if listener.serves}
-        known = self._ports
-        self._ports = {
+        known = self._refused.ports
+        self._refused.ports = {
             port: known.get(port, "the port is in use by another program, or may not be opened")
             for port in sorted(wanted - _open_ports(self._live))
             if not self.can_open(port)
         }
-
-    def _forget_changed(self, snapshot: Snapshot) -> None:
-        """Gives what nginx refused another chance once the resource is another one."""
-        present = {item.key: item for item in snapshot.resources} if self._refused or self._refused_listeners else {}
-        self._refused = {key: value for key, value in self._refused.items() if present.get(key) is value[0]}
-        self._refused_listeners = {
-            where: value for where, value in self._refused_listeners.items() if present.get(where[0]) is value[0]
-        }
-
-    def _refusals(self) -> Refusals:
-        return Refusals(
-            routes={key: message for key, (_, message) in self._refused.items()},
-            listeners={where: message for where, (_, message) in self._refused_listeners.items()},
-            ports=dict(self._ports),
-        )
 
     def _pause(self, bundle: Bundle) -> float:
         """Seconds for which a version that needs a reload waits."""
@@ -253,7 +216,8 @@ def _open_ports(live: Bundle | None) -> set[int]:
     return {port_of(item.path) for item in live.files if is_port_file(item.path)} if live else set()
 
 
-def _log_change(change: Change | None, message: str, **details: object) -> None:
+def log_change(change: Change | None, message: str, **details: object) -> None:
+    """Says that a change has come so far, how long it took, and what is different."""
     if change is None:
         log.info(message, extra={"reason": "deferred", **details})
         return

@@ -28,13 +28,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "picker": {"bundle", "errors", "logs", "plugins"},
     "simulator": {"errors", "logs"},
     "demo": {"agent", "errors", "simulator"},
+    "refused": {"bundle", "errors", "render", "resources", "topology"},
     "reconcile": {
-        "bundle", "dataplane", "errors", "plugins", "provider", "render", "resources", "status", "topology",
+        "bundle", "dataplane", "errors", "plugins", "provider", "refused", "render", "resources", "status", "topology",
         "translate",
     },
+    "control_plane": {
+        "bundle", "dataplane", "errors", "plugins", "provider", "reconcile", "refused", "render", "resources",
+        "status", "topology",
+    },
     "commands": {
-        "agent", "bundle", "dataplane", "demo", "errors", "logs", "plugins", "provider", "reconcile", "render",
-        "resources", "settings", "simulator", "status", "topology", "translate",
+        "agent", "bundle", "control_plane", "dataplane", "demo", "errors", "kube", "logs", "plugins", "provider",
+        "reconcile", "render", "resources", "settings", "simulator", "status", "topology", "translate",
     },
     "__main__": {"commands", "errors", "logs", "picker", "simulator"},
 }  # fmt: skip

@@ -13,8 +13,8 @@ from controller.dataplane.trial import TrialDataPlane
 from controller.errors import StateUnusable
 from controller.plugins.installed import installed
 from controller.provider.file import read
-from controller.reconcile import CONTROLLER_NAME
 from controller.render.files import RenderSettings, render
+from controller.resources.gateway_api import CONTROLLER_NAME
 from controller.settings import settings
 from controller.topology.build import build
 from controller.translate.build import translate

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import yaml
 
-from controller.reconcile import CONTROLLER_NAME, State
-from controller.resources.gateway_api import GROUP, Gateway, GatewayClass, HTTPRoute
+from controller.reconcile import State
+from controller.resources.gateway_api import CONTROLLER_NAME, GROUP, Gateway, GatewayClass, HTTPRoute
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.status.derive import derive

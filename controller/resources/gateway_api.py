@@ -4,7 +4,7 @@ All fields are here, also those that have no effect: what is not supported becom
 Rules that need an old object or the cluster are not here.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -43,7 +43,7 @@ from controller.resources.scalars import (
     wildcard_stands_alone,
 )
 
-CONTROLLER_NAME = "infergate.dev/gateway-controller"
+CONTROLLER_NAME: Final = "infergate.dev/gateway-controller"
 """`controllerName` of the GatewayClasses that are ours."""
 
 GROUP = "gateway.networking.k8s.io"

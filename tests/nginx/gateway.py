@@ -16,7 +16,7 @@ from controller.agent import client
 from controller.agent import state as places
 from controller.agent.apply import Options
 from controller.agent.nginx import Nginx
-from controller.bundle import Bundle, BundleFile, decode_pools
+from controller.bundle import POOLS_FILE, Bundle, BundleFile, decode_pools
 from controller.commands import statuses
 from controller.commands.run import picker_command
 from controller.dataplane.base import Report
@@ -180,6 +180,25 @@ class Gateway:
         return dict(json.loads(line.decode()))
 
 
+@asynccontextmanager
+async def _ready(root: Path) -> AsyncIterator[None]:
+    """In place of a picker that is played later: says that it is ready and has read what there is."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            body = f"ok {decode_pools((root / POOLS_FILE).read_bytes()).etag}".encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, str(root / places.PICKER_SOCKET))
+    try:
+        yield
+    finally:
+        server.close()
+
+
 class _Edited(LocalDataPlane):
     """A data plane whose files have other words in some places, to make its timeouts short."""
 
@@ -209,7 +228,8 @@ async def run_gateway(
 ) -> AsyncIterator[Gateway]:
     """A gateway with listeners and nothing else.
 
-    `picker` is another command, empty for none. `edits` are texts of rendered files and what stands there instead.
+    `picker` is another command, empty for one that the test plays. `edits` are texts of rendered files and what stands
+    there instead.
     """
     (port,) = free_ports(1)
     directory = root / "resources"
@@ -217,7 +237,7 @@ async def run_gateway(
     command = picker_command() if picker is None else picker
     data_plane = _Edited(root / "state", nginx, command, options=Options(drain=2.0))
     data_plane.edits = edits or {}
-    async with data_plane:
+    async with data_plane, _ready(root / "state") if picker == () else contextlib.nullcontext():
         gateway = Gateway(directory, places.State((root / "state").resolve()), port, data_plane)
         gateway.write("gateway.yaml", gateway_resource(*listeners(port)))
         reconciler = Reconciler(

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from controller.provider.file import read
-from controller.reconcile import CONTROLLER_NAME, topology_of
-from controller.resources.gateway_api import GatewayClass
+from controller.reconcile import topology_of
+from controller.resources.gateway_api import CONTROLLER_NAME, GatewayClass
 from controller.status.derive import derive
 from controller.status.features import FEATURES
 from controller.status.rows import worst_first

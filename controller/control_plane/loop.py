@@ -1,0 +1,126 @@
+"""The loop of the control plane: snapshots and reports in; bundles, objects and statuses out.
+
+Every replica does all of it but for writing: instances ask any of them, and the leader alone provisions and writes.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from controller.control_plane.programmed import programmed
+from controller.control_plane.provisioning import Provisioning
+from controller.control_plane.publishing import Publishing
+from controller.plugins.catalogue import BUILT_IN, Catalogue
+from controller.provider.base import Change
+from controller.reconcile import log_change
+from controller.resources.gateway_api import CONTROLLER_NAME
+from controller.resources.snapshot import Rejection, Snapshot
+from controller.status.derive import derive
+from controller.status.features import FEATURES
+from controller.status.types import StatusUpdate
+from controller.topology.build import build
+from controller.topology.types import Topology
+
+log = logging.getLogger(__name__)
+
+_GATHER: Final = 0.03
+"""Seconds in which reports are gathered: instances of a Gateway say the same at about the same time."""
+
+
+@dataclass
+class Loop:
+    """Keeps the newest snapshot, and makes everything of it anew when it changes."""
+
+    publishing: Publishing
+    provisioning: Provisioning
+    want: Callable[[tuple[StatusUpdate, ...]], None]
+    """Told the statuses that all resources should have."""
+    on_rejected: Callable[[tuple[Rejection, ...]], None] = lambda rejections: None
+    """Told what of the newest snapshot cannot be read."""
+    catalogue: Catalogue = BUILT_IN
+    _newest: tuple[Snapshot, Topology] | None = field(default=None, init=False)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether instances that ask are told what the cluster says."""
+        return self._newest is not None
+
+    def wake(self) -> None:
+        """Something is different that no snapshot tells: a report, an address, who leads."""
+        self._wake.set()
+
+    async def run(self, snapshots: AsyncIterator[tuple[Snapshot, Change]]) -> None:
+        """Follows snapshots until they end."""
+        pending = asyncio.ensure_future(anext(snapshots, None))
+        woken = asyncio.ensure_future(self._wake.wait())
+        try:
+            while True:
+                await asyncio.wait({pending, woken}, timeout=self._patience(), return_when=asyncio.FIRST_COMPLETED)
+                if pending.done():
+                    item = pending.result()
+                    if item is None:
+                        return
+                    pending = asyncio.ensure_future(anext(snapshots, None))
+                    self._take(*item)
+                elif woken.done():
+                    await asyncio.sleep(_GATHER)
+                    self._look_at_reports()
+                else:
+                    self._publish()
+                if woken.done():
+                    self._wake.clear()
+                    woken = asyncio.ensure_future(self._wake.wait())
+                self._tell()
+        finally:
+            for task in (pending, woken):
+                task.cancel()
+            await asyncio.gather(pending, woken, return_exceptions=True)
+
+    def _take(self, snapshot: Snapshot, change: Change) -> None:
+        topology = build(snapshot, controller_name=CONTROLLER_NAME, now=datetime.now(UTC), catalogue=self.catalogue)
+        self._newest = (snapshot, topology)
+        self._publish()
+        self.provisioning.want([gateway for gateway in topology.gateways if gateway.serves])
+        self.on_rejected(snapshot.rejections)
+        log_change(change, "published")
+
+    def _publish(self) -> None:
+        if self._newest is not None:
+            snapshot, topology = self._newest
+            self.publishing.publish(topology, snapshot)
+
+    def _look_at_reports(self) -> None:
+        if self._newest is not None:
+            self.publishing.learn(self._newest[1])
+
+    def _tell(self) -> None:
+        if self._newest is None:
+            return
+        snapshot, topology = self._newest
+        found = {}
+        for gateway in topology.gateways:
+            standing = self.provisioning.standing(gateway.key)
+            found[gateway.key] = programmed(
+                self.publishing.server.reports(gateway.key.path),
+                version=self.publishing.version(gateway.key),
+                reached=standing.reached,
+                problems=standing.problems,
+            )
+        self.want(
+            derive(
+                topology,
+                snapshot=snapshot,
+                controller_name=CONTROLLER_NAME,
+                programmed=found,
+                refusals=self.publishing.refusals(topology),
+                features=FEATURES,
+            )
+        )
+
+    def _patience(self) -> float | None:
+        due = self.publishing.due
+        return None if due is None else max(0.0, due - self.publishing.clock())

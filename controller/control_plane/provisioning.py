@@ -1,0 +1,114 @@
+"""Keeps the objects of all data planes as they should be: on changes, on becoming the leader, and every so often."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from controller.dataplane.addresses import Reached, reached
+from controller.dataplane.manifests import ControlPlane, manifests
+from controller.dataplane.provision import Api, Provisioned, Provisioner
+from controller.errors import ApiError
+from controller.resources.meta import Key
+from controller.topology.types import GatewayState
+
+log = logging.getLogger(__name__)
+
+_EVERY: Final = 20.0
+"""Seconds between two looks at the objects of each Gateway, for what others changed of them."""
+_RETRY: Final = 1.0
+"""Seconds after which an API server that did not answer is asked again."""
+_CONCURRENCY: Final = 8
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of a Gateway's objects."""
+
+    reached: Reached
+    problems: tuple[str, ...] = ()
+
+
+_NOTHING: Final = Standing(reached(None, wanted=()))
+
+
+@dataclass
+class Provisioning:
+    """Provisions what is wanted, while this replica leads.
+
+    on_change is told that the standing of a Gateway is another one.
+    """
+
+    api: Api
+    control_plane: Callable[[], ControlPlane]
+    is_leader: Callable[[], bool]
+    on_change: Callable[[], None] = lambda: None
+    every: float = _EVERY
+    _wanted: Mapping[Key, GatewayState] = field(default_factory=dict, init=False)
+    _standings: dict[Key, Standing] = field(default_factory=dict, init=False)
+    _due: set[Key] = field(default_factory=set, init=False)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+
+    def __post_init__(self) -> None:
+        self._provisioner = Provisioner(self.api)
+
+    def want(self, gateways: Sequence[GatewayState]) -> None:
+        """Makes these the Gateways that have data planes. The objects of one that is gone go with it."""
+        before, self._wanted = self._wanted, {gateway.key: gateway for gateway in gateways}
+        for key in before.keys() - self._wanted.keys():
+            self._provisioner.forget(key)
+            self._standings.pop(key, None)
+        for key, gateway in self._wanted.items():
+            if before.get(key) != gateway:
+                self.look_at(key)
+
+    def look_at(self, gateway: Key) -> None:
+        """Compares the objects of a Gateway soon."""
+        if gateway in self._wanted:
+            self._due.add(gateway)
+            self._wake.set()
+
+    def look_at_all(self) -> None:
+        """Compares the objects of all Gateways soon."""
+        for key in self._wanted:
+            self.look_at(key)
+
+    def standing(self, gateway: Key) -> Standing:
+        """What is known of a Gateway's objects."""
+        return self._standings.get(gateway, _NOTHING)
+
+    async def run(self) -> None:
+        """Provisions until it is cancelled."""
+        limit = asyncio.Semaphore(_CONCURRENCY)
+        while True:
+            try:
+                async with asyncio.timeout(self.every):
+                    await self._wake.wait()
+            except TimeoutError:
+                self.look_at_all()
+            self._wake.clear()
+            due, self._due = sorted(self._due), set()
+            if self.is_leader():
+                await asyncio.gather(*(self._provision(key, limit=limit) for key in due))
+
+    async def _provision(self, key: Key, *, limit: asyncio.Semaphore) -> None:
+        gateway = self._wanted.get(key)
+        if gateway is None:
+            return
+        try:
+            async with limit:
+                found = await self._provisioner.provision(key, manifests(gateway, control_plane=self.control_plane()))
+        except ApiError as problem:
+            log.warning("data plane cannot be provisioned", extra={"gateway": key.path, "problem": str(problem)})
+            asyncio.get_running_loop().call_later(_RETRY, self.look_at, key)
+            return
+        if found.changed:
+            log.info("data plane provisioned", extra={"gateway": key.path, "changed": ", ".join(found.changed)})
+        self._note(gateway, found)
+
+    def _note(self, gateway: GatewayState, found: Provisioned) -> None:
+        standing = Standing(reached(found.service, wanted=gateway.addresses), found.problems)
+        if self._standings.get(gateway.key) != standing:
+            self._standings[gateway.key] = standing
+            self.on_change()

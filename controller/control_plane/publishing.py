@@ -1,0 +1,127 @@
+"""What the instances of each Gateway are to serve, made of the newest snapshot and of what they refused."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from controller.bundle import Bundle
+from controller.dataplane.server import BundleServer
+from controller.plugins.catalogue import BUILT_IN, Catalogue
+from controller.reconcile import bundle_of_gateway
+from controller.refused import Refused
+from controller.render.files import RenderSettings, differs_in_endpoints_only
+from controller.resources.meta import Key
+from controller.resources.snapshot import Snapshot
+from controller.topology.parameters import workers
+from controller.topology.refusals import Refusals
+from controller.topology.types import GatewayState, Topology
+
+_ENDPOINTS_DELAY: Final = 5.0
+"""Seconds for which a reload waits that only gives endpoints their kept connections."""
+_WORKER_CONNECTIONS: Final = 16384
+
+
+@dataclass
+class _Published:
+    """What the instances of one Gateway were told last."""
+
+    bundle: Bundle
+    snapshot: Snapshot
+    """Of which the bundle was made."""
+    refused: Refused
+    due: float | None = None
+    """When the files follow of which only the pools were told."""
+
+
+@dataclass
+class Publishing:
+    """Publishes bundles of Gateways. Keeps what their instances refused, until the resources change."""
+
+    server: BundleServer
+    clock: Callable[[], float]
+    catalogue: Catalogue = BUILT_IN
+    endpoints_delay: float = _ENDPOINTS_DELAY
+    _published: dict[Key, _Published] = field(default_factory=dict, init=False)
+
+    def publish(self, topology: Topology, snapshot: Snapshot) -> None:
+        """Has every Gateway served as the snapshot says, and forgets those that are gone."""
+        for gateway in topology.gateways:
+            if gateway.serves:
+                self._publish(gateway, topology, snapshot)
+        present = {gateway.key for gateway in topology.gateways}
+        for key in [key for key in self._published if key not in present]:
+            del self._published[key]
+            self.server.withdraw(key.path)
+
+    def learn(self, topology: Topology) -> bool:
+        """Takes out what instances refuse of what they were told last. Whether another bundle was published for it."""
+        learned = False
+        for gateway in topology.gateways:
+            known = self._published.get(gateway.key)
+            if known is None:
+                continue
+            refusals = {
+                said.report.refusal
+                for said in self.server.reports(gateway.key.path)
+                if said.report.refusal is not None and said.report.version == known.bundle.version
+            }
+            news = [known.refused.learn(each, bundle=known.bundle, snapshot=known.snapshot) for each in refusals]
+            if any(news):
+                self._publish(gateway, topology, known.snapshot)
+                learned = True
+        return learned
+
+    def version(self, gateway: Key) -> str:
+        """The newest version of a Gateway; empty when it has none."""
+        known = self._published.get(gateway)
+        return known.bundle.version if known else ""
+
+    @property
+    def due(self) -> float | None:
+        """When `publish` has something to do that needs no change; None when nothing waits."""
+        return min((each.due for each in self._published.values() if each.due is not None), default=None)
+
+    def refusals(self, topology: Topology) -> Refusals:
+        """What the instances of all Gateways refuse. A port that one Gateway cannot open is none of the others'."""
+        routes: dict[Key, str] = {}
+        listeners: dict[tuple[Key, str], str] = {}
+        for gateway in topology.gateways:
+            known = self._published.get(gateway.key)
+            if known is None:
+                continue
+            found = known.refused.refusals()
+            routes |= found.routes
+            listeners |= found.listeners
+            listeners |= {
+                (gateway.key, listener.name): found.ports[listener.port]
+                for listener in gateway.listeners
+                if listener.port in found.ports
+            }
+        return Refusals(routes, listeners, {})
+
+    def _publish(self, gateway: GatewayState, topology: Topology, snapshot: Snapshot) -> None:
+        known = self._published.get(gateway.key)
+        refused = known.refused if known else Refused()
+        refused.forget_changed(snapshot)
+        bundle = bundle_of_gateway(topology, refused.refusals(), gateway=gateway.key, settings=_settings(gateway))
+        now = self.clock()
+        if known is not None and differs_in_endpoints_only(known.bundle, bundle):
+            due = now + self.endpoints_delay if known.due is None else known.due
+            if now < due and known.bundle.version != bundle.version:
+                # The picker follows them at once, without a reload.
+                self.server.publish_pools(gateway.key.path, bundle.pools)
+                known.due = due
+                return
+        self._published[gateway.key] = _Published(bundle, snapshot, refused)
+        self.server.publish(gateway.key.path, bundle)
+
+
+def _settings(gateway: GatewayState) -> RenderSettings:
+    """What rendered files take from the parameters of a Gateway."""
+    nginx = gateway.data_plane.parameters.nginx
+    connections = nginx.worker_connections if nginx and nginx.worker_connections else _WORKER_CONNECTIONS
+    return RenderSettings(
+        listen_addresses=("0.0.0.0",),
+        worker_processes=workers(gateway.data_plane.parameters),
+        worker_connections=connections,
+    )
