@@ -13,6 +13,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "logs": set(),
     "settings": {"errors"},
     "plugins": set(),
+    "probes": {"errors"},
     "bundle": {"plugins"},
     "kube": {"errors"},
     "resources": set(),
@@ -38,8 +39,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "status", "topology",
     },
     "commands": {
-        "agent", "bundle", "control_plane", "dataplane", "demo", "errors", "kube", "logs", "plugins", "provider",
-        "reconcile", "render", "resources", "settings", "simulator", "status", "topology", "translate",
+        "agent", "bundle", "control_plane", "dataplane", "demo", "errors", "kube", "logs", "plugins", "probes",
+        "provider", "reconcile", "render", "resources", "settings", "simulator", "status", "topology", "translate",
     },
     "__main__": {"commands", "errors", "logs", "picker", "simulator"},
 }  # fmt: skip
@@ -64,7 +65,7 @@ OWNERS = {
     "fastapi": {"picker", "simulator"},
     "jinja2": {"render"},
     "kubernetes": {"kube"},
-    "prometheus_client": {"agent", "picker", "simulator"},
+    "prometheus_client": {"agent", "picker", "probes", "simulator"},
     "uvicorn": {"dataplane", "picker", "simulator"},
     "watchfiles": {"provider", "picker"},
 }

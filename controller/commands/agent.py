@@ -16,13 +16,14 @@ from controller.agent.apply import Options
 from controller.agent.config import AgentSettings
 from controller.agent.control_plane import Access, ControlPlane
 from controller.agent.follow import Follower
+from controller.agent.judge import Judge
 from controller.agent.machine import Machine
 from controller.agent.metrics import metrics_of
-from controller.agent.probes import Probes
 from controller.agent.standing import Standing
 from controller.agent.telling import keep_telling
 from controller.dataplane.local import LocalDataPlane
 from controller.errors import SettingInvalid
+from controller.probes import Probes
 from controller.settings import usable_files, usable_processors
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,10 @@ class Agent:
     async def serve(self, stopping: asyncio.Event) -> None:
         """Until `stopping` is set, and then until the requests in hand have ended or had their time."""
         self._standing.looked_at = asyncio.get_running_loop().time()
-        probes = Probes(self._data_plane, self._standing, self._metrics.registry)
+        judge = Judge(self._data_plane, self._standing)
+        probes = Probes(
+            self._metrics.registry, why_not_ready=judge.why_not_ready, why_not_healthy=judge.why_not_healthy
+        )
         async with probes.listening(self._settings.probes) as port:
             log.info("agent begins", extra={"gateway": self._settings.gateway, "probes": port})
             following = asyncio.create_task(self._follower.run(), name="follow")

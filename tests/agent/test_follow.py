@@ -10,9 +10,9 @@ import pytest
 from controller.agent.apply import Applied
 from controller.agent.backoff import Backoff
 from controller.agent.follow import Follower
+from controller.agent.judge import Judge
 from controller.agent.machine import Machine
 from controller.agent.metrics import metrics_of
-from controller.agent.probes import Probes
 from controller.agent.standing import Standing
 from controller.agent.telling import keep_telling
 from controller.bundle import Bundle, BundleFile, Pool, Pools, pools_of
@@ -207,8 +207,8 @@ async def test_instance_that_leaves_is_not_ready_again(until: Until) -> None:
 )
 async def test_instance_is_ready(live: str, applying: str, answered: str | None, ready: bool) -> None:
     standing = Standing(Statement(live, live), applying=applying)
-    probes = Probes(_DataPlane(answered=answered), standing, metrics_of(lambda: True).registry)
-    assert (await probes.why_not_ready() == "") is ready
+    judge = Judge(_DataPlane(answered=answered), standing)
+    assert (await judge.why_not_ready() == "") is ready
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,8 @@ async def test_instance_is_healthy(
 ) -> None:
     standing = Standing(looked_at=asyncio.get_running_loop().time() - idle)
     data_plane = _DataPlane(is_nginx_wanted=wanted, nginx_pid=pid, answered=answered)
-    probes = Probes(data_plane, standing, metrics_of(lambda: True).registry)
-    assert (await probes.why_not_healthy() == "") is healthy
+    judge = Judge(data_plane, standing)
+    assert (await judge.why_not_healthy() == "") is healthy
 
 
 async def test_last_word_is_that_the_instance_leaves() -> None:
