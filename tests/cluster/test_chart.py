@@ -5,13 +5,16 @@ import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from controller.dataplane.manifests import ControlPlane, manifests
+from controller.dataplane.pki import Authority, make_ca
 from controller.dataplane.provision import Provisioner
+from controller.dataplane.secret_store import SecretStore
 from controller.errors import ApiMissing, ApiRefused
 from controller.resources.gateway_api import CONTROLLER_NAME, Gateway, GatewayClass
 from controller.resources.kinds import MODELS
@@ -150,11 +153,20 @@ async def test_control_plane_may_do_no_more_than_it_needs(release: Release) -> N
             ("gateway.networking.k8s.io", "gateways", "update"),
         ):
             assert not await _may(account, {"group": group, "resource": resource, "verb": verb}), (resource, verb)
-        own = {"group": "", "resource": "secrets", "verb": "create", "namespace": release.namespace}
-        assert await _may(account, own)
+        own = {"group": "", "resource": "secrets", "namespace": release.namespace}
+        assert not await _may(account, {**own, "verb": "update", "name": "of-others"})
         assert await _may(account, {"group": "authentication.k8s.io", "resource": "tokenreviews", "verb": "create"})
         lease = {"group": "coordination.k8s.io", "resource": "leases", "verb": "update"}
         assert await _may(account, {**lease, "namespace": release.namespace})
+
+
+async def test_control_plane_may_keep_its_authority(release: Release) -> None:
+    async with release.account as account:
+        store = SecretStore(account, release.namespace, "infergate-ca")
+        first, second = (Authority(make_ca(now=datetime.now(UTC))) for _ in range(2))
+        assert await store.replace(None, first) == first
+        assert await store.replace(first, second) == second
+        assert await store.load() == second
 
 
 async def test_control_plane_may_provision_and_tidy_up(release: Release) -> None:
