@@ -17,6 +17,7 @@ _COMMANDS: Final = {
     "render": ("controller.commands.render", "the files of each Gateway as they would be applied"),
     "demo": ("controller.commands.demo", "a gateway with model servers to try out"),
     "simulate": ("controller.simulator.command", "simulated model servers"),
+    "controller": ("controller.commands.controller", "the control plane in a cluster"),
     "agent": ("controller.commands.agent", "keeps nginx in a pod at what the control plane says"),
     "picker": ("controller.picker.command", "the endpoint picker beside nginx"),
 }

@@ -65,7 +65,7 @@ OWNERS = {
     "fastapi": {"picker", "simulator"},
     "jinja2": {"render"},
     "kubernetes": {"kube"},
-    "prometheus_client": {"agent", "picker", "probes", "simulator"},
+    "prometheus_client": {"agent", "control_plane", "picker", "probes", "simulator"},
     "uvicorn": {"dataplane", "picker", "simulator"},
     "watchfiles": {"provider", "picker"},
 }

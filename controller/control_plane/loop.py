@@ -5,7 +5,7 @@ Every replica does all of it but for writing: instances ask any of them, and the
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -38,9 +38,8 @@ class Loop:
     provisioning: Provisioning
     want: Callable[[tuple[StatusUpdate, ...]], None]
     """Told the statuses that all resources should have."""
-    on_rejected: Callable[[tuple[Rejection, ...]], None] = lambda rejections: None
-    """Told what of the newest snapshot cannot be read."""
     catalogue: Catalogue = BUILT_IN
+    _rejected: frozenset[Rejection] = field(default=frozenset(), init=False)
     _newest: tuple[Snapshot, Topology] | None = field(default=None, init=False)
     _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
@@ -85,8 +84,17 @@ class Loop:
         self._newest = (snapshot, topology)
         self._publish()
         self.provisioning.want([gateway for gateway in topology.gateways if gateway.serves])
-        self.on_rejected(snapshot.rejections)
+        self._log_rejected(snapshot.rejections)
         log_change(change, "published")
+
+    def _log_rejected(self, rejections: Iterable[Rejection]) -> None:
+        """Says once what cannot be read, and when that is over."""
+        found = frozenset(rejections)
+        for rejection in sorted(found - self._rejected):
+            log.warning(str(rejection))
+        for rejection in sorted(self._rejected - found):
+            log.info("no longer: %s", rejection)
+        self._rejected = found
 
     def _publish(self) -> None:
         if self._newest is not None:

@@ -53,6 +53,11 @@ class Provisioning:
     def __post_init__(self) -> None:
         self._provisioner = Provisioner(self.api)
 
+    @property
+    def gateways(self) -> tuple[Key, ...]:
+        """Those that are wanted."""
+        return tuple(self._wanted)
+
     def want(self, gateways: Sequence[GatewayState]) -> None:
         """Makes these the Gateways that have data planes. The objects of one that is gone go with it."""
         before, self._wanted = self._wanted, {gateway.key: gateway for gateway in gateways}

@@ -5,9 +5,11 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from controller.wire import AUDIENCE
+
+Json = dict[str, Any]  # an object in Kubernetes' shape
 
 _REVIEWS: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
 _POD_NAME: Final = "authentication.kubernetes.io/pod-name"
@@ -42,7 +44,7 @@ class Denied:
 class ApiClient(Protocol):
     """As much of an API server's client as a review needs."""
 
-    async def request(self, method: str, path: str, body: Mapping[str, object]) -> Mapping[str, object]:
+    async def request(self, method: str, path: str, body: Json) -> Json:
         """The object in the answer. Raises one of our exceptions when there is none."""
         ...
 
@@ -72,7 +74,7 @@ class TokenReviews:
         return await asyncio.shield(asking)
 
     async def _ask(self, token: str) -> Identity | Denied:
-        review = {
+        review: Json = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
             "spec": {"token": token, "audiences": [self.audience]},

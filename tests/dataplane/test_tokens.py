@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controller.dataplane.tokens import Denied, Identity, TokenReviews
+from controller.dataplane.tokens import Denied, Identity, Json, TokenReviews
 from controller.errors import InfergateError
 from controller.wire import AUDIENCE
 
@@ -23,7 +23,7 @@ class _Api:
         self.asked: list[Mapping[str, Any]] = []
         self.is_down = False
 
-    async def request(self, method: str, path: str, body: Mapping[str, object]) -> Mapping[str, object]:
+    async def request(self, method: str, path: str, body: Json) -> Json:
         assert (method, path) == ("POST", "/apis/authentication.k8s.io/v1/tokenreviews")
         self.asked.append(body)
         await asyncio.sleep(0)
