@@ -82,10 +82,12 @@ class Loop:
     def _take(self, snapshot: Snapshot, change: Change) -> None:
         topology = build(snapshot, controller_name=CONTROLLER_NAME, now=datetime.now(UTC), catalogue=self.catalogue)
         self._newest = (snapshot, topology)
-        self._publish()
+        is_news = self._publish()
         self.provisioning.want([gateway for gateway in topology.gateways if gateway.serves])
         self._log_rejected(snapshot.rejections)
-        log_change(change, "published")
+        if is_news:
+            # Most objects of a cluster are nothing to us: what changes nothing that is served is not told.
+            log_change(change, "published")
 
     def _log_rejected(self, rejections: Iterable[Rejection]) -> None:
         """Says once what cannot be read, and when that is over."""
@@ -96,10 +98,11 @@ class Loop:
             log.info("no longer: %s", rejection)
         self._rejected = found
 
-    def _publish(self) -> None:
-        if self._newest is not None:
-            snapshot, topology = self._newest
-            self.publishing.publish(topology, snapshot)
+    def _publish(self) -> bool:
+        if self._newest is None:
+            return False
+        snapshot, topology = self._newest
+        return self.publishing.publish(topology, snapshot)
 
     def _look_at_reports(self) -> None:
         if self._newest is not None:

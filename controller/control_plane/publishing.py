@@ -29,6 +29,8 @@ class _Published:
     snapshot: Snapshot
     """Of which the bundle was made."""
     refused: Refused
+    pools: str
+    """Etag of the pools that were told last, which may be newer than those of the bundle."""
     due: float | None = None
     """When the files follow of which only the pools were told."""
 
@@ -43,15 +45,17 @@ class Publishing:
     endpoints_delay: float = _ENDPOINTS_DELAY
     _published: dict[Key, _Published] = field(default_factory=dict, init=False)
 
-    def publish(self, topology: Topology, snapshot: Snapshot) -> None:
-        """Has every Gateway served as the snapshot says, and forgets those that are gone."""
-        for gateway in topology.gateways:
-            if gateway.serves:
-                self._publish(gateway, topology, snapshot)
+    def publish(self, topology: Topology, snapshot: Snapshot) -> bool:
+        """Has every Gateway served as the snapshot says, and forgets those that are gone.
+
+        Returns whether instances are told something else than before.
+        """
+        news = [self._publish(gateway, topology, snapshot) for gateway in topology.gateways if gateway.serves]
         present = {gateway.key for gateway in topology.gateways}
         for key in [key for key in self._published if key not in present]:
             del self._published[key]
             self.server.withdraw(key.path)
+        return any(news)
 
     def learn(self, topology: Topology) -> bool:
         """Takes out what instances refuse of what they were told last. Whether another bundle was published for it."""
@@ -99,7 +103,7 @@ class Publishing:
             }
         return Refusals(routes, listeners, {})
 
-    def _publish(self, gateway: GatewayState, topology: Topology, snapshot: Snapshot) -> None:
+    def _publish(self, gateway: GatewayState, topology: Topology, snapshot: Snapshot) -> bool:
         known = self._published.get(gateway.key)
         refused = known.refused if known else Refused()
         refused.forget_changed(snapshot)
@@ -111,9 +115,12 @@ class Publishing:
                 # The picker follows them at once, without a reload.
                 self.server.publish_pools(gateway.key.path, bundle.pools)
                 known.due = due
-                return
-        self._published[gateway.key] = _Published(bundle, snapshot, refused)
+                is_other = known.pools != bundle.pools.etag
+                known.pools = bundle.pools.etag
+                return is_other
+        self._published[gateway.key] = _Published(bundle, snapshot, refused, pools=bundle.pools.etag)
         self.server.publish(gateway.key.path, bundle)
+        return known is None or (known.bundle.version, known.pools) != (bundle.version, bundle.pools.etag)
 
 
 def _settings(gateway: GatewayState) -> RenderSettings:

@@ -5,13 +5,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from controller.bundle import COMPLETIONS_FILE, POOLS_FILE
 from controller.resources.parameters import Affinity, GatewayParametersSpec, Resources, Spread
 from controller.resources.scalars import seconds
+from controller.wire import AUDIENCE
 
 Json = dict[str, Any]  # any: an object in Kubernetes' shape
 
-AUDIENCE: Final = "infergate.dev/data-plane"
-"""Of the tokens by which instances show who they are. The API server itself accepts none of these."""
 CA_FILE: Final = "ca.crt"
 TOKEN_FILE: Final = "token"
 STATE: Final = "/var/lib/infergate"
@@ -29,6 +29,8 @@ _GRACE: Final = 300.0
 """Seconds that streams get when nothing is said: a long answer of a model."""
 _BEFORE_GRACE: Final = 5
 """Seconds from a pod's end until nginx takes no more connections: until load balancers know."""
+_AFTER_AGENT: Final = 3
+"""Seconds that the picker waits longer than the agent may take."""
 _AFTER_GRACE: Final = 10
 """Seconds that remain for processes to end."""
 _REQUESTS: Final[Json] = {"requests": {"cpu": "100m", "memory": "128Mi"}}
@@ -191,11 +193,12 @@ def _picker(setting: Setting, parameters: GatewayParametersSpec, *, grace: float
         "args": [
             "picker",
             *("--socket", "run/picker.sock"),
-            *("--pools", "pools.json"),
+            *("--pools", POOLS_FILE),
+            *("--completions", COMPLETIONS_FILE),
             *("--metrics-address", f"0.0.0.0:{metrics}"),
             # Retries of running streams ask it, so it goes after the agent, which holds this lock.
             *("--outlive", "lock"),
-            *("--grace", f"{grace + _BEFORE_GRACE:g}"),
+            *("--grace", f"{grace + _BEFORE_GRACE + _AFTER_AGENT:g}"),
             *(("--replicas",) if setting.has_peers else ()),
         ],
         "workingDir": STATE,

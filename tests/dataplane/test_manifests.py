@@ -292,5 +292,5 @@ def test_streams_have_their_grace_and_the_picker_outlives_them() -> None:
     nginx, picker = (dict(pairwise(container["args"])) for container in pod["containers"])
 
     assert (nginx["--drain-delay"], nginx["--grace"]) == ("5", "60")
-    assert (picker["--outlive"], picker["--grace"]) == ("lock", "65")
-    assert pod["terminationGracePeriodSeconds"] > 65
+    assert (picker["--outlive"], picker["--grace"]) == ("lock", "68")
+    assert pod["terminationGracePeriodSeconds"] > 68
