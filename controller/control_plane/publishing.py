@@ -64,12 +64,15 @@ class Publishing:
             known = self._published.get(gateway.key)
             if known is None:
                 continue
+            # Instances refuse the same in the same words.
             refusals = {
-                said.report.refusal
+                str(said.report.refusal): said.report.refusal
                 for said in self.server.reports(gateway.key.path)
                 if said.report.refusal is not None and said.report.version == known.bundle.version
             }
-            news = [known.refused.learn(each, bundle=known.bundle, snapshot=known.snapshot) for each in refusals]
+            news = [
+                known.refused.learn(each, bundle=known.bundle, snapshot=known.snapshot) for each in refusals.values()
+            ]
             if any(news):
                 self._publish(gateway, topology, known.snapshot)
                 learned = True

@@ -1,0 +1,116 @@
+"""What the instances of each Gateway are told."""
+
+import pytest
+
+from controller.control_plane.publishing import Publishing
+from controller.errors import NginxRefused
+from controller.resources.meta import Key
+
+from .conftest import POOL, Clock, FakeServer, Resources, gateway, pod, route, said
+
+EDGE, OTHER = "default/edge", "default/other"
+
+
+def _refusal(server: FakeServer, words: str, *, of: str = EDGE) -> NginxRefused:
+    """As nginx would refuse the first line of rules that holds the words."""
+    for file in server.bundles[of].files:
+        for number, line in enumerate(file.content.decode().splitlines(), start=1):
+            if words in line and not line.lstrip().startswith("#"):
+                return NginxRefused(file.path, number, f"cannot take {words}")
+    raise AssertionError(f"nothing holds {words}")
+
+
+def test_each_gateway_has_its_own_routes_alone(
+    publishing: Publishing, server: FakeServer, resources: Resources
+) -> None:
+    snapshot, topology = resources(
+        gateway(), gateway("other"), POOL, route("a", "/mine"), route("b", "/theirs", parent="other")
+    )
+    assert publishing.publish(topology, snapshot)
+    assert "/mine" in server.text()
+    assert "/theirs" not in server.text()
+    assert "/theirs" in server.text(OTHER)
+    assert "/mine" not in server.text(OTHER)
+
+
+def test_gateway_that_is_gone_is_withdrawn(publishing: Publishing, server: FakeServer, resources: Resources) -> None:
+    snapshot, topology = resources(gateway(), gateway("other"))
+    publishing.publish(topology, snapshot)
+    snapshot, topology = resources(gateway())
+    publishing.publish(topology, snapshot)
+    assert set(server.bundles) == {EDGE}
+
+
+def test_same_resources_are_no_news(publishing: Publishing, resources: Resources) -> None:
+    snapshot, topology = resources(gateway(), POOL, route("a", "/a"))
+    assert publishing.publish(topology, snapshot)
+    assert not publishing.publish(topology, snapshot)
+
+
+def test_refused_route_is_taken_out_of_the_gateway_that_refuses_it(
+    publishing: Publishing, server: FakeServer, resources: Resources
+) -> None:
+    documents = [
+        gateway(), gateway("other"), POOL,
+        route("good", "/good"), route("bad", "/bad[0-9]"), route("same", "/bad[0-9]", parent="other"),
+    ]  # fmt: skip
+    snapshot, topology = resources(*documents)
+    publishing.publish(topology, snapshot)
+    version = publishing.version(Key("gateway.networking.k8s.io", "Gateway", "default", "edge"))
+    server.said[EDGE] = (said(version, refusal=_refusal(server, "bad[0-9]")),)
+    assert publishing.learn(topology)
+    assert "bad[0-9]" not in server.text()
+    assert "/good" in server.text()
+    assert "bad[0-9]" in server.text(OTHER)
+    assert {key.name for key in publishing.refusals(topology).routes} == {"bad"}
+    # What is said of a version that is no longer the newest teaches nothing.
+    assert not publishing.learn(topology)
+
+
+def test_refused_route_has_another_chance_when_it_changes(
+    publishing: Publishing, server: FakeServer, resources: Resources
+) -> None:
+    snapshot, topology = resources(gateway(), POOL, route("bad", "/bad[0-9]"))
+    publishing.publish(topology, snapshot)
+    version = server.bundles[EDGE].version
+    server.said[EDGE] = (said(version, refusal=_refusal(server, "bad[0-9]")),)
+    publishing.learn(topology)
+    snapshot, topology = resources(gateway(), POOL, route("bad", "/better"))
+    publishing.publish(topology, snapshot)
+    assert "/better" in server.text()
+    assert not publishing.refusals(topology)
+
+
+def test_port_that_one_gateway_cannot_open_is_its_own_trouble(
+    publishing: Publishing, server: FakeServer, resources: Resources
+) -> None:
+    snapshot, topology = resources(gateway(), gateway("other"))
+    publishing.publish(topology, snapshot)
+    message = "bind() to 0.0.0.0:80 failed (98: Address already in use)"
+    server.said[EDGE] = (said(server.bundles[EDGE].version, refusal=NginxRefused(None, None, message)),)
+    assert publishing.learn(topology)
+    found = publishing.refusals(topology)
+    assert {(key.name, listener) for key, listener in found.listeners} == {("edge", "http")}
+    assert "listen 0.0.0.0:80" not in server.text()
+    assert "listen 0.0.0.0:80" in server.text(OTHER)
+
+
+def test_endpoints_go_to_pickers_at_once_and_to_nginx_later(
+    publishing: Publishing, server: FakeServer, resources: Resources, clock: Clock
+) -> None:
+    snapshot, topology = resources(gateway(), POOL, route("a", "/a"))
+    publishing.publish(topology, snapshot)
+    first = server.bundles[EDGE].version
+    snapshot, topology = resources(gateway(), POOL, route("a", "/a"), pod(1))
+    assert publishing.publish(topology, snapshot)
+    assert server.bundles[EDGE].version == first
+    assert [endpoint.address for endpoint in server.pools[EDGE][-1].pools[0].endpoints] == ["10.0.0.1:8000"]
+    assert publishing.due == pytest.approx(clock.now + publishing.endpoints_delay)
+    # More of them do not put it off.
+    clock.now += 3.0
+    snapshot, topology = resources(gateway(), POOL, route("a", "/a"), pod(1), pod(2))
+    publishing.publish(topology, snapshot)
+    clock.now += 2.0
+    publishing.publish(topology, snapshot)
+    assert server.bundles[EDGE].version != first
+    assert publishing.due is None
