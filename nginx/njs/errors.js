@@ -19,6 +19,10 @@ function answer(r) {
     if (status === 429) {
         r.headersOut['Retry-After'] = '1';
     }
+    if (r.method === 'HEAD') {
+        // There is no body, and clients that read what is said to be JSON fail at nothing.
+        r.headersOut['Content-Type'] = 'text/plain';
+    }
     const body = { error: { message: error.message, type: error.type, param: null, code: error.code } };
     r.return(status, JSON.stringify(body) + '\n');
 }

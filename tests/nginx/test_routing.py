@@ -239,3 +239,8 @@ async def test_name_that_no_listener_has_gets_no_certificate(gateway: Gateway, t
     async with httpx.AsyncClient(verify=context, trust_env=False) as http:
         with pytest.raises(httpx.ConnectError):
             await http.get(f"https://127.0.0.1:{tls_port}/x", extensions={"sni_hostname": "three.example"})
+
+
+async def test_head_without_a_rule_is_404_without_a_body_of_json(http: httpx.AsyncClient) -> None:
+    answer = await http.head("/nowhere")
+    assert (answer.status_code, answer.headers["content-type"], answer.content) == (404, "text/plain", b"")
