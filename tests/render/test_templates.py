@@ -10,7 +10,8 @@ from controller.render.environment import files_directory
 QUOTING = ("text", "literal", "regex", "comment")
 MADE_HERE = (
     # Values that are no text of a user: numbers, names derived from keys, arguments that are quoted already.
-    r"settings\.(worker_processes|worker_connections|max_open_files|max_body_size)|view\.server\.max_body_size",
+    r"settings\.(worker_processes|worker_connections|max_open_files|max_body_size|max_large_requests)",
+    r"view\.server\.max_body_size",
     r"(header|filter|rule|backend|choice|flag|map|endpoint|pool|port|view|location)(\.\w+)*\."
     r"(name|value|weights|location|serve_location|upstream|source|variable|default|place|chooser|target|split_variable|port"
     r"|index|path|status|id)",
