@@ -1,0 +1,81 @@
+"""Two llama.cpp servers behind the gateway: what is cached is found again."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from controller.demo.servers import ModelServerFailed, model_file, model_servers
+from tests.nginx.gateway import Gateway
+from tests.nginx.resources import pool, route, rule, to_pool
+
+pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
+
+SHARED = "You answer questions about a system in production, in one sentence. " * 60
+"""Some 800 tokens."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    endpoint: str
+    first_token: float
+    """Seconds."""
+    prompt: int
+    """Tokens."""
+    cached: int
+    """Of them, those that the server had."""
+
+
+@pytest.fixture
+def model() -> None:
+    try:
+        model_file()
+    except ModelServerFailed as problem:
+        pytest.skip(str(problem))
+
+
+async def _ask(gateway: Gateway, question: str, *, served: dict[str, str]) -> Answer:
+    """A streamed chat with the shared prompt. `served`: endpoints by the id of their request, as the log tells."""
+    identity = f"ask-{len(served)}"
+    body = {
+        "model": "any", "stream": True, "stream_options": {"include_usage": True}, "max_tokens": 4,
+        "messages": [{"role": "system", "content": SHARED}, {"role": "user", "content": question}],
+    }  # fmt: skip
+    first = 0.0
+    usage: dict[str, dict[str, int]] = {}
+    began = time.monotonic()
+    async with (
+        httpx.AsyncClient(base_url=gateway.url, timeout=120, trust_env=False) as http,
+        http.stream("POST", "/v1/chat/completions", json=body, headers={"X-Request-Id": identity}) as answer,
+    ):
+        assert answer.status_code == 200
+        async for line in answer.aiter_lines():
+            event = line.removeprefix("data: ")
+            if not event or event == "[DONE]":
+                continue
+            found = json.loads(event)
+            if found["choices"] and found["choices"][0]["delta"].get("content"):
+                first = first or time.monotonic() - began
+            usage = found.get("usage") or usage
+    entry = await gateway.logged(identity)
+    served[identity] = entry["endpoint"]
+    details = usage["prompt_tokens_details"]
+    return Answer(entry["endpoint"], first, int(usage["prompt_tokens"]), int(details["cached_tokens"]))  # type: ignore[call-overload]  # JSON
+
+
+@pytest.mark.usefixtures("model")
+async def test_second_request_finds_the_prefix_of_the_first(gateway: Gateway, tmp_path: Path) -> None:
+    async with model_servers(tmp_path, simulate=False, threads=1, say=lambda line: None) as running:
+        addresses = [server.address for server in running if server.pool == "cpu"]
+        await gateway.apply("routes.yaml", pool("cpu", *addresses), route("all", rule(to_pool("cpu"))))
+        served: dict[str, str] = {}
+        cold = await _ask(gateway, "What is a pod?", served=served)
+        await gateway.idle()
+        warm = [await _ask(gateway, f"What is a node of kind {n}?", served=served) for n in range(3)]
+        assert {answer.endpoint for answer in warm} == {cold.endpoint}
+        assert cold.cached < 100 < 700 < cold.prompt
+        assert all(answer.cached > 0.9 * cold.prompt for answer in warm)
+        assert max(answer.first_token for answer in warm) < cold.first_token / 3
