@@ -18,10 +18,14 @@ from controller.agent.state import locked
 from controller.bundle import Bundle
 from controller.errors import NginxMissing
 from controller.provider.file import read
-from controller.reconcile import bundle_of, topology_of
+from controller.provider.kubernetes.served import Slot
+from controller.provider.kubernetes.store import Store
+from controller.reconcile import bundle_of, bundle_of_gateway, topology_of
 from controller.render.files import RenderSettings
 from controller.resources.gateway_api import CONTROLLER_NAME
+from controller.resources.kinds import MODELS
 from controller.status.derive import derive
+from controller.topology.build import build
 from controller.topology.refusals import Refusals
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*/input.yaml"))
@@ -29,6 +33,8 @@ SEEDS = range(600)
 TESTED_BY_NGINX = range(0, len(SEEDS), 15)
 
 Node = Any  # Any: YAML
+CUSTOM = {model.__name__: model for model in MODELS if "." in model.group and model.__name__ != "EndpointSlice"}
+"""Kinds that a definition in the cluster describes, by name."""
 
 VALUES: tuple[Node, ...] = (
     None, "", " ", "*", ".", "/", "//", "a" * 10_000, "ä", "\x00", "\n", "\r\nX-Evil: 1", '"; } server {', "}\n#",
@@ -37,6 +43,14 @@ VALUES: tuple[Node, ...] = (
     "!!python/object:os.system", -1, 0, 1, 80, 65536, 2**63, 2**64, 1.5, float("inf"), True, False, [], {}, [[]],
     [None], {"": None}, {"a": {"b": {"c": []}}}, ["x"] * 100, [{}] * 20,
 )  # fmt: skip
+CLASS = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: infergate}
+spec: {controllerName: infergate.dev/gateway-controller}
+---
+"""
+"""In a directory it is there by itself."""
 BYSTANDER = """
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -82,6 +96,29 @@ async def test_nginx_takes_what_is_rendered(seed: int, tmp_path: Path, nginx: Ng
         refused = await check(nginx, state, "files/nginx.conf")
     # What a text in a resource may be is for PCRE to say, and then that resource is taken out (`test_reconcile`).
     assert refused is None or "pcre2_compile() failed" in refused.message, refused
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_changed_object_of_a_cluster_stops_nothing(seed: int) -> None:
+    chance = random.Random(seed)
+    documents = [item for item in yaml.safe_load_all(chance.choice(CASES).read_text()) if item["kind"] in CUSTOM]
+    for document in chance.sample(documents, min(2, len(documents))):
+        _change(chance, document.get("spec"))
+    store = Store()
+    for number, document in enumerate([*documents, *yaml.safe_load_all(CLASS + BYSTANDER)], start=1):
+        model = CUSTOM[document["kind"]]
+        # What the API server sees to, whatever the definition of a kind says.
+        document["metadata"] |= {"uid": str(number), "resourceVersion": str(number), "generation": 1}
+        store.put(Slot(model, document["apiVersion"].partition("/")[0], ""), document, path="/apis/x")
+    snapshot = store.snapshot()
+    topology = build(snapshot, controller_name=CONTROLLER_NAME)
+    nothing = Refusals({}, {}, {})
+    derive(topology, snapshot=snapshot, controller_name=CONTROLLER_NAME, refusals=nothing)
+    settings = RenderSettings(listen_addresses=("0.0.0.0",))
+    bundles = [
+        bundle_of_gateway(topology, nothing, gateway=gateway.key, settings=settings) for gateway in topology.gateways
+    ]
+    assert any("/served" in _text(bundle) for bundle in bundles)
 
 
 def _bundle(seed: int, directory: Path) -> Bundle:
