@@ -6,13 +6,15 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models test check format bench bench-picking crds clean
+.PHONY: help demo models test check format bench bench-picking crds clean test-cluster conformance
 
 help:
 	@echo "make demo    install Infergate and start the demo"
 	@echo "make models  install what the demo needs and do not start it; tests use it too"
 	@echo "make test    install what the tests need and run them"
 	@echo "make check   format, lint, types, import rules"
+	@echo "make test-cluster  run the tests of tests/cluster on a cluster of processes, with the program rig"
+	@echo "make conformance   run the conformance suite of Gateway API there; PROFILES=..., CORE=1, RUN=..."
 	@echo "make crds    write crds/ anew from the models"
 	@echo "make bench-picking  compare ways to choose a model server, into build/bench"
 	@echo "make bench   measure against a plain NGINX proxy, into build/bench"
@@ -68,3 +70,25 @@ crds: $(STAMPS)/test
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+comma := ,
+
+# A cluster of plain processes: RIG is the program that brings one up (root, and Go to build it once). Any other cluster
+# will do for the tests: KUBECONFIG=... pytest tests/cluster.
+RIG ?= $(or $(shell command -v rig),../shared/rig/rig)
+PROFILES ?= GATEWAY-HTTP
+INSTALL := helm install infergate $(CURDIR)/charts/infergate --namespace infergate-system --create-namespace --wait
+
+build/images.json: $(STAMPS)/test tools/image_table.py
+	@mkdir -p build
+	@$(BIN)/python -m tools.image_table > $@
+
+test-cluster: build/images.json
+	@$(RIG) build
+	@$(RIG) run --quiet --images build/images.json -- $(BIN)/pytest tests/cluster tests/chart $(ARGS)
+
+conformance: build/images.json
+	@$(RIG) build --all
+	@$(RIG) conformance gateway --images build/images.json --profiles $(PROFILES) \
+	  $(if $(CORE),--features Gateway$(comma)HTTPRoute$(comma)ReferenceGrant) $(if $(RUN),--run-test $(RUN)) \
+	  --log build/gateway-conformance.log --report build/gateway-conformance.yaml --setup '$(INSTALL)'
