@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from controller.bundle import STEERING_HEADERS
 from controller.ir.filters import Filter, HeaderChange, RequestHeaders, ResponseHeaders
-from controller.render.maps import header_variable
+from controller.render.maps import MODEL_HEADERS
 from controller.render.quoting import expression, inside, text
 
 _REQUEST_BASE = {
@@ -18,6 +18,7 @@ _REQUEST_BASE = {
     "x-forwarded-host": "$http_host",
     "x-forwarded-proto": "$scheme",
     "x-real-ip": "$remote_addr",
+    **MODEL_HEADERS,
 } | dict.fromkeys(STEERING_HEADERS, "")
 """What every backend receives beside the client's own headers; an empty value removes one."""
 
@@ -58,7 +59,7 @@ def appended_headers(filters: Iterable[Filter]) -> tuple[str, ...]:
 
 def joined_variable(name: str) -> str:
     """A variable that holds the client's header followed by a comma, or nothing without the header."""
-    return "$joined" + header_variable(name).removeprefix("$http")
+    return "$joined_" + name.lower().replace("-", "_")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,6 @@ def _replaced(change: HeaderChange) -> set[str]:
 
 
 def _appended(values: dict[str, str], name: str, value: str) -> str:
-    if name not in values:
+    if values.get(name) in (None, MODEL_HEADERS.get(name)):
         return f"${{{joined_variable(name)[1:]}}}{value}"
     return f"{values[name]},{value}" if values[name] else value

@@ -15,6 +15,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from controller.ir.types import Case, Location, Match, PathKind, PathMatch, Rule, ValueMatch, is_unconditional
 from controller.render.quoting import expression
@@ -22,6 +23,11 @@ from controller.render.quoting import expression
 _ANY_LINE = r"[^\n]*\n"
 _FEW = 16
 """Places that share a map whatever their number."""
+MODEL_HEADERS: Final[Mapping[str, str]] = {
+    "x-gateway-base-model-name": "$infergate_base_model",
+    "x-gateway-model-name": "$infergate_model",
+}
+"""Headers that the gateway computes from what a request asks for, whatever a client sends, with their variables."""
 _MOST_MAPS = 48
 """Maps among which the places of one kind are divided, at about a millisecond each; more places make larger maps."""
 
@@ -70,6 +76,10 @@ class Place:
     id: str
     cases: tuple[Case, ...]
     """Those with a condition."""
+
+    @property
+    def asks_for_model(self) -> bool:
+        return any(item.name in MODEL_HEADERS for case in self.cases for item in case.match.headers)
 
 
 def place_of(location: Location) -> Place | None:
@@ -138,7 +148,9 @@ def describe(match: Match) -> str:
 
 
 def header_variable(name: str) -> str:
-    """nginx's variable for a request header."""
+    """nginx's variable for a request header. Of the model there is only what the gateway itself says."""
+    if name.lower() in MODEL_HEADERS:
+        return MODEL_HEADERS[name.lower()]
     return "$http_" + name.lower().replace("-", "_")
 
 
@@ -207,7 +219,9 @@ def _flags(match: Match) -> Iterable[Flag]:
         yield _flag("$uri", match.path.value)
     for item in match.headers:
         if item.is_regex:
-            yield _flag(header_variable(item.name), item.value)
+            # A request without a model matches nothing that is said of the model.
+            pattern = rf"(?!\z)(?:{item.value})" if item.name in MODEL_HEADERS else item.value
+            yield _flag(header_variable(item.name), pattern)
     for item in match.query:
         if item.is_regex:
             yield _flag(f"$arg_{item.name}", item.value)

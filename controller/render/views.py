@@ -43,8 +43,15 @@ class LocationView:
     """Tells the map who asks."""
     chooser: str
     """The variable of the map."""
+    reads_model: bool
+    """Whether the map asks for the model, so that the body is read before."""
     default: str
     """What serves requests for which the map has no choice."""
+
+    @property
+    def variable(self) -> str:
+        """The variable of the map, as a script names it."""
+        return self.chooser.removeprefix("$")
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,10 @@ class ServerView:
     """(chain, key), relative to nginx.conf."""
     locations: tuple[LocationView, ...]
     rules: tuple[RuleView, ...]
+
+    @property
+    def reads_models(self) -> bool:
+        return any(location.reads_model for location in self.locations)
 
 
 @dataclass(frozen=True)
@@ -228,6 +239,7 @@ class _Views:
             rule=None if place else last,
             place=place.id if place else "",
             chooser=self.variables[place.id] if place else "",
+            reads_model=place is not None and place.asks_for_model,
             default=last.target if last else _NO_RULE,
         )
 

@@ -1,6 +1,7 @@
 // Answers that nginx makes itself, in the shape of OpenAI's errors.
 
 const ERRORS = {
+    400: { message: 'the request body is not valid, and the model in it chooses the route', type: 'invalid_request_error', code: 'invalid_body' },
     404: { message: 'no route matches this request', type: 'invalid_request_error', code: 'route_not_found' },
     413: { message: 'the request body is too large', type: 'invalid_request_error', code: 'request_too_large' },
     429: { message: 'too many requests with large bodies are under way', type: 'rate_limit_error', code: 'too_many_large_requests' },
@@ -10,7 +11,10 @@ const ERRORS = {
 };
 
 function answer(r) {
-    const status = statusOf(r.variables);
+    refuse(r, statusOf(r.variables));
+}
+
+function refuse(r, status) {
     const error = ERRORS[status];
     if (status === 503) {
         r.variables.infergate_mode = 'fail_close';
@@ -19,10 +23,8 @@ function answer(r) {
     if (status === 429) {
         r.headersOut['Retry-After'] = '1';
     }
-    if (r.method === 'HEAD') {
-        // There is no body, and clients that read what is said to be JSON fail at nothing.
-        r.headersOut['Content-Type'] = 'text/plain';
-    }
+    // There is no body for HEAD, and clients that read what is said to be JSON fail at nothing.
+    r.headersOut['Content-Type'] = r.method === 'HEAD' ? 'text/plain' : 'application/json';
     const body = { error: { message: error.message, type: error.type, param: null, code: error.code } };
     r.return(status, JSON.stringify(body) + '\n');
 }
@@ -48,4 +50,4 @@ function lastUpstream(r) {
     return (r.variables.upstream_addr || '').split(/ : |, /).pop();
 }
 
-export default { answer, lastUpstream };
+export default { answer, lastUpstream, refuse };
