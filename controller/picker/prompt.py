@@ -5,6 +5,8 @@ takes 7 us in 16 KB. The stream holds the prompt in the order in which a model s
 grows keeps its beginning. What is no prompt is no error here: the model server answers it.
 """
 
+import json
+import re
 from array import array
 from typing import Final
 
@@ -17,8 +19,12 @@ MEDIA_BYTES: Final = 4096
 """Bytes, so 1,024 tokens, that an image or another large part without text counts for. An image of 1024 x 1024 makes
 1,000 tokens and more, and some 100 KB to 1 MB of JSON."""
 
+_PARSED_TWICE: Final = 256 * 1024
+"""Bytes of a body in which the model is looked for although the rest is odd. It takes 1.4 ms, else 0.4."""
+
 _PATHS: Final = frozenset({"completions", "embeddings", "responses", "messages"})
 _NOTHING: Final = msgspec.Raw()
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class Prompt(msgspec.Struct, frozen=True, gc=False):
@@ -85,8 +91,8 @@ def read_prompt(path: str, body: bytes) -> Prompt:
         return NO_PROMPT
     try:
         asked = _BODY.decode(body)
-    except ValueError:
-        return NO_PROMPT
+    except (ValueError, RecursionError):
+        return Prompt(model=_model_alone(body)) if len(body) <= _PARSED_TWICE else NO_PROMPT
     model = asked.model or ""
     most = asked.max_completion_tokens or asked.max_output_tokens or asked.max_tokens
     return Prompt(
@@ -96,6 +102,24 @@ def read_prompt(path: str, body: bytes) -> Prompt:
         is_streamed=asked.stream is True,
         max_tokens=int(most) if most and 0 < most < 2**53 else None,
     )
+
+
+def _model_alone(body: bytes) -> str:
+    """The model of a body whose other fields are of unknown types, or hold half of a surrogate pair, as a cut emoji.
+
+    Model servers take such bodies, and so does the reader that routes by the model. The last of several counts for all.
+    """
+    try:
+        read = json.loads(body.decode("utf-8", "surrogateescape"), parse_constant=_refused)
+    except (ValueError, RecursionError):
+        return ""
+    model = read.get("model") if isinstance(read, dict) else None
+    return model if isinstance(model, str) and not _SURROGATE.search(model) else ""
+
+
+def _refused(constant: str) -> None:
+    """NaN and its kin are no JSON."""
+    raise ValueError(constant)
 
 
 def _stream(asked: _Body) -> bytes:

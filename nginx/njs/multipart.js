@@ -84,7 +84,7 @@ function isModel(headers) {
     if (!found || /;\s*filename\*?=/i.test(';' + found[1])) {
         return false;
     }
-    return /;\s*name=(?:"model"|model)\s*(?:;|$)/i.test(';' + found[1]);
+    return /;\s*[nN][aA][mM][eE]=(?:"model"|model)\s*(?:;|$)/.test(';' + found[1]);
 }
 
 function content(scan, bytes, at) {

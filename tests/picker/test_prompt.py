@@ -66,6 +66,22 @@ def test_body_without_a_prompt_is_no_error(path: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        (b'{"model":"a","stream":"yes"}', "a"),
+        (b'{"model":"a","messages":[{"content":"\\ud83d"}]}', "a"),
+        (b'{"model":1,"model":"a"}', "a"),
+        (b'{"model":"a","model":1}', ""),
+        (b'{"model":"\\ud83d"}', ""),
+        (b'{"model":"a","x":NaN}', ""),
+        (b'{"model":"a","x":' + b"[" * 10_000 + b"]" * 10_000 + b"}", ""),
+    ],
+)
+def test_model_of_an_odd_body_is_read(body: bytes, model: str) -> None:
+    assert read_prompt(CHAT, body) == Prompt(model=model)
+
+
+@pytest.mark.parametrize(
     ("body", "expected"),
     [
         ({}, None),

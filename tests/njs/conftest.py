@@ -1,0 +1,87 @@
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+
+from controller.agent.nginx import find
+from controller.errors import NginxMissing
+from controller.render.environment import files_directory
+
+Body = tuple[bytes, int, str | None]
+"""A body, bytes in a piece of it, and the boundary of a form."""
+Scan = Callable[[Sequence[Body]], list[tuple[str | None, bool]]]
+
+_CONFIGURATION = """
+{load}
+daemon off;
+worker_processes 1;
+error_log stderr error;
+pid {root}/nginx.pid;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {root}/client_body;
+    proxy_temp_path {root}/proxy;
+    fastcgi_temp_path {root}/fastcgi;
+    scgi_temp_path {root}/scgi;
+    uwsgi_temp_path {root}/uwsgi;
+    client_max_body_size 0;
+    client_body_buffer_size 64m;
+    js_path {root}/njs;
+    js_import scan from scan.js;
+    server {{
+        listen unix:{root}/scan.sock;
+        location / {{
+            js_content scan.scan;
+        }}
+    }}
+}}
+"""
+
+
+@pytest.fixture(scope="session")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scan]:
+    """Gives bodies to the readers of models, in an nginx of its own."""
+    try:
+        nginx = find(environment=os.environ)
+    except NginxMissing as error:
+        pytest.skip(str(error))
+    root = tmp_path_factory.mktemp("njs")
+    shutil.copytree(files_directory() / "nginx" / "njs", root / "njs")
+    shutil.copy(Path(__file__).parent / "scan.js", root / "njs")
+    load = f"load_module {nginx.njs_module};" if nginx.njs_module else ""
+    (root / "nginx.conf").write_text(_CONFIGURATION.format(root=root, load=load))
+    process = subprocess.Popen([nginx.binary, "-e", "stderr", "-p", root, "-c", root / "nginx.conf"])
+    transport = httpx.HTTPTransport(uds=str(root / "scan.sock"))
+    try:
+        asyncio.run(_listens(root / "scan.sock"))
+        with httpx.Client(transport=transport, base_url="http://scan", timeout=60) as client:
+
+            def scanned(bodies: Sequence[Body]) -> list[tuple[str | None, bool]]:
+                sent = [(base64.b64encode(body).decode(), piece, boundary) for body, piece, boundary in bodies]
+                answer = client.post("/", content=json.dumps(sent))
+                assert answer.status_code == 200, answer.text
+                return [(model, is_broken) for model, is_broken in answer.json()]
+
+            yield scanned
+    finally:
+        process.terminate()
+        process.wait(timeout=15)
+
+
+async def _listens(path: Path) -> None:
+    async with asyncio.timeout(15):
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_unix_connection(str(path))
+                writer.close()
+                return
+            await asyncio.sleep(0.01)

@@ -1,0 +1,22 @@
+// Lets tests give many bodies to the readers of models in one request: a JSON list of [body in base64, bytes in a piece,
+// boundary of a form or null]. Answers with a list of [model or null, whether the body is broken].
+
+import json from 'json.js';
+import multipart from 'multipart.js';
+
+function scan(r) {
+    r.return(200, JSON.stringify(JSON.parse(r.requestText).map((item) => one(Buffer.from(item[0], 'base64'), item[1], item[2]))));
+}
+
+function one(body, piece, boundary) {
+    const scan = boundary === null ? json.scanner() : multipart.scanner(boundary);
+    let used = 0;
+    let end = 0;
+    while (end < body.length && !scan.isOver()) {
+        end = Math.min(end + piece, body.length);
+        used += scan.take(body.subarray(used, end), end === body.length);
+    }
+    return [scan.model, scan.isBroken];
+}
+
+export default { scan };
