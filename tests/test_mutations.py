@@ -43,20 +43,17 @@ VALUES: tuple[Node, ...] = (
     "!!python/object:os.system", -1, 0, 1, 80, 65536, 2**63, 2**64, 1.5, float("inf"), True, False, [], {}, [[]],
     [None], {"": None}, {"a": {"b": {"c": []}}}, ["x"] * 100, [{}] * 20,
 )  # fmt: skip
-CLASS = """
+BYSTANDER = """
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
-metadata: {name: infergate}
+metadata: {name: bystander}
 spec: {controllerName: infergate.dev/gateway-controller}
 ---
-"""
-"""In a directory it is there by itself."""
-BYSTANDER = """
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: bystander, namespace: bystanders, creationTimestamp: "2020-01-01T00:00:00Z"}
 spec:
-  gatewayClassName: infergate
+  gatewayClassName: bystander
   listeners: [{name: only, port: 18999, protocol: HTTP}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -105,7 +102,7 @@ def test_changed_object_of_a_cluster_stops_nothing(seed: int) -> None:
     for document in chance.sample(documents, min(2, len(documents))):
         _change(chance, document.get("spec"))
     store = Store()
-    for number, document in enumerate([*documents, *yaml.safe_load_all(CLASS + BYSTANDER)], start=1):
+    for number, document in enumerate([*documents, *yaml.safe_load_all(BYSTANDER)], start=1):
         model = CUSTOM[document["kind"]]
         # What the API server sees to, whatever the definition of a kind says.
         document["metadata"] |= {"uid": str(number), "resourceVersion": str(number), "generation": 1}
