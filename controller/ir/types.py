@@ -202,6 +202,8 @@ class Upstream:
     source: Key
     endpoints: tuple[str, ...]
     """`ip:port`, sorted, at least one."""
+    speaks_http2: bool = False
+    """Without TLS and without asking first; else HTTP/1.1."""
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ class BackendView:
     target: ToUpstream | ToPool | ToStatus
     upstream: str
     """Name of the nginx upstream; empty without one."""
+    speaks_http2: bool
     fails_open: bool
     headers: tuple[Header, ...] | None
     """None: nothing differs from what every backend receives."""
@@ -166,6 +167,7 @@ def config_view(config: GatewayConfig) -> ConfigView:
     maps = rule_maps(place for place in places.values() if place)
     views = _Views(
         fail_open=frozenset(pool.name for pool in config.pools if pool.failure_mode is FailureMode.FAIL_OPEN),
+        http2=frozenset(upstream.name for upstream in config.upstreams if upstream.speaks_http2),
         places=places,
         variables=maps.variables,
     )
@@ -212,6 +214,9 @@ class _Views:
     """What the views of servers and rules need to know of the whole configuration."""
 
     fail_open: Set[str]
+    """Names of pools."""
+    http2: Set[str]
+    """Names of upstreams that speak it."""
     places: Mapping[Location, Place | None]
     variables: Mapping[str, str]
 
@@ -271,8 +276,9 @@ class _Views:
     def backend(self, rule: Rule, backend: Backend, location: str) -> BackendView:
         filters = (*rule.filters, *backend.filters)
         rewrites = [item for item in filters if isinstance(item, Rewrite)]
-        headers, answer = request_headers(filters), answer_headers(filters)
         target = backend.target
+        speaks_http2 = isinstance(target, ToUpstream) and target.upstream in self.http2
+        headers, answer = request_headers(filters, http2=speaks_http2), answer_headers(filters)
         is_plain = headers == request_headers() and answer == answer_headers() and not rewrites
         return BackendView(
             location=location,
@@ -280,6 +286,7 @@ class _Views:
             has_own_serve_location=not is_plain,
             target=target,
             upstream=_upstream_name(target),
+            speaks_http2=speaks_http2,
             fails_open=isinstance(target, ToPool) and target.pool in self.fail_open,
             headers=None if headers == request_headers() else headers,
             answer=None if answer == answer_headers() else answer,

@@ -77,7 +77,8 @@ class Backends:
         if not endpoints:
             return ToStatus(503, f"{key} has no ready endpoint on port {port}"), None
         name = f"{key.path}:{port}"
-        return ToUpstream(name), Upstream(name=name, source=key, endpoints=endpoints)
+        speaks_http2 = services.speaks_http2(service, port=port)
+        return ToUpstream(name), Upstream(name=name, source=key, endpoints=endpoints, speaks_http2=speaks_http2)
 
 
 _KINDS = {(Service.group, "Service"): Service, (InferencePool.group, "InferencePool"): InferencePool}

@@ -7,7 +7,8 @@ from controller.resources.core import Endpoint, EndpointSlice, Pod, Service, Ser
 from controller.topology.conditions import Condition, unresolved
 from controller.topology.index import Index
 
-PROTOCOLS: Final = (None, "", "http", "kubernetes.io/ws")
+_H2C: Final = "kubernetes.io/h2c"
+PROTOCOLS: Final = (None, "", "http", _H2C, "kubernetes.io/ws")
 """Values of a port's appProtocol that can be served."""
 
 
@@ -35,6 +36,11 @@ def endpoints(service: Service, *, port: int, index: Index) -> tuple[str, ...] |
         pods = index.pods_with(service.spec.selector, namespace=service.metadata.namespace)
         return _sorted(_pod_addresses(pods, port=found))
     return _sorted(_slice_addresses(slices, port=found))
+
+
+def speaks_http2(service: Service, *, port: int) -> bool:
+    """Whether a port takes HTTP/2 without TLS, and nothing else. Source: KEP-3726, kubernetes.io/h2c."""
+    return any(item.port == port and item.app_protocol == _H2C for item in service.spec.ports)
 
 
 def ready_endpoints(slices: Iterable[EndpointSlice]) -> list[tuple[EndpointSlice, Endpoint]]:

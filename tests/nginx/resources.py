@@ -33,9 +33,11 @@ def route(name: str, *rules: Json, hostnames: Sequence[str] = (), section: str |
     return _resource(f"{_GATEWAYS}/v1", "HTTPRoute", name, **spec)
 
 
-def rule(*backends: Json, path: str = "/", matches: Sequence[Json] = (), filters: Sequence[Json] = ()) -> Json:
+def rule(
+    *backends: Json, path: str = "/", matches: Sequence[Json] = (), filters: Sequence[Json] = (), **more: object
+) -> Json:
     """A rule for a prefix, or for `matches`."""
-    made: Json = {"matches": list(matches) or [{"path": {"type": "PathPrefix", "value": path}}]}
+    made: Json = {"matches": list(matches) or [{"path": {"type": "PathPrefix", "value": path}}], **more}
     if backends:
         made["backendRefs"] = list(backends)
     if filters:
@@ -65,9 +67,9 @@ def pool(name: str, *addresses: str, mode: str = "FailClose") -> list[Json]:
     return [made, *_slices(name, addresses, label="infergate.dev/inference-pool")]
 
 
-def service(name: str, *addresses: str) -> list[Json]:
+def service(name: str, *addresses: str, protocol: str = "http") -> list[Json]:
     """A Service of port 80 with its endpoints."""
-    made = _resource("v1", "Service", name, ports=[{"port": 80}])
+    made = _resource("v1", "Service", name, ports=[{"port": 80, "appProtocol": protocol}])
     return [made, *_slices(name, addresses, label="kubernetes.io/service-name")]
 
 

@@ -125,6 +125,7 @@ def test_propagation_is_in_the_table_when_nothing_is_said_against_it(tmp_path: P
 def test_every_feature_of_a_route_in_the_table_is_tried() -> None:
     elsewhere = {
         "HTTPRoute",
+        "HTTPRouteBackendProtocolH2C",
         "HTTPRouteBackendProtocolWebSocket",
         "HTTPRouteDestinationPortMatching",
         "HTTPRouteParentRefPort",

@@ -153,7 +153,7 @@ UNRESOLVED = [
     (
         "appProtocol",
         "{name: db, port: 80}",
-        _service(ports="[{port: 80, appProtocol: kubernetes.io/h2c}]"),
+        _service(ports="[{port: 80, appProtocol: kubernetes.io/wss}]"),
         "UnsupportedProtocol",
     ),
     (
