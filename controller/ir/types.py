@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from controller.bundle import Pool
 from controller.ir.filters import Filter
+from controller.ir.policies import Timeouts
 from controller.resources.meta import Key
 
 
@@ -120,6 +121,8 @@ class Rule:
     """0-based position in the rule's matches when what happens depends on the match that caught the request; None when
     all matches of the rule share it."""
     priority: Priority = NO_PRIORITY
+    timeouts: Timeouts | None = None
+    """None: as everywhere."""
 
     @property
     def id(self) -> str:

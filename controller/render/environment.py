@@ -33,7 +33,13 @@ def environment() -> Environment:
     made.filters.update(
         text=quoting.text, literal=quoting.literal, regex=quoting.regex, comment=quoting.comment, error_body=_error_body
     )
+    made.filters["milliseconds"] = _milliseconds
     return made
+
+
+def _milliseconds(seconds: float) -> str:
+    """A time as nginx writes it; at least one millisecond, since 0 means something else in many directives."""
+    return f"{max(1, round(seconds * 1000))}ms"
 
 
 def _error_body(reason: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from controller.bundle import FailureMode, Pool
 from controller.ir.filters import Filter, PathChange, Redirect, Rewrite
+from controller.ir.policies import Timeouts
 from controller.ir.types import (
     Backend,
     GatewayConfig,
@@ -73,6 +74,7 @@ class BackendView:
     answer: AnswerHeaders | None
     hostname: str | None
     path: PathChange | None
+    timeouts: Timeouts | None
 
 
 @dataclass(frozen=True)
@@ -279,7 +281,7 @@ class _Views:
         target = backend.target
         speaks_http2 = isinstance(target, ToUpstream) and target.upstream in self.http2
         headers, answer = request_headers(filters, http2=speaks_http2), answer_headers(filters)
-        is_plain = headers == request_headers() and answer == answer_headers() and not rewrites
+        is_plain = headers == request_headers() and answer == answer_headers() and not (rewrites or rule.timeouts)
         return BackendView(
             location=location,
             serve_location=_SERVE if is_plain else f"{location}/serve",
@@ -292,6 +294,7 @@ class _Views:
             answer=None if answer == answer_headers() else answer,
             hostname=next((item.hostname for item in rewrites if item.hostname), None),
             path=next((item.path for item in rewrites if item.path), None),
+            timeouts=rule.timeouts,
         )
 
 

@@ -20,6 +20,7 @@ from controller.resources.gateway_api import (
 )
 from controller.resources.meta import Key
 from controller.topology.attachment import Attached, Door, attach
+from controller.topology.attempts import timeouts_of
 from controller.topology.backends import Backends, backend_key
 from controller.topology.conditions import (
     PARTIALLY_INVALID,
@@ -167,7 +168,15 @@ def _rule(item: HTTPRouteRule, *, number: int, route: Key, backends: Backends, p
         cases = tuple(Case(match, rule) for match in matches)
     else:
         served = tuple(share.backend for share in shares)
-        rule = Rule(route, number, item.name or "", filters=(), backends=served, priority=priority)
+        rule = Rule(
+            route,
+            number,
+            item.name or "",
+            filters=(),
+            backends=served,
+            priority=priority,
+            timeouts=timeouts_of(item.timeouts),
+        )
         cases = _cases(matches, variants=variants, rule=rule)
     return ResolvedRule(
         cases=cases,

@@ -60,7 +60,6 @@ TABLE: Final = (
     Unsupported(Scope.ROUTE, "use_default_gateways", Effect.IGNORED, (None, "None")),
     Unsupported(Scope.RULE, "retry", Effect.IGNORED),
     Unsupported(Scope.RULE, "session_persistence", Effect.IGNORED),
-    Unsupported(Scope.RULE, "timeouts", Effect.IGNORED),
     Unsupported(Scope.RULE_FILTER, "CORS", Effect.REFUSED),
     Unsupported(Scope.RULE_FILTER, "ExtensionRef", Effect.REFUSED),
     Unsupported(Scope.RULE_FILTER, "ExternalAuth", Effect.REFUSED),

@@ -17,10 +17,11 @@ MADE_HERE = (
     r"|index|path|status|id)",
     r"loop\.index0|address|header|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
-    r"(added|answered|body|changed_path|headers|named_locations|redirect|rewrite|sent|title)\(.*\)|bodies\[.*\]|body",
+    r"(added|answered|body|changed_path|headers|named_locations|redirect|rewrite|sent|timeouts|title)\(.*\)|bodies\[.*\]|body",
     r"rule\.backends\[\w+(\.\w+)*\]\.location",
     r"rule\.split_variable ~ .*|rule\.backends.*",
     r"rule\.rule\.route\.path|view\.targets\[choice\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",
+    r"backend\.timeouts\.\w+ \| milliseconds",
     r'"[^"]*" (if|~) .*',
     r"rule\.redirect\.scheme or .*|rule\.redirect\.status",
 )
