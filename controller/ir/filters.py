@@ -71,4 +71,15 @@ class Rewrite:
     path: PathChange | None = None
 
 
-Filter = RequestHeaders | ResponseHeaders | Redirect | Rewrite
+@dataclass(frozen=True)
+class Mirror:
+    """Sends a copy of requests elsewhere, as the backend receives them. Its answer is dropped."""
+
+    upstream: str
+    """Name of an Upstream of the same GatewayConfig."""
+    numerator: int = 1
+    """Of the share of requests that are copied, at least 1."""
+    denominator: int = 1
+
+
+Filter = RequestHeaders | ResponseHeaders | Redirect | Rewrite | Mirror

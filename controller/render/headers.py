@@ -22,8 +22,9 @@ _REQUEST_BASE = {
 } | dict.fromkeys(STEERING_HEADERS, "")
 """What every backend receives beside the client's own headers; an empty value removes one."""
 
-_NOT_IN_HTTP2 = {"connection": "", "upgrade": ""}
-"""Headers that a server of HTTP/2 refuses a request for. Source: RFC 9113, section 8.2.2."""
+_NO_UPGRADE = {"connection": "", "upgrade": ""}
+"""For servers of HTTP/2, which refuse a request with them (RFC 9113, section 8.2.2), and for copies, whose answer must
+not take over the client's connection."""
 
 _HIDDEN = (*STEERING_HEADERS, "x-infergate-first-byte", "x-request-id")
 """Headers of backends that clients never see: those that steer, and those that the gateway states itself."""
@@ -38,12 +39,12 @@ class Header:
 
 
 @lru_cache(maxsize=1024)
-def request_headers(filters: tuple[Filter, ...] = (), *, http2: bool = False) -> tuple[Header, ...]:
+def request_headers(filters: tuple[Filter, ...] = (), *, upgrades: bool = True) -> tuple[Header, ...]:
     """Everything that is set on a request to a backend, sorted by name.
 
     Filters apply in order: what one sets, the next one can extend or remove.
     """
-    values = _REQUEST_BASE | _NOT_IN_HTTP2 if http2 else dict(_REQUEST_BASE)
+    values = dict(_REQUEST_BASE) if upgrades else _REQUEST_BASE | _NO_UPGRADE
     for change in (item.change for item in filters if isinstance(item, RequestHeaders)):
         for name, value in change.assign:
             values[name] = inside(value)

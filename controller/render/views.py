@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from controller.bundle import FailureMode, Pool
-from controller.ir.filters import Filter, PathChange, Redirect, Rewrite
+from controller.ir.filters import Filter, Mirror, PathChange, Redirect, Rewrite
 from controller.ir.policies import Timeouts
 from controller.ir.types import (
     Backend,
@@ -56,6 +56,50 @@ class LocationView:
 
 
 @dataclass(frozen=True)
+class SplitView:
+    """Divides requests by chance."""
+
+    rule: Rule
+    what: str
+    """For a reader."""
+    variable: str
+    """Holds one of the values."""
+    salt: str
+    """What makes one split independent of another."""
+    values: tuple[str, ...]
+    """By the index of the share, as written into the file."""
+    split: Split
+    fine_split: Split | None
+
+    @property
+    def source(self) -> str:
+        return expression("${request_id}", self.salt) if self.salt else "$request_id"
+
+    @property
+    def fine_source(self) -> str:
+        return expression("${request_id}fine", self.salt)
+
+
+@dataclass(frozen=True)
+class MirrorView:
+    """An address that requests are copied to."""
+
+    location: str
+    upstream: str
+    speaks_http2: bool
+    sample: SplitView | None
+    """None: every request."""
+    headers: tuple[Header, ...]
+    answer: None
+    hostname: str | None
+    path: PathChange | None
+
+    @property
+    def sample_variable(self) -> str:
+        return self.sample.variable if self.sample else ""
+
+
+@dataclass(frozen=True)
 class BackendView:
     """One named location that sends requests to one target."""
 
@@ -75,6 +119,7 @@ class BackendView:
     hostname: str | None
     path: PathChange | None
     timeouts: Timeouts | None
+    mirrors: tuple[MirrorView, ...]
 
 
 @dataclass(frozen=True)
@@ -92,12 +137,8 @@ class RuleView:
     """Added to the redirect."""
     backends: tuple[BackendView, ...]
     """Those with a share. One alone stands in the location of the rule itself."""
-    split: Split | None
-    fine_split: Split | None
-    split_variable: str
+    split: SplitView | None
     """Holds the location of the backend that was drawn."""
-    weights: str
-    """For a reader."""
     priorities: tuple[tuple[str, int], ...]
     """Variables that tell the picker, and their numbers, sorted."""
 
@@ -160,7 +201,7 @@ class ConfigView:
     flags: tuple[FlagView, ...]
     joined: tuple[tuple[str, str, str], ...]
     """(variable, the header's variable, quoted value where the client sent the header)."""
-    splits: tuple[RuleView, ...]
+    splits: tuple[SplitView, ...]
 
 
 def config_view(config: GatewayConfig) -> ConfigView:
@@ -192,7 +233,7 @@ def config_view(config: GatewayConfig) -> ConfigView:
             (joined_variable(header), header_variable(header), expression(header_variable(header), ","))
             for header in appended_headers(filters)
         ),
-        splits=tuple(rules[name] for name in sorted(rules) if rules[name].split),
+        splits=tuple(split for name in sorted(rules) for split in _splits_of(rules[name])),
     )
 
 
@@ -255,23 +296,20 @@ class _Views:
         redirect = next((item for item in rule.filters if isinstance(item, Redirect)), None)
         drawn = [(index, backend) for index, backend in enumerate(rule.backends) if backend.weight > 0]
         is_split = len(drawn) > 1 and redirect is None
-        split, fine = splits([backend.weight for _, backend in drawn]) if is_split else (None, None)
-        variable = f"$backend_{digest(rule.id)}"
+        backends = tuple(
+            self.backend(rule, backend, f"{location}/{index}" if is_split else location) for index, backend in drawn
+        )
+        split = _split_view(rule, backends) if is_split else None
         return RuleView(
             rule=rule,
             location=location,
             is_named=is_named and not is_split,
-            target=variable if is_split else location,
+            target=split.variable if split else location,
             redirect=redirect,
             redirect_port=_redirect_port(redirect, server) if redirect else None,
             redirect_headers=answer_headers(rule.filters).added if redirect else (),
-            backends=tuple(
-                self.backend(rule, backend, f"{location}/{index}" if is_split else location) for index, backend in drawn
-            ),
+            backends=backends,
             split=split,
-            fine_split=fine,
-            split_variable=variable,
-            weights=" / ".join(str(backend.weight) for backend in rule.backends),
             priorities=_priorities(rule.priority),
         )
 
@@ -280,7 +318,7 @@ class _Views:
         rewrites = [item for item in filters if isinstance(item, Rewrite)]
         target = backend.target
         speaks_http2 = isinstance(target, ToUpstream) and target.upstream in self.http2
-        headers, answer = request_headers(filters, http2=speaks_http2), answer_headers(filters)
+        headers, answer = request_headers(filters, upgrades=not speaks_http2), answer_headers(filters)
         is_plain = headers == request_headers() and answer == answer_headers() and not (rewrites or rule.timeouts)
         return BackendView(
             location=location,
@@ -295,7 +333,60 @@ class _Views:
             hostname=next((item.hostname for item in rewrites if item.hostname), None),
             path=next((item.path for item in rewrites if item.path), None),
             timeouts=rule.timeouts,
+            mirrors=tuple(
+                self.mirror(rule, mirror, filters=filters, location=f"mirror:{location[1:]}/{number}")
+                for number, mirror in enumerate(item for item in filters if isinstance(item, Mirror))
+            ),
         )
+
+    def mirror(self, rule: Rule, mirror: Mirror, *, filters: tuple[Filter, ...], location: str) -> MirrorView:
+        rewrites = [item for item in filters if isinstance(item, Rewrite)]
+        return MirrorView(
+            location=location,
+            upstream=_service_upstream(mirror.upstream),
+            speaks_http2=mirror.upstream in self.http2,
+            sample=_sample(rule, mirror, location=location),
+            headers=request_headers(filters, upgrades=False),
+            answer=None,
+            hostname=next((item.hostname for item in rewrites if item.hostname), None),
+            path=next((item.path for item in rewrites if item.path), None),
+        )
+
+
+def _split_view(rule: Rule, backends: Sequence[BackendView]) -> SplitView:
+    split, fine = splits([backend.weight for backend in rule.backends if backend.weight > 0])
+    return SplitView(
+        rule=rule,
+        what=f"weights {' / '.join(str(backend.weight) for backend in rule.backends)}",
+        variable=f"$backend_{digest(rule.id)}",
+        salt="",
+        values=tuple(backend.location for backend in backends),
+        split=split,
+        fine_split=fine,
+    )
+
+
+def _sample(rule: Rule, mirror: Mirror, *, location: str) -> SplitView | None:
+    rest = mirror.denominator - mirror.numerator
+    if not rest:
+        return None
+    split, fine = splits([mirror.numerator, rest])
+    return SplitView(
+        rule=rule,
+        what=f"mirrors {mirror.numerator} of {mirror.denominator} to {mirror.upstream}",
+        variable=f"$mirror_{digest(location)}",
+        salt=location,
+        values=("1", "0"),
+        split=split,
+        fine_split=fine,
+    )
+
+
+def _splits_of(rule: RuleView) -> Iterable[SplitView]:
+    if rule.split:
+        yield rule.split
+    for backend in rule.backends:
+        yield from (mirror.sample for mirror in backend.mirrors if mirror.sample)
 
 
 def _flag_views(maps: Iterable[RuleMap]) -> tuple[FlagView, ...]:

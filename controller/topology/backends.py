@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from controller.ir.types import Target, ToStatus, ToUpstream, Upstream
 from controller.resources.core import Service
-from controller.resources.gateway_api import HTTPBackendRef
+from controller.resources.gateway_api import BackendObjectReference
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Key
 from controller.topology import pools, services
@@ -26,7 +26,7 @@ class Backends:
     """Of every InferencePool."""
     found: dict[tuple[str, str, int], Found | Condition] = field(default_factory=dict)
 
-    def target(self, reference: HTTPBackendRef, *, route: Key) -> Target | Condition:
+    def target(self, reference: BackendObjectReference, *, route: Key) -> Target | Condition:
         """Where requests to a backend go.
 
         A Service without ready endpoints answers 503. Reasons: InvalidKind, RefNotPermitted, BackendNotFound,
@@ -84,6 +84,6 @@ class Backends:
 _KINDS = {(Service.group, "Service"): Service, (InferencePool.group, "InferencePool"): InferencePool}
 
 
-def backend_key(reference: HTTPBackendRef, *, route: Key) -> Key:
+def backend_key(reference: BackendObjectReference, *, route: Key) -> Key:
     """What a reference names, in the namespace of its route unless it says another."""
     return Key(reference.group, reference.kind, reference.namespace or route.namespace, reference.name)

@@ -5,7 +5,7 @@ header or a path.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from controller.bundle import STEERING_HEADERS
@@ -13,6 +13,7 @@ from controller.ir.filters import (
     Filter,
     FullPath,
     HeaderChange,
+    Mirror,
     PathChange,
     PrefixPath,
     Redirect,
@@ -20,16 +21,19 @@ from controller.ir.filters import (
     ResponseHeaders,
     Rewrite,
 )
+from controller.ir.types import Target, ToPool, ToUpstream
 from controller.resources.gateway_api import (
+    BackendObjectReference,
     HTTPHeader,
     HTTPHeaderFilter,
     HTTPPathModifier,
+    HTTPRequestMirrorFilter,
     HTTPRequestRedirectFilter,
     HTTPRouteFilter,
     HTTPURLRewriteFilter,
 )
 from controller.resources.scalars import is_url_path
-from controller.topology.conditions import Condition, refused, unsupported
+from controller.topology.conditions import Condition, refused, unresolved, unsupported
 from controller.topology.unsupported import Scope, is_unsupported_filter
 
 LONGEST_ARGUMENT: Final = 3900
@@ -49,15 +53,23 @@ _OF_THE_GATEWAY: Final = frozenset(("date", "server", "x-request-id"))
 _OWN_PREFIXES: Final = ("x-infergate-", "x-accel-")
 
 
+_MANY: Final = frozenset(("RequestMirror",))
+"""Types of filters that may stand in one place more than once."""
+
+Targets = Callable[[BackendObjectReference], Target | Condition]
+"""Where the requests of a reference go."""
+
+
 def filters(
-    items: Sequence[HTTPRouteFilter], *, prefix: str | None, at_backend: bool, where: str
+    items: Sequence[HTTPRouteFilter], *, prefix: str | None, at_backend: bool, where: str, targets: Targets
 ) -> tuple[Filter, ...] | Condition:
     """Filters of a rule or of one of its backends, in order, or why they cannot be served.
 
     `prefix` is the path of the match when that is a PathPrefix, without a trailing slash. `where` names the place in
-    messages. Reasons: UnsupportedValue, IncompatibleFilters.
+    messages. A mirror that leads nowhere is left out; `unresolved_mirrors` says why.
+    Reasons: UnsupportedValue, IncompatibleFilters.
     """
-    types = [item.type for item in items]
+    types = [item.type for item in items if item.type not in _MANY]
     if {"RequestRedirect", "URLRewrite"} <= set(types):
         return refused("IncompatibleFilters", f"{where} accepts RequestRedirect or URLRewrite, found both")
     if len(set(types)) < len(types):
@@ -69,11 +81,29 @@ def filters(
         if is_unsupported_filter(item.type, scope=scope):
             at = " of a backend" if at_backend else ""
             return unsupported(f"{place}.type: filter {item.type}{at} is not supported yet")
-        value = _filter(item, prefix=prefix, place=place)
+        value = _filter(item, prefix=prefix, place=place, targets=targets)
         if isinstance(value, Condition):
             return value
-        resolved.append(value)
+        if value is not None:
+            resolved.append(value)
     return tuple(resolved)
+
+
+def unresolved_mirrors(items: Iterable[HTTPRouteFilter], *, where: str, targets: Targets) -> list[Condition]:
+    """What is wrong with the references of mirrors. The rest of the rule serves.
+
+    Source: Gateway API, HTTPRequestMirrorFilter.backendRef.
+    """
+    problems = []
+    for number, item in enumerate(items):
+        if item.request_mirror is not None:
+            place = f"{where}[{number}].requestMirror.backendRef"
+            target = targets(item.request_mirror.backend_ref)
+            if isinstance(target, Condition):
+                problems.append(unresolved(target.reason, f"{place}: {target.message}"))
+            elif isinstance(target, ToPool):
+                problems.append(unresolved("InvalidKind", f"{place}: kind of a mirror accepts Service, found a pool"))
+    return problems
 
 
 def replaces_prefix(items: Iterable[HTTPRouteFilter]) -> bool:
@@ -85,7 +115,9 @@ def replaces_prefix(items: Iterable[HTTPRouteFilter]) -> bool:
     )
 
 
-def _filter(item: HTTPRouteFilter, *, prefix: str | None, place: str) -> Filter | Condition:
+def _filter(item: HTTPRouteFilter, *, prefix: str | None, place: str, targets: Targets) -> Filter | Condition | None:
+    if item.request_mirror is not None:
+        return _mirror(item.request_mirror, targets=targets)
     if item.request_header_modifier is not None:
         change = _headers(item.request_header_modifier, place=f"{place}.requestHeaderModifier", of_request=True)
         return change if isinstance(change, Condition) else RequestHeaders(change)
@@ -153,6 +185,17 @@ def value_problem(value: str) -> str | None:
     if CONTROL.search(value):
         return "has a control character"
     return None
+
+
+def _mirror(item: HTTPRequestMirrorFilter, *, targets: Targets) -> Mirror | None:
+    target = targets(item.backend_ref)
+    if item.fraction is not None:
+        share = (item.fraction.numerator, item.fraction.denominator)
+    else:
+        share = (100 if item.percent is None else item.percent, 100)
+    if not isinstance(target, ToUpstream) or not share[0]:
+        return None
+    return Mirror(target.upstream, *share)
 
 
 def _redirect(item: HTTPRequestRedirectFilter, *, prefix: str | None, place: str) -> Redirect | Condition:

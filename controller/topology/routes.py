@@ -7,6 +7,7 @@ have caught never falls to a broader rule, whether other rules of its route are 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
+from functools import partial
 
 from controller.ir.filters import Filter
 from controller.ir.types import Backend, Case, Match, Priority, Rule, ToStatus
@@ -32,7 +33,7 @@ from controller.topology.conditions import (
     resolved_refs,
     unresolved,
 )
-from controller.topology.filters import filters, replaces_prefix
+from controller.topology.filters import Targets, filters, replaces_prefix, unresolved_mirrors
 from controller.topology.matches import match_of, prefix_of
 from controller.topology.priorities import priorities_of
 from controller.topology.types import ParentState, RouteState
@@ -152,11 +153,12 @@ def _rule(item: HTTPRouteRule, *, number: int, route: Key, backends: Backends, p
     ]
     matches = [match for match in found if not isinstance(match, Condition)]
     dropped = [match for match in found if isinstance(match, Condition)]
-    variants = _filters(item, matches=matches, where=where)
+    targets = partial(backends.target, route=route)
+    variants = _filters(item, matches=matches, where=where, targets=targets)
     if isinstance(variants, Condition):
         dropped.append(variants)
     shares = [
-        _backend(ref, where=f"{where}.backendRefs[{position}]", route=route, backends=backends)
+        _backend(ref, where=f"{where}.backendRefs[{position}]", route=route, targets=targets)
         for position, ref in enumerate(item.backend_refs)
     ]
     dropped_shares = [share.dropped for share in shares if share.dropped is not None]
@@ -182,25 +184,28 @@ def _rule(item: HTTPRouteRule, *, number: int, route: Key, backends: Backends, p
         cases=cases,
         dropped=tuple(dropped),
         dropped_shares=tuple(dropped_shares),
-        unresolved=tuple(share.unresolved for share in shares if share.unresolved is not None),
+        unresolved=(
+            *unresolved_mirrors(item.filters, where=f"{where}.filters", targets=targets),
+            *(problem for share in shares for problem in share.unresolved),
+        ),
         ignored=tuple(f"{where}.{row.path}" for row in fields_set(item, scope=Scope.RULE)),
         pools=tuple(share.pool for share in shares if share.pool is not None),
     )
 
 
 def _filters(
-    item: HTTPRouteRule, *, matches: Sequence[Match], where: str
+    item: HTTPRouteRule, *, matches: Sequence[Match], where: str, targets: Targets
 ) -> tuple[tuple[Filter, ...], ...] | Condition:
     """Filters of a rule: once for all matches, or once per match where they depend on its path."""
     place = f"{where}.filters"
     if not item.filters:
         return ((),)
     if not replaces_prefix(item.filters):
-        shared = filters(item.filters, prefix=None, at_backend=False, where=place)
+        shared = filters(item.filters, prefix=None, at_backend=False, where=place, targets=targets)
         return shared if isinstance(shared, Condition) else (shared,)
     variants = []
     for match in matches:
-        own = filters(item.filters, prefix=prefix_of(match), at_backend=False, where=place)
+        own = filters(item.filters, prefix=prefix_of(match), at_backend=False, where=place, targets=targets)
         if isinstance(own, Condition):
             return own
         variants.append(own)
@@ -228,24 +233,25 @@ class _Share:
     """One backend, with what is wrong with its reference and with its filters."""
 
     backend: Backend
-    unresolved: Condition | None = None
+    unresolved: tuple[Condition, ...] = ()
     dropped: Condition | None = None
     pool: Key | None = None
 
 
-def _backend(ref: HTTPBackendRef, *, where: str, route: Key, backends: Backends) -> _Share:
+def _backend(ref: HTTPBackendRef, *, where: str, route: Key, targets: Targets) -> _Share:
     """A backend keeps its share, whatever is wrong with it."""
-    target = backends.target(ref, route=route)
+    target = targets(ref)
     if isinstance(target, Condition):
         problem = unresolved(target.reason, f"{where}: {target.message}")
-        return _Share(Backend(ToStatus(500, target.message), weight=ref.weight), unresolved=problem)
+        return _Share(Backend(ToStatus(500, target.message), weight=ref.weight), unresolved=(problem,))
     pool = backend_key(ref, route=route) if ref.kind == "InferencePool" else None
     if not ref.filters:
         return _Share(Backend(target, weight=ref.weight), pool=pool)
-    own = filters(ref.filters, prefix=None, at_backend=True, where=f"{where}.filters")
+    own = filters(ref.filters, prefix=None, at_backend=True, where=f"{where}.filters", targets=targets)
     if isinstance(own, Condition):
         return _Share(Backend(ToStatus(500, own.message), weight=ref.weight), dropped=own, pool=pool)
-    return _Share(Backend(target, weight=ref.weight, filters=own), pool=pool)
+    broken = unresolved_mirrors(ref.filters, where=f"{where}.filters", targets=targets)
+    return _Share(Backend(target, weight=ref.weight, filters=own), unresolved=tuple(broken), pool=pool)
 
 
 def _as_written(parent: ParentReference) -> dict[str, str | int]:

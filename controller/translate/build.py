@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from controller.ir.filters import Mirror
 from controller.ir.types import GatewayConfig, Server, ToPool, ToUpstream
 from controller.resources.meta import Key
 from controller.topology.parameters import max_body_size
@@ -64,7 +65,12 @@ def _listening(gateway: GatewayState, listener: ListenerState, routes: tuple[Att
 
 def _used(servers: tuple[Server, ...]) -> tuple[set[str], set[str]]:
     """Names of the upstreams and of the pools that rules send to."""
-    targets = [backend.target for server in servers for rule in server.rules for backend in rule.backends]
+    rules = [rule for server in servers for rule in server.rules]
+    filters = [
+        item for rule in rules for item in (*rule.filters, *(own for part in rule.backends for own in part.filters))
+    ]
+    targets = [backend.target for rule in rules for backend in rule.backends]
     upstreams = {target.upstream for target in targets if isinstance(target, ToUpstream)}
+    upstreams |= {item.upstream for item in filters if isinstance(item, Mirror)}
     pools = {target.pool for target in targets if isinstance(target, ToPool)}
     return upstreams, pools

@@ -133,7 +133,10 @@ def test_route_that_nginx_refused_stays_accepted_and_carries_its_words(read: Rea
 
 
 def test_refusal_comes_beside_rules_that_were_dropped_before(read: Read) -> None:
-    route = ROUTE.replace("}]}", "}], rules: [{}, {filters: [{type: CORS, cors: {}}]}]}")
+    route = ROUTE.replace(
+        "}]}",
+        "}], rules: [{}, {filters: [{type: ExtensionRef, extensionRef: {group: example.com, kind: X, name: x}}]}]}",
+    )
     refusals = Refusals(routes={CART: "line"}, listeners={}, ports={})
     (parent,) = _statuses(read(route), refusals=refusals)["cart"]["parents"]
 

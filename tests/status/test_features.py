@@ -24,6 +24,10 @@ def _filtered(type_: str, **fields: Any) -> Json:  # Any: fields of a filter
     return {"filters": [{"type": type_, name: fields}]}
 
 
+def _mirror(**share: int) -> Json:
+    return {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "cart", "port": 80}, **share}}
+
+
 RULES: dict[str, Json] = {
     "HTTPRoute303RedirectStatusCode": _filtered("RequestRedirect", statusCode=303),
     "HTTPRoute307RedirectStatusCode": _filtered("RequestRedirect", statusCode=307),
@@ -45,7 +49,9 @@ RULES: dict[str, Json] = {
     },
     "HTTPRoutePortRedirect": _filtered("RequestRedirect", port=8443),
     "HTTPRouteQueryParamMatching": {**TO_CART, "matches": [{"queryParams": [{"name": "a", "value": "b"}]}]},
-    "HTTPRouteRequestMirror": {**TO_CART, **_filtered("RequestMirror", backendRef={"name": "cart", "port": 80})},
+    "HTTPRouteRequestMirror": {**TO_CART, "filters": [_mirror()]},
+    "HTTPRouteRequestMultipleMirrors": {**TO_CART, "filters": [_mirror(), _mirror()]},
+    "HTTPRouteRequestPercentageMirror": {**TO_CART, "filters": [_mirror(percent=20)]},
     "HTTPRouteRequestTimeout": {**TO_CART, "timeouts": {"request": "1s"}},
     "HTTPRouteResponseHeaderModification": {**TO_CART, **_filtered("ResponseHeaderModifier", remove=["a"])},
     "HTTPRouteRetry": {**TO_CART, "retry": {"attempts": 2}},

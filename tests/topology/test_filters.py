@@ -9,6 +9,7 @@ from controller.ir.filters import (
     Filter,
     FullPath,
     HeaderChange,
+    Mirror,
     PathChange,
     PrefixPath,
     Redirect,
@@ -16,16 +17,23 @@ from controller.ir.filters import (
     ResponseHeaders,
     Rewrite,
 )
-from controller.resources.gateway_api import HTTPRouteFilter
-from controller.topology.conditions import Condition
-from controller.topology.filters import filters
+from controller.ir.types import Target, ToPool, ToUpstream
+from controller.resources.gateway_api import BackendObjectReference, HTTPRouteFilter
+from controller.topology.conditions import Condition, unresolved
+from controller.topology.filters import filters, unresolved_mirrors
 
 Fields = dict[str, Any]  # a filter, as in YAML
 
 
+def _to_web(reference: BackendObjectReference) -> Target | Condition:
+    if reference.kind == "InferencePool":
+        return ToPool("default/gpu")
+    return ToUpstream("default/web:80") if reference.name == "web" else unresolved("BackendNotFound", "is not there")
+
+
 def _filters(*items: Fields, prefix: str | None = "/a", at_backend: bool = False) -> tuple[Filter, ...] | Condition:
     models = [HTTPRouteFilter.model_validate(item) for item in items]
-    return filters(models, prefix=prefix, at_backend=at_backend, where="rules[0].filters")
+    return filters(models, prefix=prefix, at_backend=at_backend, where="rules[0].filters", targets=_to_web)
 
 
 def _request(**change: Any) -> Fields:  # set, add and remove, as in YAML
@@ -160,18 +168,16 @@ def test_prefix_cannot_be_replaced_where_no_prefix_matches() -> None:
     assert isinstance(found, Condition)
 
 
-MIRROR: Fields = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "a", "port": 80}}}
 AUTH: Fields = {
     "type": "ExternalAuth",
     "externalAuth": {"protocol": "HTTP", "backendRef": {"name": "a", "port": 80}, "http": {}},
 }
 EXTENSION: Fields = {"type": "ExtensionRef", "extensionRef": {"group": "example.com", "kind": "X", "name": "x"}}
-CORS: Fields = {"type": "CORS", "cors": {}}
 REDIRECT: Fields = {"type": "RequestRedirect", "requestRedirect": {}}
 REWRITE: Fields = {"type": "URLRewrite", "urlRewrite": {}}
 
 
-@pytest.mark.parametrize("item", [MIRROR, AUTH, EXTENSION, CORS], ids=lambda item: str(item["type"]))
+@pytest.mark.parametrize("item", [AUTH, EXTENSION], ids=lambda item: str(item["type"]))
 @pytest.mark.parametrize("at_backend", [False, True])
 def test_unsupported_filter_is_named(item: Fields, at_backend: bool) -> None:
     found = _filters(item, at_backend=at_backend)
@@ -192,3 +198,36 @@ def test_incompatible_filters_are_refused(items: tuple[Fields, ...]) -> None:
 
     assert isinstance(found, Condition)
     assert found.reason == "IncompatibleFilters"
+
+
+def _mirror(name: str, kind: str = "Service", **share: Any) -> Fields:  # percent or fraction, as in YAML
+    return {"type": "RequestMirror", "requestMirror": {"backendRef": {"kind": kind, "name": name, "port": 80}, **share}}
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        ({}, (Mirror("default/web:80", 100, 100),)),
+        ({"percent": 20}, (Mirror("default/web:80", 20, 100),)),
+        ({"fraction": {"numerator": 1, "denominator": 3}}, (Mirror("default/web:80", 1, 3),)),
+        ({"percent": 0}, ()),
+    ],
+)
+def test_mirror_has_a_share(share: Fields, expected: tuple[Filter, ...]) -> None:
+    assert _filters(_mirror("web", **share)) == expected
+
+
+def test_mirrors_may_be_several() -> None:
+    found = _filters(_mirror("web"), _mirror("web"))
+    assert isinstance(found, tuple)
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"), [(_mirror("nobody"), "BackendNotFound"), (_mirror("gpu", kind="InferencePool"), "InvalidKind")]
+)
+def test_mirror_that_leads_nowhere_is_left_out_and_told(item: Fields, reason: str) -> None:
+    assert _filters(item, _request(remove=["a"])) == (RequestHeaders(HeaderChange(remove=("a",))),)
+    (problem,) = unresolved_mirrors([HTTPRouteFilter.model_validate(item)], where="rules[0].filters", targets=_to_web)
+    assert (problem.type, problem.reason) == ("ResolvedRefs", reason)
+    assert problem.message.startswith("rules[0].filters[0].requestMirror.backendRef: ")

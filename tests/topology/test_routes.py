@@ -21,7 +21,7 @@ spec: {gatewayClassName: infergate, listeners: [{name: http, port: 80, protocol:
 """
 
 GOOD = "{matches: [{path: {value: /good}}]}"
-CORS = "{matches: [{path: {value: /cors}}], filters: [{type: CORS, cors: {}}]}"
+EXTENSION = "{matches: [{path: {value: /extended}}], filters: [{type: ExtensionRef, extensionRef: {group: example.com, kind: X, name: x}}]}"
 REGEX = "{matches: [{path: {value: '(', type: RegularExpression}}, {path: {value: /else}}]}"
 
 
@@ -59,7 +59,7 @@ def test_rule_without_matches_catches_everything(build_web: Build, rules: str) -
     assert [case.match.path.value for case in build_web(text).routes[0].cases] == [""]
 
 
-@pytest.mark.parametrize("bad", [CORS, REGEX])
+@pytest.mark.parametrize("bad", [EXTENSION, REGEX])
 def test_bad_rule_answers_500_and_the_others_serve(build_web: Build, bad: str) -> None:
     route = _state(build_web, GOOD, bad)
     conditions = _conditions(route)
@@ -70,7 +70,7 @@ def test_bad_rule_answers_500_and_the_others_serve(build_web: Build, bad: str) -
     assert [_answers_500(case.rule) for case in route.cases] == [False, True]
 
 
-@pytest.mark.parametrize("bad", [CORS, REGEX])
+@pytest.mark.parametrize("bad", [EXTENSION, REGEX])
 def test_route_without_good_rules_is_not_accepted_and_answers_500(build_web: Build, bad: str) -> None:
     topology = build_web(_route(bad))
     conditions = _conditions(topology.routes[0])
@@ -82,7 +82,8 @@ def test_route_without_good_rules_is_not_accepted_and_answers_500(build_web: Bui
     assert topology.gateways[0].listeners[0].attached_routes == 0
 
 
-SHARES = "{backendRefs: [{name: a, port: 80, filters: [{type: CORS, cors: {}}]}, {name: b, port: 80, weight: %d}]}"
+FILTER = "{type: ExtensionRef, extensionRef: {group: example.com, kind: X, name: x}}"
+SHARES = "{backendRefs: [{name: a, port: 80, filters: [" + FILTER + "]}, {name: b, port: 80, weight: %d}]}"
 SERVICES = "\n---\n".join(
     f"kind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: 80}}]}}" for name in "ab"
 )
@@ -104,7 +105,6 @@ def test_rule_whose_every_share_is_dropped_is_dropped(build_web: Build) -> None:
 
 
 FIELDS = [
-    ("timeouts: {request: 10s}", "rules[0].timeouts"),
     ("retry: {attempts: 2}", "rules[0].retry"),
     ("sessionPersistence: {sessionName: a}", "rules[0].sessionPersistence"),
 ]
@@ -127,7 +127,7 @@ def test_default_gateways_are_named_as_unsupported(build_web: Build) -> None:
 
 
 def test_refused_parent_says_nothing_of_rules(build_web: Build) -> None:
-    text = _route(GOOD, CORS).replace("{name: web}", "{name: web, sectionName: missing}")
+    text = _route(GOOD, EXTENSION).replace("{name: web}", "{name: web, sectionName: missing}")
     conditions = _conditions(build_web(text).routes[0])
 
     assert conditions["Accepted"].reason == "NoMatchingParent"
