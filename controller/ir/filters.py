@@ -82,4 +82,21 @@ class Mirror:
     denominator: int = 1
 
 
-Filter = RequestHeaders | ResponseHeaders | Redirect | Rewrite | Mirror
+@dataclass(frozen=True)
+class Cors:
+    """Tells browsers which other origins may use what is here, and answers their preflights."""
+
+    origins: tuple[str, ...]
+    """`scheme://host` or `scheme://host:port`, lower-case; `*` in a host covers one or more characters, alone any origin."""
+    credentials: bool
+    methods: tuple[str, ...]
+    """`*` alone is any, here and below."""
+    headers: tuple[str, ...]
+    """That requests may have."""
+    expose: tuple[str, ...]
+    """Headers of answers that scripts may read."""
+    max_age: int
+    """Seconds for which a browser remembers a preflight."""
+
+
+Filter = RequestHeaders | ResponseHeaders | Redirect | Rewrite | Mirror | Cors

@@ -6,7 +6,8 @@ from functools import lru_cache
 
 from controller.bundle import STEERING_HEADERS
 from controller.ir.filters import Filter, HeaderChange, RequestHeaders, ResponseHeaders
-from controller.render.maps import MODEL_HEADERS
+from controller.render.cors import ANSWERS, cors_of
+from controller.render.maps import MODEL_HEADERS, header_variable
 from controller.render.quoting import expression, inside, text
 
 _REQUEST_BASE = {
@@ -78,13 +79,18 @@ class AnswerHeaders:
 def answer_headers(filters: tuple[Filter, ...] = ()) -> AnswerHeaders:
     """Changes of the answer's headers. Filters apply in order."""
     hidden = set(_HIDDEN)
+    cors = cors_of(filters)
     added: list[tuple[str, str]] = []
     for change in (item.change for item in filters if isinstance(item, ResponseHeaders)):
         replaced = _replaced(change)
         hidden |= replaced
         added = [(name, value) for name, value in added if name not in replaced]
         added += [*change.assign, *((name, value) for name, value in change.append if name not in change.remove)]
-    return AnswerHeaders(hidden=tuple(sorted(hidden)), added=tuple(Header(name, text(value)) for name, value in added))
+    headers = [Header(name, text(value)) for name, value in added]
+    if cors is not None:
+        hidden.update(ANSWERS)
+        headers += [Header(item.name, item.value) for item in cors.answers]
+    return AnswerHeaders(hidden=tuple(sorted(hidden)), added=tuple(headers))
 
 
 def _replaced(change: HeaderChange) -> set[str]:

@@ -18,6 +18,7 @@ from controller.ir.types import (
     ToUpstream,
     Upstream,
 )
+from controller.render.cors import CorsView, cors_of
 from controller.render.headers import (
     AnswerHeaders,
     Header,
@@ -120,6 +121,7 @@ class BackendView:
     path: PathChange | None
     timeouts: Timeouts | None
     mirrors: tuple[MirrorView, ...]
+    cors: CorsView | None
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ class RuleView:
     """Written into the Location of the redirect; None where the scheme implies it."""
     redirect_headers: tuple[Header, ...]
     """Added to the redirect."""
+    cors: CorsView | None
+    """Of the redirect."""
     backends: tuple[BackendView, ...]
     """Those with a share. One alone stands in the location of the rule itself."""
     split: SplitView | None
@@ -202,6 +206,8 @@ class ConfigView:
     joined: tuple[tuple[str, str, str], ...]
     """(variable, the header's variable, quoted value where the client sent the header)."""
     splits: tuple[SplitView, ...]
+    cors: tuple[CorsView, ...]
+    """Without repetition."""
 
 
 def config_view(config: GatewayConfig) -> ConfigView:
@@ -234,6 +240,7 @@ def config_view(config: GatewayConfig) -> ConfigView:
             for header in appended_headers(filters)
         ),
         splits=tuple(split for name in sorted(rules) for split in _splits_of(rules[name])),
+        cors=_cors_views(rules.values()),
     )
 
 
@@ -308,6 +315,7 @@ class _Views:
             redirect=redirect,
             redirect_port=_redirect_port(redirect, server) if redirect else None,
             redirect_headers=answer_headers(rule.filters).added if redirect else (),
+            cors=cors_of(rule.filters) if redirect else None,
             backends=backends,
             split=split,
             priorities=_priorities(rule.priority),
@@ -337,6 +345,7 @@ class _Views:
                 self.mirror(rule, mirror, filters=filters, location=f"mirror:{location[1:]}/{number}")
                 for number, mirror in enumerate(item for item in filters if isinstance(item, Mirror))
             ),
+            cors=cors_of(filters),
         )
 
     def mirror(self, rule: Rule, mirror: Mirror, *, filters: tuple[Filter, ...], location: str) -> MirrorView:
@@ -387,6 +396,11 @@ def _splits_of(rule: RuleView) -> Iterable[SplitView]:
         yield rule.split
     for backend in rule.backends:
         yield from (mirror.sample for mirror in backend.mirrors if mirror.sample)
+
+
+def _cors_views(rules: Iterable[RuleView]) -> tuple[CorsView, ...]:
+    found = {view for rule in rules for view in (rule.cors, *(backend.cors for backend in rule.backends)) if view}
+    return tuple(sorted(found, key=lambda view: (view.origin, view.preflight)))
 
 
 def _flag_views(maps: Iterable[RuleMap]) -> tuple[FlagView, ...]:

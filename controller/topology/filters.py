@@ -10,6 +10,7 @@ from typing import Final
 
 from controller.bundle import STEERING_HEADERS
 from controller.ir.filters import (
+    Cors,
     Filter,
     FullPath,
     HeaderChange,
@@ -24,6 +25,7 @@ from controller.ir.filters import (
 from controller.ir.types import Target, ToPool, ToUpstream
 from controller.resources.gateway_api import (
     BackendObjectReference,
+    HTTPCORSFilter,
     HTTPHeader,
     HTTPHeaderFilter,
     HTTPPathModifier,
@@ -124,6 +126,8 @@ def _filter(item: HTTPRouteFilter, *, prefix: str | None, place: str, targets: T
     if item.response_header_modifier is not None:
         change = _headers(item.response_header_modifier, place=f"{place}.responseHeaderModifier", of_request=False)
         return change if isinstance(change, Condition) else ResponseHeaders(change)
+    if item.cors is not None:
+        return _cors(item.cors, place=f"{place}.cors")
     if item.request_redirect is not None:
         return _redirect(item.request_redirect, prefix=prefix, place=f"{place}.requestRedirect")
     if item.url_rewrite is not None:
@@ -196,6 +200,21 @@ def _mirror(item: HTTPRequestMirrorFilter, *, targets: Targets) -> Mirror | None
     if not isinstance(target, ToUpstream) or not share[0]:
         return None
     return Mirror(target.upstream, *share)
+
+
+def _cors(item: HTTPCORSFilter, *, place: str) -> Cors | Condition:
+    for field, names in (("allowHeaders", item.allow_headers), ("exposeHeaders", item.expose_headers)):
+        problem = value_problem(", ".join(names)) if names else None
+        if problem:
+            return unsupported(f"{place}.{field} {problem}")
+    return Cors(
+        origins=tuple(sorted(origin.lower() for origin in item.allow_origins)),
+        credentials=bool(item.allow_credentials),
+        methods=item.allow_methods,
+        headers=item.allow_headers,
+        expose=item.expose_headers,
+        max_age=item.max_age,
+    )
 
 
 def _redirect(item: HTTPRequestRedirectFilter, *, prefix: str | None, place: str) -> Redirect | Condition:

@@ -12,13 +12,13 @@ MADE_HERE = (
     # Values that are no text of a user: numbers, names derived from keys, arguments that are quoted already.
     r"settings\.(worker_processes|worker_connections|max_open_files|max_body_size|max_large_requests)",
     r"view\.server\.max_body_size",
-    r"(header|filter|rule|backend|choice|copy|flag|item|map|endpoint|pool|port|view|location)(\.\w+)*\."
+    r"(header|filter|rule|backend|choice|copy|cors|gate|origins|flag|item|map|endpoint|pool|port|view|location)(\.\w+)*\."
     r"(name|value|weights|location|serve_location|upstream|source|variable|default|place|chooser|target"
-    r"|split_variable|fine_source|sample_variable|port"
+    r"|split_variable|fine_source|sample_variable|origin|port"
     r"|index|path|status|id)",
     r"loop\.index0|address|header|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
-    r"(added|answered|body|changed_path|headers|mirror_location|mirrored|named_locations|redirect|rewrite|sent|timeouts|title)\(.*\)|bodies\[.*\]|body",
+    r"(added|answered|body|changed_path|headers|mirror_location|mirrored|named_locations|preflight|redirect|rewrite|sent|timeouts|title)\(.*\)|bodies\[.*\]|body",
     r"item\.variable ~ .*|item\.values\[.*\]",
     r"rule\.rule\.route\.path|view\.targets\[choice\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",
     r"backend\.timeouts\.\w+ \| milliseconds",

@@ -6,6 +6,7 @@ import pytest
 
 from controller.bundle import STEERING_HEADERS
 from controller.ir.filters import (
+    Cors,
     Filter,
     FullPath,
     HeaderChange,
@@ -231,3 +232,16 @@ def test_mirror_that_leads_nowhere_is_left_out_and_told(item: Fields, reason: st
     (problem,) = unresolved_mirrors([HTTPRouteFilter.model_validate(item)], where="rules[0].filters", targets=_to_web)
     assert (problem.type, problem.reason) == ("ResolvedRefs", reason)
     assert problem.message.startswith("rules[0].filters[0].requestMirror.backendRef: ")
+
+
+def test_cors_has_its_origins_in_lower_case_and_a_short_memory() -> None:
+    found = _filters({"type": "CORS", "cors": {"allowOrigins": ["https://B.example", "https://a.example"]}})
+    origins = ("https://a.example", "https://b.example")
+    assert found == (Cors(origins, credentials=False, methods=(), headers=(), expose=(), max_age=5),)
+
+
+def test_cors_with_more_headers_than_a_line_takes_is_refused() -> None:
+    names = [f"x-{number}-{'a' * 240}" for number in range(20)]
+    found = _filters({"type": "CORS", "cors": {"allowHeaders": names}})
+    assert isinstance(found, Condition)
+    assert found.message.startswith("rules[0].filters[0].cors.allowHeaders is too long")

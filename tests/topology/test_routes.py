@@ -21,7 +21,8 @@ spec: {gatewayClassName: infergate, listeners: [{name: http, port: 80, protocol:
 """
 
 GOOD = "{matches: [{path: {value: /good}}]}"
-EXTENSION = "{matches: [{path: {value: /extended}}], filters: [{type: ExtensionRef, extensionRef: {group: example.com, kind: X, name: x}}]}"
+FILTER = "{type: ExtensionRef, extensionRef: {group: example.com, kind: X, name: x}}"
+EXTENSION = "{matches: [{path: {value: /extended}}], filters: [" + FILTER + "]}"
 REGEX = "{matches: [{path: {value: '(', type: RegularExpression}}, {path: {value: /else}}]}"
 
 
@@ -82,7 +83,6 @@ def test_route_without_good_rules_is_not_accepted_and_answers_500(build_web: Bui
     assert topology.gateways[0].listeners[0].attached_routes == 0
 
 
-FILTER = "{type: ExtensionRef, extensionRef: {group: example.com, kind: X, name: x}}"
 SHARES = "{backendRefs: [{name: a, port: 80, filters: [" + FILTER + "]}, {name: b, port: 80, weight: %d}]}"
 SERVICES = "\n---\n".join(
     f"kind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: 80}}]}}" for name in "ab"
