@@ -87,7 +87,8 @@ class Cors:
     """Tells browsers which other origins may use what is here, and answers their preflights."""
 
     origins: tuple[str, ...]
-    """`scheme://host` or `scheme://host:port`, lower-case; `*` in a host covers one or more characters, alone any origin."""
+    """`scheme://host` or `scheme://host:port`, lower-case; `*` in a host covers one or more characters, alone any
+    origin."""
     credentials: bool
     methods: tuple[str, ...]
     """`*` alone is any, here and below."""

@@ -7,7 +7,7 @@ from functools import lru_cache
 from controller.bundle import STEERING_HEADERS
 from controller.ir.filters import Filter, HeaderChange, RequestHeaders, ResponseHeaders
 from controller.render.cors import ANSWERS, cors_of
-from controller.render.maps import MODEL_HEADERS, header_variable
+from controller.render.maps import MODEL_HEADERS
 from controller.render.quoting import expression, inside, text
 
 _REQUEST_BASE = {
