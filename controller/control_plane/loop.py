@@ -5,29 +5,35 @@ Every replica does all of it but for writing: instances ask any of them, and the
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from controller.control_plane.programmed import programmed
-from controller.control_plane.provisioning import Provisioning
+from controller.control_plane.provisioning import Provisioning, Standing
 from controller.control_plane.publishing import Publishing
+from controller.dataplane.addresses import reached
+from controller.dataplane.instances import FORGOTTEN_AFTER
 from controller.plugins.catalogue import BUILT_IN, Catalogue
 from controller.provider.base import Change
 from controller.reconcile import log_change
-from controller.resources.gateway_api import CONTROLLER_NAME
+from controller.resources.gateway_api import CONTROLLER_NAME, Gateway
+from controller.resources.meta import Key
 from controller.resources.snapshot import Rejection, Snapshot
 from controller.status.derive import derive
 from controller.status.features import FEATURES
 from controller.status.types import StatusUpdate
 from controller.topology.build import build
+from controller.topology.conditions import PROGRAMMED
 from controller.topology.types import Topology
 
 log = logging.getLogger(__name__)
 
 _GATHER: Final = 0.03
 """Seconds in which reports are gathered: instances of a Gateway say the same at about the same time."""
+
+_NOTHING: Final = Standing(reached(None, wanted=()))
 
 
 @dataclass
@@ -39,6 +45,10 @@ class Loop:
     want: Callable[[tuple[StatusUpdate, ...]], None]
     """Told the statuses that all resources should have."""
     catalogue: Catalogue = BUILT_IN
+    _judged: set[Key] = field(default_factory=set, init=False)
+    """Gateways of which enough is known for a status."""
+    _settled_at: float = field(default=0.0, init=False)
+    """Until when instances that say nothing may have had no time to."""
     _rejected: frozenset[Rejection] = field(default=frozenset(), init=False)
     _newest: tuple[Snapshot, Topology] | None = field(default=None, init=False)
     _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
@@ -54,6 +64,7 @@ class Loop:
 
     async def run(self, snapshots: AsyncIterator[tuple[Snapshot, Change]]) -> None:
         """Follows snapshots until they end."""
+        self._settled_at = self.publishing.clock() + FORGOTTEN_AFTER
         pending = asyncio.ensure_future(anext(snapshots, None))
         woken = asyncio.ensure_future(self._wake.wait())
         try:
@@ -114,24 +125,52 @@ class Loop:
         snapshot, topology = self._newest
         found = {}
         for gateway in topology.gateways:
-            standing = self.provisioning.standing(gateway.key)
+            standing = self.provisioning.standing(gateway.key) or _NOTHING
             found[gateway.key] = programmed(
                 self.publishing.server.reports(gateway.key.path),
                 version=self.publishing.version(gateway.key),
                 reached=standing.reached,
                 problems=standing.problems,
             )
-        self.want(
-            derive(
-                topology,
-                snapshot=snapshot,
-                controller_name=CONTROLLER_NAME,
-                programmed=found,
-                refusals=self.publishing.refusals(topology),
-                features=FEATURES,
-            )
+        statuses = derive(
+            topology,
+            snapshot=snapshot,
+            controller_name=CONTROLLER_NAME,
+            programmed=found,
+            refusals=self.publishing.refusals(topology),
+            features=FEATURES,
         )
+        unknown = self._unknown(topology, snapshot)
+        self.want(tuple(status for status in statuses if status.key not in unknown))
+
+    def _unknown(self, topology: Topology, snapshot: Snapshot) -> Set[Key]:
+        """Gateways of which this replica knows too little to say anything, and leaves the status as it is.
+
+        Instances have the time of three reports to say that they are there: a control plane that starts again does not
+        take back what the one before it said, or addresses would go from DNS for that while.
+        """
+        present = {gateway.key for gateway in topology.gateways}
+        self._judged &= present
+        if self._judged == present:
+            return frozenset()
+        programmed_before = {item.key for item in snapshot.of(Gateway) if _says_programmed(item)}
+        for gateway in topology.gateways:
+            is_seen = not gateway.serves or self.provisioning.standing(gateway.key) is not None
+            if is_seen and (
+                self.publishing.server.reports(gateway.key.path)
+                or self.publishing.clock() >= self._settled_at
+                or gateway.key not in programmed_before
+            ):
+                self._judged.add(gateway.key)
+        return present - self._judged
 
     def _patience(self) -> float | None:
-        due = self.publishing.due
-        return None if due is None else max(0.0, due - self.publishing.clock())
+        now, due = self.publishing.clock(), self.publishing.due
+        times = [*([] if due is None else [due]), *([self._settled_at] if now < self._settled_at else [])]
+        return max(0.0, min(times) - now) if times else None
+
+
+def _says_programmed(gateway: Gateway) -> bool:
+    """Whether the status in the cluster says that a Gateway is programmed."""
+    conditions = (gateway.status or {}).get("conditions") or ()
+    return (PROGRAMMED, "True") in {(item.get("type"), item.get("status")) for item in conditions}

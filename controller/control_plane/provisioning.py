@@ -30,12 +30,9 @@ class Standing:
     problems: tuple[str, ...] = ()
 
 
-_NOTHING: Final = Standing(reached(None, wanted=()))
-
-
 @dataclass
 class Provisioning:
-    """Provisions what is wanted, while this replica leads.
+    """Provisions what is wanted, while this replica leads. Until then it looks on, so that it knows when it does.
 
     on_change is told that the standing of a Gateway is another one.
     """
@@ -79,31 +76,31 @@ class Provisioning:
         for key in self._wanted:
             self.look_at(key)
 
-    def standing(self, gateway: Key) -> Standing:
-        """What is known of a Gateway's objects."""
-        return self._standings.get(gateway, _NOTHING)
+    def standing(self, gateway: Key) -> Standing | None:
+        """What is known of a Gateway's objects; None until they were looked at."""
+        return self._standings.get(gateway)
 
     async def run(self) -> None:
-        """Provisions until it is cancelled."""
+        """Provisions, or looks on, until it is cancelled."""
         limit = asyncio.Semaphore(_CONCURRENCY)
         while True:
             try:
                 async with asyncio.timeout(self.every):
                     await self._wake.wait()
             except TimeoutError:
-                self.look_at_all()
+                if self.is_leader():  # Who looks on is told of changed Services.
+                    self.look_at_all()
             self._wake.clear()
             due, self._due = sorted(self._due), set()
-            if self.is_leader():
-                await asyncio.gather(*(self._provision(key, limit=limit) for key in due))
+            await asyncio.gather(*(self._look(key, limit=limit) for key in due))
 
-    async def _provision(self, key: Key, *, limit: asyncio.Semaphore) -> None:
+    async def _look(self, key: Key, *, limit: asyncio.Semaphore) -> None:
         gateway = self._wanted.get(key)
         if gateway is None:
             return
         try:
             async with limit:
-                found = await self._provisioner.provision(key, manifests(gateway, control_plane=self.control_plane()))
+                found = await (self._provision(gateway) if self.is_leader() else self._look_on(gateway))
         except ApiError as problem:
             log.warning("data plane cannot be provisioned", extra={"gateway": key.path, "problem": str(problem)})
             asyncio.get_running_loop().call_later(_RETRY, self.look_at, key)
@@ -111,6 +108,15 @@ class Provisioning:
         if found.changed:
             log.info("data plane provisioned", extra={"gateway": key.path, "changed": ", ".join(found.changed)})
         self._note(gateway, found)
+
+    async def _provision(self, gateway: GatewayState) -> Provisioned:
+        return await self._provisioner.provision(gateway.key, manifests(gateway, control_plane=self.control_plane()))
+
+    async def _look_on(self, gateway: GatewayState) -> Provisioned:
+        """The objects as the leader made them. What it could not do is not known here."""
+        known = self._standings.get(gateway.key)
+        service = await self._provisioner.service(gateway.key, uid=gateway.data_plane.uid)
+        return Provisioned(known.problems if known else (), service)
 
     def _note(self, gateway: GatewayState, found: Provisioned) -> None:
         standing = Standing(reached(found.service, wanted=gateway.addresses), found.problems)

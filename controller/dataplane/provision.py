@@ -87,6 +87,14 @@ class Provisioner:
             service = outcome.live if kind == "Service" else service
         return Provisioned(tuple(problems), service, tuple(changed))
 
+    async def service(self, gateway: Key, *, uid: str) -> Json | None:
+        """The Service as it is; None when there is none that belongs to the Gateway of this uid.
+
+        Raises ApiUnreachable and ApiRefused.
+        """
+        live = await self._get(_path(gateway, "Service"))
+        return live if live is not None and _owner([live]) == uid else None
+
     def forget(self, gateway: Key) -> None:
         """Drops what is remembered of a Gateway that is gone."""
         for key in [key for key in self._seen if key[0] == gateway]:
