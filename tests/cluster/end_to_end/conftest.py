@@ -177,7 +177,8 @@ def _remove(release: Release) -> None:
     for arguments in (
         ("kubectl", "delete", "gateway", "--all", "--namespace", release.apps),
         ("kubectl", *pods, "--namespace", release.apps),
-        ("helm", "uninstall", "infergate", "--namespace", release.control_plane),
+        # Other tests watch all of the cluster, and want no control plane beside them.
+        ("helm", "uninstall", "infergate", "--namespace", release.control_plane, "--wait", "--cascade=foreground"),
         ("kubectl", "delete", "namespace", release.apps, release.control_plane, "--wait=false"),
     ):
         subprocess.run(arguments, check=False)

@@ -1,0 +1,1 @@
+"""A package, so that its fixture of package scope ends with it."""
