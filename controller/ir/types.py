@@ -221,3 +221,5 @@ class GatewayConfig:
     """Sorted by name."""
     pools: tuple[Pool, ...]
     """Sorted by name."""
+    base_models: tuple[tuple[str, str], ...] = ()
+    """(name of a model, its base model), sorted; a base model is its own."""

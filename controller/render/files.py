@@ -1,5 +1,6 @@
 """Renders a configuration into the files of a bundle."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -81,6 +82,8 @@ def render(config: GatewayConfig, settings: RenderSettings) -> Bundle:
             "rules.conf": "rules.conf.j2",
         }.items()
     }
+    base_models = dict(config.base_models) if view.reads_models else {}
+    files["base_models.json"] = json.dumps(base_models, indent=0, ensure_ascii=False).encode()
     for port in view.ports:
         files[f"port_{port.port}.conf"] = _template("port.conf.j2", {**context, "port": port})
     files.update(_static_files())

@@ -209,6 +209,10 @@ class ConfigView:
     cors: tuple[CorsView, ...]
     """Without repetition."""
 
+    @property
+    def reads_models(self) -> bool:
+        return any(server.reads_models for port in self.ports for server in port.servers)
+
 
 def config_view(config: GatewayConfig) -> ConfigView:
     """Everything the templates need of a configuration."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from controller.resources.adapters import adapters_of, is_marked
 from controller.resources.meta import LenientModel, Metadata, Resource
 from controller.resources.scalars import (
     Broken,
@@ -245,6 +246,12 @@ class ConfigMap(Resource):
 
     data: dict[Text, Text] = Field(default_factory=dict)
     binary_data: dict[Text, Base64] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_adapters(self) -> Self:
+        if is_marked(self.metadata.labels):
+            adapters_of(self.data)
+        return self
 
 
 class NamespaceMetadata(Metadata):

@@ -7,11 +7,13 @@ from datetime import datetime
 
 from controller.plugins.catalogue import BUILT_IN, Catalogue
 from controller.plugins.types import AppliedPolicy
+from controller.resources.core import ConfigMap
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.topology import pools
 from controller.topology.attachment import doors
 from controller.topology.backends import Backends
+from controller.topology.base_models import base_models_of
 from controller.topology.gateways import class_state, gateway_state
 from controller.topology.index import Index, Name, index_of
 from controller.topology.policies.objectives import objectives_of
@@ -54,6 +56,7 @@ def build(
         upstreams=backends.upstreams(),
         policies=policies.states,
         objectives=objectives.states,
+        base_models=base_models_of(snapshot.of(ConfigMap)),
     )
 
 

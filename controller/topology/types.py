@@ -148,6 +148,15 @@ class ObjectiveState:
 
 
 @dataclass(frozen=True)
+class BaseModel:
+    """A base model with its adapters, as a namespace says."""
+
+    namespace: str
+    name: str
+    adapters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Topology:
     """All of it, each tuple sorted by key except where a field says otherwise."""
 
@@ -159,3 +168,5 @@ class Topology:
     """Of every Service port that a rule uses and that has endpoints."""
     policies: tuple[PolicyState, ...] = ()
     objectives: tuple[ObjectiveState, ...] = ()
+    base_models: tuple[BaseModel, ...] = ()
+    """Oldest first."""

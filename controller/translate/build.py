@@ -1,6 +1,6 @@
 """From what is attached to what, to what a proxy does. Total: every problem is a condition by now."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from controller.ir.filters import Mirror
 from controller.ir.types import GatewayConfig, Server, ToPool, ToUpstream
@@ -33,7 +33,28 @@ def translate(topology: Topology, *, name: str, gateways: Collection[Key]) -> Ga
         servers=servers,
         upstreams=tuple(upstream for upstream in topology.upstreams if upstream.name in upstreams),
         pools=tuple(state.pool for state in topology.pools if state.pool.name in pools),
+        base_models=_base_models(topology, namespaces=_namespaces(routes, gateways=gateways)),
     )
+
+
+def _namespaces(routes: Sequence[RouteState], *, gateways: Collection[Key]) -> set[str]:
+    """Of Gateways, and of the routes that are attached to them."""
+    attached = {
+        route.key.namespace
+        for route in routes
+        if any(parent.gateway in gateways and parent.listeners for parent in route.parents)
+    }
+    return attached | {gateway.namespace for gateway in gateways}
+
+
+def _base_models(topology: Topology, *, namespaces: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """What these namespaces say of base models; of several for one name, the oldest holds."""
+    found: dict[str, str] = {}
+    for base in topology.base_models:
+        if base.namespace in namespaces:
+            for name in (base.name, *base.adapters):
+                found.setdefault(name, base.name)
+    return tuple(sorted(found.items()))
 
 
 def _attached(routes: list[RouteState]) -> dict[tuple[Key, str], tuple[Attached, ...]]:

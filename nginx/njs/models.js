@@ -65,12 +65,18 @@ function isJson(r) {
 function choose(r, model, isBroken) {
     const isHeader = model.length <= LONGEST_NAME && !UNSPEAKABLE.test(model);
     r.variables.infergate_model = isHeader ? model : '';
+    r.variables.infergate_base_model = isHeader ? baseOf(model) : '';
     const chosen = r.variables[r.variables.infergate_chooser];
     if (chosen === NO_RULE && isBroken) {
         errors.refuse(r, 400);
         return;
     }
     r.internalRedirect(chosen);
+}
+
+// Empty where nobody says which it is. The object is loaded with the configuration, and has no methods.
+function baseOf(model) {
+    return Object.prototype.hasOwnProperty.call(base_models, model) ? base_models[model] : '';
 }
 
 function fail(r, e) {

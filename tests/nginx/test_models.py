@@ -309,3 +309,54 @@ async def test_longest_way_to_a_failure_fits_nginx(gateway: Gateway, http: httpx
         await gateway.knows("default/dead", *dead)
         answer = await _ask(http, {"model": "llama"}, host="dead.example")
     assert (answer.status_code, answer.json()["error"]["type"]) == (502, "server_error")
+
+
+def _adapters(name: str, base: str, *adapters: str) -> Json:
+    """A ConfigMap that names the adapters of a base model."""
+    metadata = {"name": name, "labels": {"inference.llm-d.ai/ipp-managed": "true"}}
+    data = {"baseModel": base, "adapters": json.dumps(adapters)}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def based(gateway: Gateway) -> None:
+    by_base = _model("llama", name="X-Gateway-Base-Model-Name")
+    any_base = _model("q.*|", name="X-Gateway-Base-Model-Name", kind="RegularExpression")
+    await gateway.apply(
+        "adapters.yaml",
+        _adapters("llama", "llama", "food-review", "__proto__", "ü"),
+        _adapters("qwen", "qwen", "toString"),
+        route(
+            "based",
+            rule(to_pool("llama"), matches=[by_base]),
+            rule(to_service("qwen"), matches=[any_base]),
+            hostnames=["based.example"],
+        ),
+    )
+
+
+@pytest.mark.usefixtures("based")
+@pytest.mark.parametrize(
+    ("model", "base"),
+    [("food-review", "llama"), ("llama", "llama"), ("__proto__", "llama"), ("ü", "llama"), ("qwen", "qwen"),
+     ("toString", "qwen")],
+)  # fmt: skip
+async def test_adapter_is_routed_by_its_base_model(http: httpx.AsyncClient, model: str, base: str) -> None:
+    answer = await _ask(http, {"model": model}, host="based.example")
+    assert _seen(answer)[0] == base
+    assert ["x-gateway-base-model-name", base] in answer.json()["headers"]
+
+
+@pytest.mark.usefixtures("based")
+@pytest.mark.parametrize("model", ["unknown", "constructor", "hasOwnProperty", "valueOf", ""])
+async def test_model_without_a_known_base_matches_none(http: httpx.AsyncClient, model: str) -> None:
+    assert (await _ask(http, {"model": model}, host="based.example")).status_code == 404
+
+
+@pytest.mark.usefixtures("based")
+async def test_base_model_follows_its_config_map(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    await gateway.apply("more.yaml", _adapters("more", "llama", "late"))
+    answer = await _ask(http, {"model": "late"}, host="based.example", connection="close")
+    assert _seen(answer)[0] == "llama"
+    await gateway.apply("more.yaml")
+    assert (await _ask(http, {"model": "late"}, host="based.example")).status_code == 404

@@ -5,19 +5,21 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.kube import Api, Json
+from controller.resources.adapters import LABEL
 from controller.resources.core import ConfigMap, Pod, Secret
 from controller.resources.kinds import MODELS
 from controller.resources.meta import Resource
 
-WATCHED: Final = tuple(model for model in MODELS if model is not ConfigMap)
-"""Kinds that are read from a cluster. Nothing refers to a ConfigMap, and clusters hold many and large ones, some of
-which change every other second."""
+WATCHED: Final = MODELS
+"""Kinds that are read from a cluster."""
 
-_SELECTORS: Final[Mapping[type[Resource], str]] = {
-    Secret: "type=kubernetes.io/tls",
-    Pod: "status.phase!=Succeeded,status.phase!=Failed",
+_SELECTORS: Final[Mapping[type[Resource], Mapping[str, str]]] = {
+    Secret: {"fieldSelector": "type=kubernetes.io/tls"},
+    Pod: {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"},
+    ConfigMap: {"labelSelector": f"{LABEL}=true"},
 }
-"""Field selectors: other Secrets are never asked for, and pods that are over serve nothing."""
+"""Other Secrets are never asked for, and pods that are over serve nothing. Of ConfigMaps, clusters hold many and large
+ones, some of which change every other second; only those that name adapters are read."""
 
 _ACCEPT: Final = (
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,"
@@ -42,8 +44,7 @@ class Slot:
 
     @property
     def query(self) -> dict[str, str | int]:
-        selector = _SELECTORS.get(self.model)
-        return {"fieldSelector": selector} if selector else {}
+        return dict(_SELECTORS.get(self.model, {}))
 
 
 class Discovery:

@@ -20,6 +20,7 @@ PODS = "/api/v1/pods"
 
 KINDS = {
     "/api/v1": {
+        "configmaps": "ConfigMap",
         "pods": "Pod",
         "services": "Service",
         "secrets": "Secret",

@@ -270,3 +270,11 @@ async def test_pods_that_are_over_and_other_secrets_are_not_asked_for(server: Fa
     asked = {item.path: item.query.get("fieldSelector") for item in server.asked}
     assert asked[PODS] == "status.phase!=Succeeded,status.phase!=Failed"
     assert asked["/api/v1/secrets"] == "type=kubernetes.io/tls"
+
+
+async def test_only_config_maps_of_adapters_are_asked_for(server: FakeApi) -> None:
+    async with followed(server) as (_, snapshots):
+        await anext(snapshots)
+        await seen(lambda: bool(server.watches("/api/v1/configmaps")))
+    asked = {item.query.get("labelSelector") for item in server.asked if item.path == "/api/v1/configmaps"}
+    assert asked == {"inference.llm-d.ai/ipp-managed=true"}
