@@ -46,6 +46,10 @@ ENDPOINT_HEADER: Final = "x-gateway-destination-endpoint"
 STREAMS_HEADER: Final = "x-infergate-streams"
 """From the picker to nginx: `1` when the request asks for its answer token by token, so that nginx tells of the first
 byte."""
+USAGE_HEADER: Final = "x-infergate-usage"
+"""From the picker to nginx: `1` when nginx is to read from the answer how many tokens it took."""
+MODEL_HEADER: Final = "x-infergate-model"
+"""From the picker to nginx: the model that the request names, for the access log."""
 
 EXPLAIN_HEADER: Final = "x-infergate-explain"
 """From the client: `1` asks why its endpoint was chosen. From the picker, through nginx to the client: why, as JSON."""
@@ -60,6 +64,8 @@ STEERING_HEADERS: Final = (
     TRIED_HEADER,
     ENDPOINT_HEADER,
     STREAMS_HEADER,
+    USAGE_HEADER,
+    MODEL_HEADER,
     EXPLAIN_HEADER,
     *PRIORITY_HEADERS,
     "x-gateway-destination-endpoint-fallbacks",
@@ -159,6 +165,8 @@ class Completion(msgspec.Struct, frozen=True, rename="camel"):
     """As the answer's usage says; None when it does not."""
     cached_tokens: int | None = None
     """Of the prompt's tokens, those that the endpoint had in its cache; as above."""
+    completion_tokens: int | None = None
+    """Of the answer; as above."""
 
 
 class FirstByte(msgspec.Struct, frozen=True, rename="camel"):

@@ -8,14 +8,19 @@ from typing import Final, Protocol
 
 import msgspec
 
-from controller.bundle import ENDPOINT_HEADER, STREAMS_HEADER
+from controller.bundle import ENDPOINT_HEADER, MODEL_HEADER, STREAMS_HEADER, USAGE_HEADER
 from controller.picker.endpoints import Endpoint
+from controller.picker.requests import PickRequest
 
 HeaderList = list[tuple[bytes, bytes]]
 
 _ENDPOINT: Final = ENDPOINT_HEADER.encode()
 _FALLBACKS: Final = b"x-gateway-destination-endpoint-fallbacks"
 _STREAMS: Final = f"{STREAMS_HEADER}: 1\r\n".encode()
+_USAGE: Final = f"{USAGE_HEADER}: 1\r\n".encode()
+_MODEL: Final = MODEL_HEADER.encode()
+LONGEST_MODEL: Final = 256
+"""Characters of a model's name that the access log shows; a longer one is of nobody's model."""
 
 
 class Outcome(StrEnum):
@@ -75,21 +80,27 @@ class Refusal:
         return msgspec.json.encode({"error": error})
 
 
-def answer_of_pick(then: bytes, chosen: Sequence[Endpoint], *, is_streamed: bool, more: bytes = b"") -> bytes:
+def answer_of_pick(request: PickRequest, chosen: Sequence[Endpoint], *, more: bytes = b"") -> bytes:
     """Sends NGINX on to the first endpoint; the others are where it will be sent if that one fails.
 
     `more` are further header lines.
     """
     answer = b"HTTP/1.1 200 OK\r\nx-accel-redirect: %b\r\n%b: %b\r\ncontent-length: 0\r\n" % (
-        then,
+        request.then,
         _ENDPOINT,
         chosen[0].address.encode(),
     )
     if len(chosen) > 1:
         others = ",".join(endpoint.address for endpoint in chosen[1:])
         answer += b"%b: %b\r\n" % (_FALLBACKS, others.encode())
-    if is_streamed:
+    if request.is_streamed:
         answer += _STREAMS
+    if request.reads_usage:
+        answer += _USAGE
+    model = request.model
+    # A name that a header cannot hold is no model's.
+    if model and len(model) <= LONGEST_MODEL and model.isprintable():
+        answer += b"%b: %b\r\n" % (_MODEL, model.encode())
     return answer + more + b"\r\n"
 
 

@@ -120,9 +120,9 @@ class Picks:
             return answer_of_refusal(picked, method=request.method, more=more)
         if request.trace is None:
             self._decisions.add(request, at=started, outcome=_PICKED, choice=picked[0].address, waited=waited)
-            return answer_of_pick(request.then, picked, is_streamed=request.is_streamed)
+            return answer_of_pick(request, picked)
         more = self._decide(request, _PICKED, chosen=picked, at=started, waited=waited)
-        return answer_of_pick(request.then, picked, is_streamed=request.is_streamed, more=more)
+        return answer_of_pick(request, picked, more=more)
 
     def _decide(self, request: PickRequest, outcome: str, *, chosen: Chosen = (), at: float, waited: float) -> bytes:
         """Note a decision. Returns the header line that tells why, for a request that asked; else nothing."""

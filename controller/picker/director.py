@@ -59,6 +59,7 @@ class Director:
         request.candidates = len(candidates)
         if request.model and request.model in pool.memory.adapters:
             request.adapter = request.model
+        request.reads_usage = request.tells_usage and pool.policy.usage
         profile = self.profile(pool)
         run = profile if request.trace is None else traced(profile, request.trace)
         chosen = run.run_preferring(fallbacks, request, candidates, now=now) if fallbacks else ()
@@ -160,6 +161,7 @@ class Director:
             prompt_bytes=request.prompt_bytes,
             matched_bytes=OFFSETS[matched],
             adapter=request.adapter,
+            model=request.model if request.reads_usage else "",
             is_streamed=request.is_streamed,
             fallbacks=tuple(chosen[1:]),
         )

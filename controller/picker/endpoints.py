@@ -53,6 +53,8 @@ class Sent(msgspec.Struct, gc=False, eq=False):
     matched_bytes: int = 0
     """Bytes of the prompt that the endpoint had."""
     adapter: str = ""
+    model: str = ""
+    """As the client names it, where the answer's usage is read."""
     is_loading: bool = False
     """Whether its adapter has to be loaded first."""
     is_streamed: bool = False

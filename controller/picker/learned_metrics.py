@@ -9,6 +9,7 @@ from controller.picker.chunks import BYTES_PER_TOKEN
 from controller.picker.endpoints import Endpoint
 from controller.picker.memory import PoolMemory
 from controller.picker.pools import PoolTable
+from controller.picker.usage import Usage
 
 _RATES: Final[Mapping[str, tuple[str, Callable[[PoolMemory], float]]]] = {
     "seconds_per_token": ("Per prompt token that is not cached.", lambda memory: memory.rates.seconds_per_token),
@@ -26,6 +27,12 @@ _TOKENS: Final[Mapping[str, tuple[str, Callable[[PoolMemory], float]]]] = {
     "compared_predicted_cached_tokens": ("Of them, as expected.", lambda memory: memory.predicted_of_reported),
     "compared_reported_cached_tokens": ("Of them, as the answers told.", lambda memory: memory.reported.cached),
 }
+_USAGE: Final[Mapping[str, tuple[str, Callable[[Usage], float]]]] = {
+    "model_answers": ("Answers that told their usage.", lambda usage: usage.answers),
+    "model_prompt_tokens": ("Tokens of prompts, as answers told.", lambda usage: usage.prompt_tokens),
+    "model_cached_tokens": ("Of them, those that were cached.", lambda usage: usage.cached_tokens),
+    "model_completion_tokens": ("Tokens of answers, as they told.", lambda usage: usage.completion_tokens),
+}
 _OF_ENDPOINT: Final[Mapping[str, tuple[str, Callable[[Endpoint], float]]]] = {
     "backlog_tokens": ("Not cached, of requests without a first byte.", lambda one: one.backlog // BYTES_PER_TOKEN),
     "inflight_tokens": ("Estimated tokens of prompts in flight.", lambda one: one.tokens),
@@ -36,7 +43,7 @@ _OF_ENDPOINT: Final[Mapping[str, tuple[str, Callable[[Endpoint], float]]]] = {
 
 
 def learned_metrics(table: PoolTable) -> Iterable[Metric]:
-    """The families; labels come from the pools file."""
+    """The families; labels come from the pools file, and models from what endpoints say they serve."""
     for name, (text, value) in _RATES.items():
         gauge = GaugeMetricFamily(f"infergate_learned_{name}", text, labels=("pool",))
         for pool in table.pools.values():
@@ -46,6 +53,12 @@ def learned_metrics(table: PoolTable) -> Iterable[Metric]:
         counter = CounterMetricFamily(f"infergate_{name}", text, labels=("pool",))
         for pool in table.pools.values():
             counter.add_metric((pool.name,), value(pool.memory))
+        yield counter
+    for name, (text, told) in _USAGE.items():
+        counter = CounterMetricFamily(f"infergate_{name}", text, labels=("pool", "model"))
+        for pool in table.pools.values():
+            for model, usage in sorted(pool.memory.usage.sums.items()):
+                counter.add_metric((pool.name, model), told(usage))
         yield counter
     for name, (text, of_endpoint) in _OF_ENDPOINT.items():
         gauge = GaugeMetricFamily(f"infergate_{name}", text, labels=("pool", "endpoint_name", "model_server_endpoint"))

@@ -9,6 +9,7 @@ from typing import Final
 from controller.bundle import Completion
 from controller.picker.chunks import BYTES_PER_TOKEN
 from controller.picker.endpoints import Endpoint, Sent
+from controller.picker.usage import usage_of
 
 STEP: Final = 0.1
 """Weight of one answer in an endpoint's means."""
@@ -27,6 +28,9 @@ def learn(sent: Sent, completion: Completion, *, now: float) -> None:
             sent.waited, ahead=sent.ahead, slowness=endpoint.slowness, loaded=sent.is_loading
         )
         _learn_latency(endpoint, sent.waited, rest=residence - sent.waited, size=completion.sent)
+    memory = sent.memory
+    if (usage := usage_of(completion)) is not None:
+        memory.usage.add(sent.model, usage, known=(memory.adapters, memory.models))
     if completion.prompt_tokens and completion.cached_tokens is not None:
         _compare(sent, completion.prompt_tokens, min(completion.cached_tokens, completion.prompt_tokens))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from controller.picker.rates import Rates
+from controller.picker.usage import UsageByModel
 
 T = TypeVar("T")
 
@@ -35,6 +36,10 @@ class PoolMemory:
     """Tokens that the index expected to be cached, of the prompts that count in `reported`."""
     adapters: set[str] = field(default_factory=set)
     """LoRA adapters that its endpoints told of."""
+    models: set[str] = field(default_factory=set)
+    """Models and LoRA adapters that its endpoints say they serve."""
+    usage: UsageByModel = field(default_factory=UsageByModel)
+    """As answers told it."""
     first_byte_timeout: float | None = None
     """Seconds, as the pool's policy says; None where it does not."""
     _kept: dict[str, object] = field(default_factory=dict)

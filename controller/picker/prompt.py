@@ -23,6 +23,8 @@ _PARSED_TWICE: Final = 256 * 1024
 """Bytes of a body in which the model is looked for although the rest is odd. It takes 1.4 ms, else 0.4."""
 
 _PATHS: Final = frozenset({"completions", "embeddings", "responses", "messages"})
+_TELL_IN_STREAMS: Final = frozenset({"responses", "messages"})
+"""Their streams end with their usage, asked or not."""
 _NOTHING: Final = msgspec.Raw()
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -40,6 +42,8 @@ class Prompt(msgspec.Struct, frozen=True, gc=False):
     """Whether the answer is to come token by token."""
     max_tokens: int | None = None
     """Of the answer."""
+    tells_usage: bool = False
+    """Whether the answer says how many tokens it took: one that is streamed by OpenAI's older APIs is to be asked."""
 
     def __repr__(self) -> str:
         return f"Prompt(model={self.model!r}, bytes={len(self.stream)})"
@@ -66,12 +70,17 @@ class _Body(msgspec.Struct, gc=False):
     max_tokens: int | float | None = None
     max_completion_tokens: int | float | None = None
     max_output_tokens: int | float | None = None
+    stream_options: msgspec.Raw = _NOTHING
     instructions: msgspec.Raw = _NOTHING
     tools: msgspec.Raw = _NOTHING
     system: msgspec.Raw = _NOTHING
     messages: list[_Message] | None = None
     prompt: msgspec.Raw = _NOTHING
     input: msgspec.Raw = _NOTHING
+
+
+class _StreamOptions(msgspec.Struct, gc=False):
+    include_usage: bool | None = None
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -81,13 +90,15 @@ class _Part(msgspec.Struct, gc=False):
 _BODY: Final = msgspec.json.Decoder(_Body)
 _PARTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _PART: Final = msgspec.json.Decoder(_Part)
+_STREAM_OPTIONS: Final = msgspec.json.Decoder(_StreamOptions | None)
 _TOKENS: Final = msgspec.json.Decoder(list[int])
 _TEXT_PARTS: Final = frozenset({"text", "input_text", "output_text", "tool_use", "tool_result", "thinking", "message"})
 
 
 def read_prompt(path: str, body: bytes) -> Prompt:
     """The prompt in a body of OpenAI's or Anthropic's APIs; without prompt when the path or the body is another."""
-    if path.rpartition("/")[2] not in _PATHS:
+    kind = path.rpartition("/")[2]
+    if kind not in _PATHS:
         return NO_PROMPT
     try:
         asked = _BODY.decode(body)
@@ -101,6 +112,7 @@ def read_prompt(path: str, body: bytes) -> Prompt:
         root=xxhash.xxh3_64_intdigest(f"{model}\0{asked.cache_salt or ''}".encode("utf-8", "replace")),
         is_streamed=asked.stream is True,
         max_tokens=int(most) if most and 0 < most < 2**53 else None,
+        tells_usage=asked.stream is not True or kind in _TELL_IN_STREAMS or _asks_for_usage(asked.stream_options),
     )
 
 
@@ -120,6 +132,14 @@ def _model_alone(body: bytes) -> str:
 def _refused(constant: str) -> None:
     """NaN and its kin are no JSON."""
     raise ValueError(constant)
+
+
+def _asks_for_usage(options: msgspec.Raw) -> bool:
+    try:
+        asked = _STREAM_OPTIONS.decode(options) if options else None
+    except ValueError:
+        return False
+    return asked is not None and asked.include_usage is True
 
 
 def _stream(asked: _Body) -> bytes:

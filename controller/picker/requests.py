@@ -64,6 +64,10 @@ class PickRequest(msgspec.Struct, gc=False, eq=False):
     """Whether the answer is to come token by token."""
     max_tokens: int | None = None
     """Of the answer."""
+    tells_usage: bool = False
+    """Whether the answer says how many tokens it took."""
+    reads_usage: bool = False
+    """Whether NGINX is to read that; set by the director."""
     prompt_bytes: int = 0
     """Bytes of the prompt; 0 when there is none that is understood."""
     hashes: Sequence[int] = ()
@@ -137,6 +141,7 @@ def pick_request(method: str, path: str, headers: Headers, body: BodyPieces) -> 
         model=prompt.model,
         is_streamed=prompt.is_streamed,
         max_tokens=prompt.max_tokens,
+        tells_usage=prompt.tells_usage,
         prompt_bytes=len(prompt.stream),
         hashes=chunk_hashes(prompt.stream, root=prompt.root),
     )

@@ -115,6 +115,8 @@ class AppliedPolicy(msgspec.Struct, frozen=True, omit_defaults=True, rename="cam
     """Further endpoints in an answer, 0 to 2, for a retry before the first byte."""
     explain: bool = False
     """Whether `X-Infergate-Explain` is answered."""
+    usage: bool = False
+    """Whether the tokens of answers are read."""
     health: Health = DEFAULT_HEALTH
 
 

@@ -127,6 +127,8 @@ class PickerPolicySpec(Described):
     """When an endpoint is left alone."""
     explain: Flag = False
     """Whether a client that sends `X-Infergate-Explain: 1` is told why its endpoint was chosen."""
+    usage: Flag = False
+    """Whether the tokens that answers report are read, for the access log, the metrics and the prefix index."""
     priority: PrioritySpec = PrioritySpec()
     """How important requests are, and what a client may claim."""
     fairness: FairnessSpec = FairnessSpec()

@@ -4,17 +4,10 @@
 
 const MOST = 1000;
 
-// Called with the first piece of an answer, and not again for the others. An answer in one piece ends with it. An error is
-// over as soon as it begins, and no model has spoken in it.
+// Called with the first piece of an answer, and not again for the others.
 function firstByte(r, data, flags) {
     if (data.length > 0) {
-        if (r.status < 400) {
-            const waited = (Number(r.variables.request_time) - Number(r.variables.infergate_served_at)).toFixed(3);
-            r.variables.infergate_waited = waited;
-            if (!flags.last) {
-                remember(r.variables.request_id, waited);
-            }
-        }
+        begin(r, flags);
         if (!flags.last) {
             r.sendBuffer(data, { flush: true });
             r.done();
@@ -22,6 +15,18 @@ function firstByte(r, data, flags) {
         }
     }
     r.sendBuffer(data, flags);
+}
+
+// Notes the first byte. An answer in one piece ends with it. An error is over as soon as it begins, and no model has spoken
+// in it.
+function begin(r, flags) {
+    if (r.status < 400) {
+        const waited = (Number(r.variables.request_time) - Number(r.variables.infergate_served_at)).toFixed(3);
+        r.variables.infergate_waited = waited;
+        if (!flags.last) {
+            remember(r.variables.request_id, waited);
+        }
+    }
 }
 
 function remember(id, waited) {
@@ -52,4 +57,4 @@ async function drain() {
     }
 }
 
-export default { drain, firstByte };
+export default { begin, drain, firstByte };

@@ -131,6 +131,12 @@ class Gateway:
         answer = await client.ask(self.state, "/pools", socket=places.PICKER_SOCKET, timeout=5.0)
         return dict(json.loads(answer.body)) if answer.status == 200 else {}
 
+    async def metrics(self) -> dict[str, float]:
+        """The picker's metrics, by name and labels as they are written."""
+        answer = await client.ask(self.state, "/metrics", socket=places.PICKER_SOCKET, timeout=5.0)
+        lines = (line.rpartition(" ") for line in answer.body.decode().splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in lines}
+
     async def in_flight(self) -> int:
         """Requests that the picker counts as in flight; -1 when it does not answer."""
         return int((await self.pools()).get("inFlight", -1))

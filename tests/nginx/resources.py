@@ -67,6 +67,11 @@ def pool(name: str, *addresses: str, mode: str = "FailClose") -> list[Json]:
     return [made, *_slices(name, addresses, label="infergate.dev/inference-pool")]
 
 
+def picker_policy(target: str, **spec: object) -> Json:
+    """A policy for a pool, of the same name."""
+    return _resource("infergate.dev/v1alpha1", "PickerPolicy", target, targetRefs=[{"name": target}], **spec)
+
+
 def service(name: str, *addresses: str, protocol: str = "http") -> list[Json]:
     """A Service of port 80 with its endpoints."""
     made = _resource("v1", "Service", name, ports=[{"port": 80, "appProtocol": protocol}])

@@ -17,7 +17,7 @@ from tests.nginx.servers import Backend, Request, connect, exchange, nobody, res
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
 NUMBERS = {"status", "tries", "total_seconds", "request_bytes", "response_bytes"}
-NUMBERS_OR_NULL = {"pick_seconds", "first_byte_seconds"}
+NUMBERS_OR_NULL = {"pick_seconds", "first_byte_seconds", "prompt_tokens", "cached_tokens", "completion_tokens"}
 
 
 @pytest.fixture(scope="module")

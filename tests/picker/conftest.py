@@ -68,10 +68,11 @@ class Picker:
         uid: str = "1",
         engine: Engine | None = None,
         health: Health = DEFAULT_HEALTH,
+        usage: bool = False,
     ) -> None:
         """Serve a pool of endpoints with one-letter names: `a` is `llm/a` at `a:8000`."""
         endpoints = tuple(PoolEndpoint(address=f"{n}:8000", name=f"llm/{n}", uid=uid, engine=engine) for n in names)
-        policy = AppliedPolicy(health=health)
+        policy = AppliedPolicy(health=health, usage=usage)
         self.table.apply(pools_of((Pool(name=pool, endpoints=endpoints, policy=policy),)))
 
     def endpoint(self, name: str) -> Endpoint:

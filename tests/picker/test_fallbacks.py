@@ -16,11 +16,12 @@ def several(count: int = 3) -> Picker:
 
 def test_answer_names_the_fallbacks_in_order() -> None:
     picker = several()
-    chosen = picker.director.pick(request_of("1"))
+    request = request_of("1")
+    chosen = picker.director.pick(request)
     assert isinstance(chosen, list)
     assert all(isinstance(endpoint, Endpoint) for endpoint in chosen)
     first, second, third = (endpoint.address for endpoint in chosen)
-    text = answer_of_pick(b"@serve", chosen, is_streamed=False).decode()
+    text = answer_of_pick(request, chosen).decode()
     assert f"x-gateway-destination-endpoint: {first}\r\n" in text
     assert f"x-gateway-destination-endpoint-fallbacks: {second},{third}\r\n" in text
 

@@ -106,6 +106,7 @@ def _with_policy(granted: Granted, objectives: Mapping[str, int]) -> AppliedPoli
         admission=DEFAULT_ADMISSION if admission == DEFAULT_ADMISSION else admission,
         fallbacks=granted.fallbacks,
         explain=spec.explain,
+        usage=spec.usage,
         health=_health(spec.health),
     )
 
