@@ -35,6 +35,8 @@ class Outcome(StrEnum):
     FILTERED = "endpoints_filtered_out"
     EXHAUSTED = "endpoints_failed"
     TIMED_OUT = "endpoint_timed_out"
+    LISTED = "models_listed"
+    """The question was which models there are, and the picker knew."""
     HUNG_UP = "client_hung_up"
     DROPPED = "not_admitted"
     NOT_FROM_GATEWAY = "gateway_headers_missing"
@@ -102,6 +104,12 @@ def answer_of_pick(request: PickRequest, chosen: Sequence[Endpoint], *, more: by
     if model and len(model) <= LONGEST_MODEL and model.isprintable():
         answer += b"%b: %b\r\n" % (_MODEL, model.encode())
     return answer + more + b"\r\n"
+
+
+def answer_of_models(listed: bytes) -> bytes:
+    """A list of models as JSON."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(listed)
+    return head + listed
 
 
 def answer_of_refusal(refusal: ErrorAnswer, *, method: str, more: bytes = b"") -> bytes:

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from controller.bundle import FIRST_BYTES_PATH
-from controller.picker.answers import Outcome, Refusal, answer_of_pick, answer_of_refusal
+from controller.picker.answers import Outcome, Refusal, answer_of_models, answer_of_pick, answer_of_refusal
 from controller.picker.chunks import BYTES_PER_TOKEN
 from controller.picker.completions import Completions
 from controller.picker.decisions import KEPT, Decisions
@@ -24,6 +24,7 @@ from controller.picker.flow_control.refusals import DROPS
 from controller.picker.flow_control.refusals import Refusal as Dropped
 from controller.picker.flow_control.tickets import Ticket
 from controller.picker.metrics import PickDurations, State
+from controller.picker.model_lists import PATH as MODELS
 from controller.picker.replay.recorder import Recorder
 from controller.picker.requests import BodyPieces, Headers, NotFromGateway, PickRequest, is_pick, pick_request
 from controller.picker.trace import Trace
@@ -78,6 +79,9 @@ class Picks:
         except NotFromGateway:
             self._director.count("", Outcome.NOT_FROM_GATEWAY)
             return answer_of_refusal(_NOT_FROM_GATEWAY, method=method)
+        if method == "GET" and path.endswith(MODELS) and (listed := self._director.models(request.pool)):
+            self._director.count(request.pool, Outcome.LISTED)
+            return answer_of_models(listed)
         if asks(headers) and self._director.explains(request.pool):
             request.trace = Trace()
         gate = self._flow.gates.get(request.pool)

@@ -10,6 +10,7 @@ from controller.picker.chunks import BYTES_PER_TOKEN, OFFSETS
 from controller.picker.endpoints import Endpoint, Sent
 from controller.picker.health import Failure
 from controller.picker.inflight import InFlight
+from controller.picker.model_lists import merged
 from controller.picker.pools import PoolState, PoolTable
 from controller.picker.requests import PickRequest, Try
 from controller.picker.scheduling.profile import Profile
@@ -94,6 +95,15 @@ class Director:
         """Whether clients of a pool may ask why an endpoint was chosen."""
         known = self._table.pools.get(pool)
         return known is not None and known.policy.explain
+
+    def models(self, pool: str) -> bytes:
+        """What the endpoints of a pool serve, as `merged` says; those that fail only where all do."""
+        known = self._table.pools.get(pool)
+        if known is None:
+            return b""
+        now = self._clock()
+        well = [endpoint for endpoint in known.endpoints if endpoint.health.may_serve(now)]
+        return merged(well) or merged(known.endpoints)
 
     def count(self, pool: str, outcome: Outcome) -> None:
         """Count a pick that ended without an endpoint."""

@@ -14,6 +14,7 @@ from controller.picker.health import Health
 from controller.picker.memory import PoolMemory
 from controller.picker.model_servers import Reading
 from controller.picker.prefix import PrefixIndex
+from controller.picker.served import ServedModel
 
 MOST_ADAPTERS = 64
 """LoRA adapters remembered of an endpoint that does not say how many it holds."""
@@ -88,6 +89,7 @@ class Endpoint:
         "labels",
         "max_adapters",
         "metrics",
+        "models",
         "most_running",
         "name",
         "open",
@@ -133,6 +135,8 @@ class Endpoint:
         """LoRA adapters that it was sent requests for and can still hold, least recently used first."""
         self.adapters_in_use: dict[str, int] = {}
         """Requests in flight by LoRA adapter."""
+        self.models: tuple[ServedModel, ...] = ()
+        """That it lists, sorted by name."""
         self.prefixes = PrefixIndex()
         self.first_byte_time: float | None = None
         """Seconds to the first byte of streamed answers, lately; None before there was one."""

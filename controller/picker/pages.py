@@ -1,7 +1,7 @@
-"""Metrics pages over HTTP/1.1: one connection to each endpoint, kept open between scrapes.
+"""Pages of model servers over HTTP/1.1: one connection to each endpoint, kept open between scrapes.
 
 A protocol on httptools, because a scrape through httpx takes 0.4 to 1.3 ms of CPU: with 100 idle endpoints a tenth of a
-core and more. It knows what a metrics page needs: GET, no redirects, no compression, no TLS.
+core and more. It knows what metrics, and a list of models, need: GET, no redirects, no compression, no TLS.
 """
 
 import asyncio
@@ -32,13 +32,15 @@ class Page:
 
 
 class HttpPages:
-    """Metrics pages of the endpoints themselves."""
+    """One page of each endpoint."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str = "/metrics", *, accept: str = "text/plain") -> None:
+        self._path = path
+        self._accept = accept
         self._connections: dict[str, _Connection] = {}
 
     async def get(self, address: str) -> Page:
-        """The metrics page of an endpoint. Raises ScrapeFailed, after `LONGEST_SCRAPE` at the latest."""
+        """The page of an endpoint. Raises ScrapeFailed, after `LONGEST_SCRAPE` at the latest."""
         try:
             async with asyncio.timeout(LONGEST_SCRAPE):
                 connection = self._connections.get(address)
@@ -59,8 +61,8 @@ class HttpPages:
         self.forget(address)
         host, _, port = address.rpartition(":")
         request = (
-            f"GET /metrics HTTP/1.1\r\nHost: {address}\r\nUser-Agent: infergate-picker\r\n"
-            "Accept: text/plain\r\nAccept-Encoding: identity\r\n\r\n"
+            f"GET {self._path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: infergate-picker\r\n"
+            f"Accept: {self._accept}\r\nAccept-Encoding: identity\r\n\r\n"
         )
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(

@@ -94,7 +94,10 @@ class PoolTable:
                 endpoint.prefixes.wanted = wanted
         share_out(endpoint.prefixes for endpoint in self._endpoints.values())
         for pool in self.pools.values():
+            listed = [model for endpoint in pool.endpoints for model in endpoint.models]
+            pool.memory.models = {model.id for model in listed}
             told = {name for endpoint in pool.endpoints for name in _adapters_of(endpoint)}
+            told |= {model.id for model in listed if model.is_adapter}
             # vLLM names those that run or wait; one that is idle for a moment is an adapter still.
             pool.memory.adapters = told if len(pool.memory.adapters) > MOST_ADAPTERS else pool.memory.adapters | told
 

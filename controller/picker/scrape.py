@@ -18,10 +18,10 @@ GOLDEN_RATIO: Final = 0.618033988749895
 
 
 class Pages(Protocol):
-    """Where metrics pages come from."""
+    """Where one page of each endpoint comes from."""
 
     async def get(self, address: str) -> Page:
-        """The metrics page of an endpoint. Raises ScrapeFailed."""
+        """The page of an endpoint. Raises ScrapeFailed."""
         ...
 
     def forget(self, address: str) -> None:

@@ -26,6 +26,8 @@ from controller.picker.flow_control.controller import FlowController
 from controller.picker.flow_control.loads import EndpointLoad, load_of
 from controller.picker.inflight import InFlight
 from controller.picker.metrics import State, registry_of
+from controller.picker.model_lists import PATH as MODELS_PATH
+from controller.picker.model_lists import ModelLists
 from controller.picker.overdue import miss_overdue
 from controller.picker.pages import HttpPages
 from controller.picker.policies import admissions, profile_of
@@ -52,6 +54,8 @@ FOLLOW_EVERY: Final = 0.1
 """Seconds between looks at the pools file; one look is a system call."""
 TAKE_EVERY: Final = 0.025
 """Seconds between looks at what ended; one look is a system call. NGINX gathers for as long."""
+LIST_EVERY: Final = 0.5
+"""Seconds between looks for endpoints to be asked for their models, so that those of a pod that came are soon known."""
 DIGEST_EVERY: Final = 1.0
 """Seconds between two looks at all endpoints, 0.1 ms for a hundred; readings do not come faster."""
 
@@ -68,6 +72,7 @@ class _Server(uvicorn.Server):
 class _Parts:
     state: State
     scraper: Scraper
+    models: ModelLists
     recorder: Recorder | None
     servers: tuple[tuple[_Server, socket.socket | None], ...]
     """Each with the socket it serves, or None when it binds its own."""
@@ -82,10 +87,11 @@ async def serve(settings: PickerSettings, *, rng: random.Random, stopping: async
     following = asyncio.create_task(_follow(parts.state, parts.scraper, recorder=parts.recorder))
     file = CompletionsFile(settings.completions)
     ending = asyncio.create_task(_take_completions(parts.state, file, recorder=parts.recorder))
+    asking = asyncio.create_task(_ask_for_models(parts.models))
     stopped = asyncio.create_task(stopping.wait())
     serving = [asyncio.create_task(server.serve([bound] if bound else None)) for server, bound in parts.servers]
     try:
-        await asyncio.wait([stopped, following, ending, *serving], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([stopped, following, ending, asking, *serving], return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
         parts.state.flow.stop()
@@ -94,14 +100,15 @@ async def serve(settings: PickerSettings, *, rng: random.Random, stopping: async
         ended = await asyncio.gather(*serving, return_exceptions=True)
         following.cancel()
         ending.cancel()
-        await asyncio.gather(following, ending, return_exceptions=True)
+        asking.cancel()
+        await asyncio.gather(following, ending, asking, return_exceptions=True)
         await parts.scraper.stop()
         if parts.recorder is not None:
             parts.recorder.close()
     for result in ended:
         if isinstance(result, BaseException):
             raise result
-    for task in (following, ending):
+    for task in (following, ending, asking):
         if not task.cancelled():
             await task
 
@@ -162,7 +169,8 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
         # Picks are for NGINX alone: over TCP only the admin routes answer.
         servers.append((_server(admin), listening))
     scraper = Scraper(table=table, in_flight=in_flight, pages=HttpPages(), clock=clock)
-    return _Parts(state, scraper, recorder, tuple(servers))
+    models = ModelLists(table=table, pages=HttpPages(MODELS_PATH, accept="application/json"), clock=clock)
+    return _Parts(state, scraper, models, recorder, tuple(servers))
 
 
 def _recorder(settings: PickerSettings, *, rng: random.Random, clock: Callable[[], float]) -> Recorder | None:
@@ -241,6 +249,12 @@ async def _follow(state: State, scraper: Scraper, *, recorder: Recorder | None) 
             if recorder is not None:
                 recorder.look(state.table.endpoints)
         await asyncio.sleep(FOLLOW_EVERY)
+
+
+async def _ask_for_models(models: ModelLists) -> None:
+    while True:
+        await models.ask()
+        await asyncio.sleep(LIST_EVERY)
 
 
 async def _take_completions(state: State, file: CompletionsFile, *, recorder: Recorder | None) -> None:

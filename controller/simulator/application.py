@@ -61,7 +61,7 @@ class Application:
         if path.startswith(_ADMIN):
             await self._administer(method, path.removeprefix(_ADMIN), exchange)
             return
-        if path not in _PROBED:
+        if path not in _PROBED and not exchange.arrival.is_probe:
             self._pod.arrivals.append(exchange.arrival)
         body = await exchange.body()
         inference = _INFERENCE.get(path)

@@ -22,6 +22,11 @@ class Arrival:
     aborted: bool = False
     """Whether the client left before the answer's end, or the pod cut it off."""
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether the picker asks on its own account, over and over."""
+        return (b"user-agent", b"infergate-picker") in self.raw_headers
+
     def as_json(self) -> dict[str, object]:
         """Header names are lower-case; values of one name are joined by ", "."""
         headers: dict[str, str] = {}

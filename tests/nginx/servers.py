@@ -42,7 +42,7 @@ Answer = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Backend:
-    """A server on a port of its own. It answers scrapes with 404 and does not record them."""
+    """A server on a port of its own. It answers what the picker asks with 404 and does not record it."""
 
     address: str = ""
     requests: list[Request] = field(default_factory=list)
@@ -130,7 +130,7 @@ async def _listening(
         number = next(numbers)
         try:
             while (request := await _read_request(reader, connection=number, server=name)) is not None:
-                if request.target == "/metrics":
+                if request.target == "/metrics" or request.values("user-agent") == ["infergate-picker"]:
                     writer.write(response(status="404 Not Found"))
                     continue
                 backend.requests.append(request)

@@ -1,0 +1,131 @@
+"""Which models the endpoints of a pool serve."""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+
+import pytest
+
+from controller.picker.health import Failure
+from controller.picker.model_lists import ASK_EVERY, ModelLists, merged, models_on
+from controller.picker.pages import Page, ScrapeFailed
+
+from .conftest import Picker
+
+
+@dataclass
+class Pods:
+    """In place of the endpoints' servers: what each lists, by address."""
+
+    lists: dict[str, Page] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    async def get(self, address: str) -> Page:
+        self.asked.append(address)
+        await asyncio.sleep(0)
+        if address not in self.lists:
+            raise ScrapeFailed(address)
+        return self.lists[address]
+
+    def forget(self, address: str) -> None:
+        pass
+
+
+def page(*models: dict[str, object], status: int = 200) -> Page:
+    return Page(status, json.dumps({"object": "list", "data": models}).encode())
+
+
+def names(picker: Picker) -> list[str]:
+    listed = merged(picker.table.pools["llm/gpu"].endpoints)
+    return [model["id"] for model in json.loads(listed)["data"]] if listed else []
+
+
+@pytest.fixture
+def pods() -> Pods:
+    return Pods()
+
+
+@pytest.fixture
+def lists(picker: Picker, pods: Pods) -> ModelLists:
+    return ModelLists(table=picker.table, pages=pods, clock=picker.clock)
+
+
+async def test_models_of_all_endpoints_are_merged_and_sorted(picker: Picker, pods: Pods, lists: ModelLists) -> None:
+    picker.serve("a", "b")
+    pods.lists["a:8000"] = page({"id": "m"}, {"id": "x", "parent": "m"})
+    pods.lists["b:8000"] = page({"id": "m", "created": 5}, {"id": "b"})
+    await lists.ask()
+    assert names(picker) == ["b", "m", "x"]
+
+
+async def test_endpoints_are_asked_anew_after_a_while(picker: Picker, pods: Pods, lists: ModelLists) -> None:
+    picker.serve("a")
+    pods.lists["a:8000"] = page({"id": "old"})
+    await lists.ask()
+    pods.lists["a:8000"] = page({"id": "new"})
+    picker.clock.pass_(ASK_EVERY - 1)
+    await lists.ask()
+    assert (names(picker), len(pods.asked)) == (["old"], 1)
+    picker.clock.pass_(1)
+    await lists.ask()
+    assert names(picker) == ["new"]
+
+
+async def test_endpoint_that_came_is_asked_at_once(picker: Picker, pods: Pods, lists: ModelLists) -> None:
+    picker.serve("a")
+    await lists.ask()
+    picker.serve("a", "b")
+    await lists.ask()
+    assert pods.asked == ["a:8000", "b:8000"]
+
+
+@pytest.mark.parametrize(("later", "known"), [(None, ["m"]), (page(status=503), ["m"]), (page(status=404), [])])
+async def test_endpoint_that_does_not_answer_serves_what_it_did(
+    picker: Picker, pods: Pods, lists: ModelLists, later: Page | None, known: list[str]
+) -> None:
+    picker.serve("a")
+    pods.lists["a:8000"] = page({"id": "m"})
+    await lists.ask()
+    del pods.lists["a:8000"]
+    if later is not None:
+        pods.lists["a:8000"] = later
+    picker.clock.pass_(ASK_EVERY)
+    await lists.ask()
+    assert names(picker) == known
+
+
+async def test_adapters_are_known_before_they_run(picker: Picker, pods: Pods, lists: ModelLists) -> None:
+    picker.serve("a")
+    pods.lists["a:8000"] = page({"id": "m", "parent": None}, {"id": "tuned", "parent": "m"})
+    await lists.ask()
+    picker.table.digest_readings()
+    memory = picker.table.pools["llm/gpu"].memory
+    assert (memory.models, memory.adapters) == ({"m", "tuned"}, {"tuned"})
+
+
+async def test_models_of_failing_endpoints_are_listed_only_where_all_fail(
+    picker: Picker, pods: Pods, lists: ModelLists
+) -> None:
+    picker.serve("a", "b")
+    pods.lists = {"a:8000": page({"id": "of-a"}), "b:8000": page({"id": "of-b"})}
+    await lists.ask()
+    picker.endpoint("a").health.failed(Failure.UNREACHABLE, request="1", now=picker.clock())
+    assert b"of-a" not in picker.director.models("llm/gpu")
+    picker.endpoint("b").health.failed(Failure.UNREACHABLE, request="1", now=picker.clock())
+    assert b"of-a" in picker.director.models("llm/gpu")
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"{}", b'{"data":1}', b'{"data":[{"id":1}]}', b'{"data":[{"id":""}]}', b"\xff"]
+)
+def test_page_of_another_shape_lists_nothing(text: bytes) -> None:
+    assert models_on(Page(200, text)) == ()
+
+
+def test_paths_of_a_servers_disk_are_not_listed(picker: Picker) -> None:
+    picker.serve("a")
+    text = b'{"data":[{"id":"m","object":"model","created":7,"owned_by":"vllm","root":"/models/m","max_model_len":9}]}'
+    picker.endpoint("a").models = models_on(Page(200, text))
+    (shown,) = json.loads(merged([picker.endpoint("a")]))["data"]
+    expected = {"id": "m", "object": "model", "created": 7, "owned_by": "vllm", "parent": None, "max_model_len": 9}
+    assert shown == expected
