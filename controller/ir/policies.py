@@ -12,14 +12,35 @@ WITHOUT_END: Final = 20 * 86_400.0
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Of the requests of a rule, in seconds."""
+    """Of the requests of a rule, in seconds. None is without end; one of them may be given as such."""
 
-    silence: float
-    """Until the first byte of a backend's answer, and between two pieces of it."""
-    deadline: float | None = None
-    """Until the end of the answer, whatever was tried. None leaves answers that go on alone."""
+    request: float | None
+    """From the request to the end of the answer, whatever was tried."""
+    backend: float | None
+    """From the start of one try to the end of its answer."""
+
+    @property
+    def silence(self) -> float:
+        """Until the first byte of a backend's answer, and between two pieces of it."""
+        return min((bound for bound in (self.request, self.backend) if bound), default=WITHOUT_END)
 
     @property
     def connect(self) -> float:
         """Until a connection stands: what the network needs, if that is less."""
         return min(2.0, self.silence)
+
+    @property
+    def is_bounded(self) -> bool:
+        return self.request is not None or self.backend is not None
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Sends a request of a rule again when a backend fails, before any byte of an answer. Not for pools."""
+
+    attempts: int
+    """After the first, at least 1."""
+    codes: tuple[int, ...]
+    """Statuses that count as a failure, sorted. A backend that cannot be reached or is silent always does."""
+    backoff: float
+    """Seconds before each."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from controller.bundle import Pool
 from controller.ir.filters import Filter
-from controller.ir.policies import Timeouts
+from controller.ir.policies import Retry, Timeouts
 from controller.resources.meta import Key
 
 
@@ -123,6 +123,8 @@ class Rule:
     priority: Priority = NO_PRIORITY
     timeouts: Timeouts | None = None
     """None: as everywhere."""
+    retry: Retry | None = None
+    """None: endpoints of a Service are asked one after the other while they cannot be reached."""
 
     @property
     def id(self) -> str:

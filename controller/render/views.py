@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from controller.bundle import FailureMode, Pool
 from controller.ir.filters import Filter, Mirror, PathChange, Redirect, Rewrite
-from controller.ir.policies import Timeouts
+from controller.ir.policies import Retry, Timeouts
 from controller.ir.types import (
     Backend,
     GatewayConfig,
@@ -122,6 +122,22 @@ class BackendView:
     timeouts: Timeouts | None
     mirrors: tuple[MirrorView, ...]
     cors: CorsView | None
+    retry: "RetryView | None"
+
+
+@dataclass(frozen=True)
+class RetryView:
+    """The tries of a request that follow the first one."""
+
+    locations: tuple[str, ...]
+    """In order, at least one."""
+    caught: tuple[int, ...]
+    """Statuses after which comes the next."""
+    has_codes: bool
+    """Whether a backend's own answer can be a failure."""
+    backoff_ms: int
+    waits: bool
+    """Whether there is something to do before a try."""
 
 
 @dataclass(frozen=True)
@@ -350,6 +366,7 @@ class _Views:
                 for number, mirror in enumerate(item for item in filters if isinstance(item, Mirror))
             ),
             cors=cors_of(filters),
+            retry=_retry_view(rule, rule.retry, location) if rule.retry and isinstance(target, ToUpstream) else None,
         )
 
     def mirror(self, rule: Rule, mirror: Mirror, *, filters: tuple[Filter, ...], location: str) -> MirrorView:
@@ -364,6 +381,16 @@ class _Views:
             hostname=next((item.hostname for item in rewrites if item.hostname), None),
             path=next((item.path for item in rewrites if item.path), None),
         )
+
+
+def _retry_view(rule: Rule, retry: Retry, location: str) -> RetryView:
+    return RetryView(
+        locations=tuple(f"{location}/retry{number + 1}" for number in range(retry.attempts)),
+        caught=tuple(sorted({502, 504, *retry.codes})),
+        has_codes=bool(retry.codes),
+        backoff_ms=round(retry.backoff * 1000),
+        waits=bool(retry.backoff or (rule.timeouts and rule.timeouts.request)),
+    )
 
 
 def _split_view(rule: Rule, backends: Sequence[BackendView]) -> SplitView:

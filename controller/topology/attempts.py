@@ -1,17 +1,40 @@
-"""Timeouts of a rule, resolved into the values that templates render."""
+"""How long and how often a rule tries, resolved into the values that templates render."""
 
-from controller.ir.policies import WITHOUT_END, Timeouts
-from controller.resources.gateway_api import HTTPRouteTimeouts
+from typing import Final
+
+from controller.ir.policies import Retry, Timeouts
+from controller.resources.gateway_api import HTTPRouteRetry, HTTPRouteTimeouts
 from controller.resources.scalars import seconds
+
+MOST_RETRIES: Final = 6
+"""nginx allows ten internal redirects: a rule, its weight, these, and the gateway's answer when all fail take nine."""
 
 
 def timeouts_of(item: HTTPRouteTimeouts | None) -> Timeouts | None:
-    """The shorter of both bounds each try; the request's, or else the backend's, bounds the whole. 0 is no bound.
-
-    Source: Gateway API, HTTPRouteTimeouts.
-    """
-    given = [seconds(value) for value in (item.request, item.backend_request) if value is not None] if item else []
-    if not given:
+    """None where nothing is said; 0 is without end. Source: Gateway API, HTTPRouteTimeouts."""
+    if item is None or (item.request is None and item.backend_request is None):
         return None
-    bounds = [value for value in given if value]
-    return Timeouts(silence=min(bounds, default=WITHOUT_END), deadline=bounds[0] if bounds else None)
+    return Timeouts(request=_bound(item.request), backend=_bound(item.backend_request))
+
+
+def retry_of(item: HTTPRouteRetry | None) -> Retry | None:
+    """Source: Gateway API, HTTPRouteRetry."""
+    if item is None:
+        return None
+    return Retry(
+        attempts=min(item.attempts or 1, MOST_RETRIES),
+        codes=tuple(sorted(item.codes)),
+        backoff=seconds(item.backoff) if item.backoff else 0.0,
+    )
+
+
+def ignored_of(item: HTTPRouteRetry | None, *, has_pool: bool) -> list[str]:
+    """Fields of a rule that have no effect."""
+    if item is None:
+        return []
+    fields = ["retry for InferencePools"] if has_pool else []
+    return fields + ([f"retry.attempts above {MOST_RETRIES}"] if (item.attempts or 0) > MOST_RETRIES else [])
+
+
+def _bound(duration: str | None) -> float | None:
+    return (seconds(duration) or None) if duration else None

@@ -4,7 +4,7 @@ A rule that cannot be served as written answers 500 on every match that can be w
 have caught never falls to a broader rule, whether other rules of its route are sound or not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
 from functools import partial
@@ -21,7 +21,7 @@ from controller.resources.gateway_api import (
 )
 from controller.resources.meta import Key
 from controller.topology.attachment import Attached, Door, attach
-from controller.topology.attempts import timeouts_of
+from controller.topology.attempts import ignored_of, retry_of, timeouts_of
 from controller.topology.backends import Backends, backend_key
 from controller.topology.conditions import (
     PARTIALLY_INVALID,
@@ -178,8 +178,10 @@ def _rule(item: HTTPRouteRule, *, number: int, route: Key, backends: Backends, p
             backends=served,
             priority=priority,
             timeouts=timeouts_of(item.timeouts),
+            retry=retry_of(item.retry),
         )
         cases = _cases(matches, variants=variants, rule=rule)
+    has_pool = any(share.pool for share in shares)
     return ResolvedRule(
         cases=cases,
         dropped=tuple(dropped),
@@ -188,9 +190,15 @@ def _rule(item: HTTPRouteRule, *, number: int, route: Key, backends: Backends, p
             *unresolved_mirrors(item.filters, where=f"{where}.filters", targets=targets),
             *(problem for share in shares for problem in share.unresolved),
         ),
-        ignored=tuple(f"{where}.{row.path}" for row in fields_set(item, scope=Scope.RULE)),
+        ignored=tuple(
+            f"{where}.{field}" for field in (*_unsupported(item), *ignored_of(item.retry, has_pool=has_pool))
+        ),
         pools=tuple(share.pool for share in shares if share.pool is not None),
     )
+
+
+def _unsupported(item: HTTPRouteRule) -> Iterable[str]:
+    return (row.path for row in fields_set(item, scope=Scope.RULE))
 
 
 def _filters(

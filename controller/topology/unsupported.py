@@ -58,7 +58,6 @@ TABLE: Final = (
     Unsupported(Scope.GATEWAY, "tls.backend.client_certificate_ref", Effect.IGNORED),
     Unsupported(Scope.LISTENER, "tls.options", Effect.REFUSED, (None, {})),
     Unsupported(Scope.ROUTE, "use_default_gateways", Effect.IGNORED, (None, "None")),
-    Unsupported(Scope.RULE, "retry", Effect.IGNORED),
     Unsupported(Scope.RULE, "session_persistence", Effect.IGNORED),
     Unsupported(Scope.RULE_FILTER, "ExtensionRef", Effect.REFUSED),
     Unsupported(Scope.RULE_FILTER, "ExternalAuth", Effect.REFUSED),

@@ -16,9 +16,11 @@ MADE_HERE = (
     r"(name|value|weights|location|serve_location|upstream|source|variable|default|place|chooser|target"
     r"|split_variable|fine_source|sample_variable|origin|port"
     r"|index|path|status|id)",
-    r"loop\.index0|address|header|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
+    r"next|loop\.index0|loop\.index \+ 1|retry\.caught \| join\(\" \"\)"
+    r"|address|header|location|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
-    r"(added|answered|body|changed_path|headers|mirror_location|mirrored|named_locations|preflight|redirect|rewrite|sent|timeouts|title)\(.*\)|bodies\[.*\]|body",
+    r"(added|answered|body|changed_path|headers|mirror_location|mirrored|named_locations|paused"
+    r"|preflight|redirect|retried|rewrite|sent|timeouts|title|tried)\(.*\)|bodies\[.*\]|body",
     r"item\.variable ~ .*|item\.values\[.*\]",
     r"rule\.rule\.route\.path|view\.targets\[choice\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",
     r"backend\.timeouts\.\w+ \| milliseconds",

@@ -55,6 +55,8 @@ RULES: dict[str, Json] = {
     "HTTPRouteRequestTimeout": {**TO_CART, "timeouts": {"request": "1s"}},
     "HTTPRouteResponseHeaderModification": {**TO_CART, **_filtered("ResponseHeaderModifier", remove=["a"])},
     "HTTPRouteRetry": {**TO_CART, "retry": {"attempts": 2}},
+    "HTTPRouteRetryBackendTimeout": {**TO_CART, "retry": {"attempts": 2}, "timeouts": {"backendRequest": "1s"}},
+    "HTTPRouteRetryConnectionError": {**TO_CART, "retry": {}},
     "HTTPRouteSchemeRedirect": _filtered("RequestRedirect", scheme="https"),
 }
 """A rule for each feature that is a rule's."""

@@ -36,7 +36,7 @@ def test_rows_come_worst_first(read: Read) -> None:
     routes = """
     kind: HTTPRoute
     metadata: {name: ignoring}
-    spec: {parentRefs: [{name: web}], rules: [{retry: {attempts: 2}}]}
+    spec: {parentRefs: [{name: web}], rules: [{sessionPersistence: {}}]}
     ---
     kind: HTTPRoute
     metadata: {name: broken}

@@ -105,7 +105,6 @@ def test_rule_whose_every_share_is_dropped_is_dropped(build_web: Build) -> None:
 
 
 FIELDS = [
-    ("retry: {attempts: 2}", "rules[0].retry"),
     ("sessionPersistence: {sessionName: a}", "rules[0].sessionPersistence"),
 ]
 
