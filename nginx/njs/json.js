@@ -11,6 +11,11 @@ const CLOSE_BRACKET = 93;
 const OPEN_BRACE = 123;
 const CLOSE_BRACE = 125;
 
+const SPACE = 32;
+const LETTER_M = 109;
+
+const NEAR = 16;
+// Bytes.
 const LONGEST_KEY = 30;
 // Bytes of `model` with every letter escaped.
 const LONGEST_NAME = 6 * 4096;
@@ -69,12 +74,12 @@ function isWhite(byte) {
 
 function start(scan, bytes, at, isLast) {
     const byte = bytes[at];
-    if (isWhite(byte)) {
-        return at + 1;
-    }
     if (byte === OPEN_BRACE) {
         scan.after = afterValue;
         return go(scan, firstKey, at);
+    }
+    if (isWhite(byte)) {
+        return at + 1;
     }
     // Another value has no members.
     return value(scan, bytes, at, isLast);
@@ -86,20 +91,22 @@ function firstKey(scan, bytes, at, isLast) {
 
 function key(scan, bytes, at, isLast) {
     const byte = bytes[at];
-    if (isWhite(byte)) {
-        return at + 1;
-    }
     if (byte !== QUOTE) {
-        return BROKEN;
+        return isWhite(byte) ? at + 1 : BROKEN;
     }
     if (bytes.length - at < LONGEST_KEY + 2 && !isLast) {
         return MORE;
     }
     const close = closing(bytes, at + 1);
     const length = close - at - 1;
-    if (close !== MORE && length >= 5 && length <= LONGEST_KEY) {
+    const first = bytes[at + 1];
+    if (length >= 5 && length <= LONGEST_KEY && (first === LETTER_M || first === BACKSLASH)) {
         const written = bytes.toString('utf8', at + 1, close);
         scan.isNamed = written === 'model' || (written.indexOf('\\') >= 0 && decoded(bytes, at, close) === 'model');
+    }
+    if (close !== MORE && bytes[close + 1] === COLON) {
+        scan.step = value;
+        return bytes[close + 2] === SPACE ? close + 3 : close + 2;
     }
     return string(scan, colon, close, at + 1);
 }
@@ -129,14 +136,15 @@ function colon(scan, bytes, at) {
 
 function value(scan, bytes, at, isLast) {
     const byte = bytes[at];
-    if (isWhite(byte)) {
+    if (byte <= SPACE && isWhite(byte)) {
         return at + 1;
     }
     if (scan.isNamed) {
         return name(scan, bytes, at, isLast);
     }
     if (byte === QUOTE) {
-        return string(scan, scan.after, closing(bytes, at + 1), at + 1);
+        const close = closing(bytes, at + 1);
+        return close === MORE ? string(scan, scan.after, close, at + 1) : behind(scan, bytes, close);
     }
     if (byte === OPEN_BRACE || byte === OPEN_BRACKET) {
         scan.closers = [];
@@ -165,20 +173,30 @@ function name(scan, bytes, at, isLast) {
     return value(scan, bytes, at, isLast);
 }
 
+// Goes on behind a value that ends at `at`, mostly with another member at once.
+function behind(scan, bytes, at) {
+    if (scan.after === afterValue && bytes[at + 1] === COMMA) {
+        scan.step = key;
+        return bytes[at + 2] === SPACE ? at + 3 : at + 2;
+    }
+    return go(scan, scan.after, at);
+}
+
 function scalar(scan, bytes, at, isLast) {
     let to = at;
-    while (to < bytes.length && !isWhite(bytes[to]) && bytes[to] !== COMMA && bytes[to] !== CLOSE_BRACE) {
+    const length = bytes.length;
+    while (to < length && bytes[to] > SPACE && bytes[to] !== COMMA && bytes[to] !== CLOSE_BRACE) {
         if (++to - at > LONGEST_SCALAR) {
             return BROKEN;
         }
     }
-    if (to === bytes.length && !isLast) {
+    if (to === length && !isLast) {
         return MORE;
     }
     if (!SCALAR.test(bytes.toString('utf8', at, to))) {
         return BROKEN;
     }
-    return go(scan, scan.after, to - 1);
+    return behind(scan, bytes, to - 1);
 }
 
 function afterValue(scan, bytes, at) {
@@ -202,33 +220,51 @@ function end(scan, bytes, at) {
     return at + 1;
 }
 
-// Passes over an object or a list, from one quote or bracket to the next.
+// Passes over an object or a list, from one quote or bracket to the next. What people and programs write has few bytes
+// between them, and those are looked at one by one: a step costs half of a search. It is written in one piece, since a call
+// costs as much as three steps.
 function inside(scan, bytes, at) {
     const closers = scan.closers;
-    while (true) {
-        at = search(scan.ahead, bytes, at);
-        if (at === bytes.length) {
-            return at;
-        }
+    const length = bytes.length;
+    let near = at + NEAR;
+    while (at < length) {
         const byte = bytes[at];
         if (byte === QUOTE) {
-            const close = closing(bytes, at + 1);
-            if (close === MORE) {
-                return string(scan, inside, close, at + 1);
+            let close = bytes.indexOf(QUOTE, at + 1);
+            if (close <= at + 1 || bytes[close - 1] === BACKSLASH) {
+                close = closing(bytes, at + 1);
+                if (close === MORE) {
+                    return string(scan, inside, close, at + 1);
+                }
             }
-            at = close;
+            // Behind most strings there is one of these, and a space.
+            const mark = bytes[close + 1];
+            at = mark === COLON || mark === COMMA ? close + 1 : close;
+            if (bytes[at + 1] === SPACE) {
+                at++;
+            }
+            near = at + NEAR;
+        } else if (byte < OPEN_BRACKET) {
+            if (at > near) {
+                at = search(scan.ahead, bytes, at) - 1;
+                near = at + NEAR;
+            }
         } else if (byte === OPEN_BRACE || byte === OPEN_BRACKET) {
             // Their closing partners are two behind them in ASCII.
             if (closers.push(byte + 2) > DEEPEST) {
                 return BROKEN;
             }
-        } else if (closers.pop() !== byte) {
-            return BROKEN;
-        } else if (closers.length === 0) {
-            return go(scan, scan.after, at);
+        } else if (byte === CLOSE_BRACE || byte === CLOSE_BRACKET) {
+            if (closers.pop() !== byte) {
+                return BROKEN;
+            }
+            if (closers.length === 0) {
+                return behind(scan, bytes, at);
+            }
         }
         at++;
     }
+    return at;
 }
 
 // The next quote or bracket. Where each was last found is kept, so that no byte is searched twice for one.
@@ -279,6 +315,9 @@ function rest(scan, bytes, at) {
 // Where the string ends whose text begins at `from`.
 function closing(bytes, from) {
     let at = bytes.indexOf(QUOTE, from);
+    if (at > from && bytes[at - 1] !== BACKSLASH) {
+        return at;
+    }
     while (at >= 0 && backslashes(bytes, from, at) % 2 === 1) {
         at = bytes.indexOf(QUOTE, at + 1);
     }

@@ -19,7 +19,7 @@ FIELDS = {
 ROWS: dict[str, tuple[str, int, set[str]]] = {
     "request_path": (
         "cells",
-        18,
+        24,
         {"body_bytes", "connections", "way", "median_us", "p99_us", "requests_per_second", "cpu_us"},
     ),
     "change_to_live": ("rows", 2, {"routes", "changes", "live_ms", "live_p95_ms", "logged_ms", "steps_ms"}),

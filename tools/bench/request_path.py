@@ -1,6 +1,7 @@
-"""What a picked request costs, beside a plain `proxy_pass` and the gateway's own rule for a Service.
+"""What a picked request costs, beside a plain `proxy_pass`, the gateway's own rule for a Service, and a rule that asks
+for the model.
 
-The three ways take turns within each round, so that what else the machine does hits all of them.
+The four ways take turns within each round, so that what else the machine does hits all of them.
 """
 
 import os
@@ -18,7 +19,7 @@ from tools.bench.load import Job, Load, LoadGenerator, load_generator
 from tools.bench.processes import Role, cpu_seconds, tree
 from tools.bench.progress import Progress
 from tools.bench.report import Bar, Outcome, Table
-from tools.bench.resources import PICKED_HOST, SERVICE_HOST, write_gateway, write_pool
+from tools.bench.resources import MODEL_HOST, PICKED_HOST, SERVICE_HOST, write_gateway, write_pool
 from tools.bench.samples import Spread, spread
 from tools.bench.servers import PlainProxy, backend, free_ports, plain_proxy
 
@@ -26,6 +27,9 @@ _SIZES: Final = (1_000, 16_000, 200_000)
 _CONNECTIONS: Final = (1, 32)
 _ENDPOINTS: Final = 6
 _BAR: Final = 3.0
+_MODEL_BAR: Final = 1.5
+_MODEL_SIZES: Final = (1_000, 16_000)
+"""For which there is a bar."""
 
 
 class Way(StrEnum):
@@ -34,6 +38,7 @@ class Way(StrEnum):
     PLAIN = "plain"
     PICKED = "picked"
     SERVICE = "service"
+    MODEL = "model"
 
 
 class Part(StrEnum):
@@ -101,6 +106,8 @@ class Ratio:
     connections: int
     picked_to_plain: Spread
     service_to_plain: Spread
+    model_to_plain: Spread
+    model_to_picked: Spread
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,8 @@ def run(*, quick: bool, work: Path, nginx: Nginx, progress: Progress) -> Outcome
             connections=connections,
             picked_to_plain=_ratio(rounds[size, connections, Way.PICKED], rounds[size, connections, Way.PLAIN]),
             service_to_plain=_ratio(rounds[size, connections, Way.SERVICE], rounds[size, connections, Way.PLAIN]),
+            model_to_plain=_ratio(rounds[size, connections, Way.MODEL], rounds[size, connections, Way.PLAIN]),
+            model_to_picked=_ratio(rounds[size, connections, Way.MODEL], rounds[size, connections, Way.PICKED]),
         )
         for size in _SIZES
         for connections in _CONNECTIONS
@@ -145,6 +154,16 @@ def run(*, quick: bool, work: Path, nginx: Nginx, progress: Progress) -> Outcome
                 unit="x",
             )
             for ratio in ratios
+        )
+        + tuple(
+            Bar(
+                what=f"CPU of model to picked, {_size(ratio.body_bytes)} at {_connections(ratio.connections)}",
+                value=ratio.model_to_picked.median,
+                limit=_MODEL_BAR,
+                unit="x",
+            )
+            for ratio in ratios
+            if ratio.body_bytes in _MODEL_SIZES
         ),
     )
 
@@ -165,6 +184,7 @@ def _targets(work: Path, nginx: Nginx) -> Iterator[dict[Way, _Target]]:
             Way.PLAIN: _plain_target(plain),
             Way.PICKED: _gateway_target(under_test, PICKED_HOST),
             Way.SERVICE: _gateway_target(under_test, SERVICE_HOST),
+            Way.MODEL: _gateway_target(under_test, MODEL_HOST),
         }
 
 
@@ -233,7 +253,12 @@ def _table(cells: list[Cell], ratios: list[Ratio]) -> Table:
     rows = []
     for cell in cells:
         ratio = times[cell.body_bytes, cell.connections]
-        compared = {Way.PLAIN: None, Way.PICKED: ratio.picked_to_plain, Way.SERVICE: ratio.service_to_plain}[cell.way]
+        compared = {
+            Way.PLAIN: None,
+            Way.PICKED: ratio.picked_to_plain,
+            Way.SERVICE: ratio.service_to_plain,
+            Way.MODEL: ratio.model_to_plain,
+        }[cell.way]
         picker = cell.cpu_us.get(Part.PICKER)
         rows.append(
             (
@@ -244,7 +269,7 @@ def _table(cells: list[Cell], ratios: list[Ratio]) -> Table:
                 f"{cell.p99_us.median:.0f}",
                 f"{cell.requests_per_second.median:,.0f}",
                 f"{cell.cpu_us[Part.NGINX].median:.1f}",
-                f"{picker.median:.1f}" if picker and cell.way is Way.PICKED else "",
+                f"{picker.median:.1f}" if picker and cell.way in (Way.PICKED, Way.MODEL) else "",
                 f"{compared.median:.2f} ({compared.low:.2f}–{compared.high:.2f})" if compared else "",
                 str(cell.failed),
             )

@@ -58,6 +58,16 @@ spec:
   rules:
   - backendRefs: [{{group: inference.networking.k8s.io, kind: InferencePool, name: llm}}]
 ---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: model}}
+spec:
+  parentRefs: [{{name: edge}}]
+  hostnames: [{model}]
+  rules:
+  - matches: [{{headers: [{{name: X-Gateway-Model-Name, value: llama-3.1-8b-instruct}}]}}]
+    backendRefs: [{{group: inference.networking.k8s.io, kind: InferencePool, name: llm}}]
+---
 apiVersion: inference.networking.k8s.io/v1
 kind: InferencePool
 metadata: {{name: llm}}
@@ -94,17 +104,18 @@ ports: [{{name: http, port: {port}}}]
 
 PICKED_HOST: Final = "picked.example.com"
 SERVICE_HOST: Final = "service.example.com"
+MODEL_HOST: Final = "model.example.com"
 
 
 def write_pool(directory: Path, *, backends: Sequence[int]) -> None:
-    """A route to an InferencePool and one to a plain Service, each with all backends' ports as endpoints."""
+    """Routes to an InferencePool, to it by the model, and to a plain Service, with all backends' ports as endpoints."""
     labels = ("infergate.dev/inference-pool: llm", "kubernetes.io/service-name: llm")
     slices = [
         _SLICE.format(port=port, label=label).replace("llm-", prefix)
         for label, prefix in zip(labels, ("pool-", "service-"), strict=True)
         for port in backends
     ]
-    text = _POOL.format(picked=PICKED_HOST, service=SERVICE_HOST)
+    text = _POOL.format(picked=PICKED_HOST, service=SERVICE_HOST, model=MODEL_HOST)
     (directory / "pool.yaml").write_text(text + "".join(slices))
 
 
