@@ -6,10 +6,9 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Final, Protocol
 
-import msgspec
-
 from controller.bundle import ENDPOINT_HEADER, MODEL_HEADER, STREAMS_HEADER, USAGE_HEADER
 from controller.picker.endpoints import Endpoint
+from controller.picker.errors import error_body
 from controller.picker.requests import PickRequest
 
 HeaderList = list[tuple[bytes, bytes]]
@@ -53,13 +52,14 @@ class ErrorAnswer(Protocol):
         """Without the length of the body."""
         ...
 
-    @property
-    def body(self) -> bytes: ...
+    def body(self, path: str) -> bytes:
+        """As JSON, in the shape of the API that has the path."""
+        ...
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error for the client, in the shape of OpenAI's API."""
+    """An error for the client."""
 
     outcome: Outcome
     status: int
@@ -75,11 +75,10 @@ class Refusal:
             headers.append((b"retry-after", str(self.retry_after).encode()))
         return headers
 
-    @property
-    def body(self) -> bytes:
-        """The error as JSON."""
-        error = {"message": self.message, "type": "server_error", "param": None, "code": self.outcome.value}
-        return msgspec.json.encode({"error": error})
+    def body(self, path: str) -> bytes:
+        """See `ErrorAnswer`."""
+        code = self.outcome.value
+        return error_body(path, status=self.status, message=self.message, kind="server_error", code=code)
 
 
 def answer_of_pick(request: PickRequest, chosen: Sequence[Endpoint], *, more: bytes = b"") -> bytes:
@@ -112,9 +111,9 @@ def answer_of_models(listed: bytes) -> bytes:
     return head + listed
 
 
-def answer_of_refusal(refusal: ErrorAnswer, *, method: str, more: bytes = b"") -> bytes:
+def answer_of_refusal(refusal: ErrorAnswer, *, method: str, path: str, more: bytes = b"") -> bytes:
     """An error with its length; to HEAD without its body. `more` are further header lines."""
-    body = refusal.body
+    body = refusal.body(path)
     lines = b"".join(b"%b: %b\r\n" % header for header in refusal.headers)
     status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}".encode()
     head = b"HTTP/1.1 %b\r\n%b%bcontent-length: %d\r\n\r\n" % (status, lines, more, len(body))

@@ -78,7 +78,7 @@ class Picks:
             request = pick_request(method, path, headers, body)
         except NotFromGateway:
             self._director.count("", Outcome.NOT_FROM_GATEWAY)
-            return answer_of_refusal(_NOT_FROM_GATEWAY, method=method)
+            return answer_of_refusal(_NOT_FROM_GATEWAY, method=method, path=path)
         if method == "GET" and path.endswith(MODELS) and (listed := self._director.models(request.pool)):
             self._director.count(request.pool, Outcome.LISTED)
             return answer_of_models(listed)
@@ -109,7 +109,7 @@ class Picks:
         if isinstance(admitted, Dropped):
             self._director.count(request.pool, Outcome.DROPPED)
             more = self._decide(request, DROPS[admitted.drop].reason, at=entered, waited=now - entered)
-            return answer_of_refusal(admitted, method=request.method, more=more)
+            return answer_of_refusal(admitted, method=request.method, path=request.path, more=more)
         return self._pick(request, started=now, waited=now - entered)
 
     def _pick(self, request: PickRequest, *, started: float, waited: float = 0.0) -> bytes:
@@ -121,7 +121,7 @@ class Picks:
         if isinstance(picked, Refusal):
             self._flow.changed(request.pool)
             more = self._decide(request, picked.outcome.value, at=started, waited=waited)
-            return answer_of_refusal(picked, method=request.method, more=more)
+            return answer_of_refusal(picked, method=request.method, path=request.path, more=more)
         if request.trace is None:
             self._decisions.add(request, at=started, outcome=_PICKED, choice=picked[0].address, waited=waited)
             return answer_of_pick(request, picked)

@@ -31,7 +31,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters.update(
-        text=quoting.text, literal=quoting.literal, regex=quoting.regex, comment=quoting.comment, error_body=_error_body
+        text=quoting.text, literal=quoting.literal, regex=quoting.regex, comment=quoting.comment, json_text=_json_text
     )
     made.filters["milliseconds"] = _milliseconds
     return made
@@ -42,8 +42,7 @@ def _milliseconds(seconds: float) -> str:
     return f"{max(1, round(seconds * 1000))}ms"
 
 
-def _error_body(reason: str) -> str:
-    """An answer in the shape of OpenAI's errors for what the gateway itself cannot serve."""
+def _json_text(reason: str) -> str:
+    """What stands between the quotes of a string in JSON."""
     message = reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 3] + "..."
-    error = {"message": message, "type": "server_error", "param": None, "code": "no_backend"}
-    return json.dumps({"error": error}, separators=(",", ":"))
+    return json.dumps(message)[1:-1]

@@ -1,21 +1,35 @@
-// Answers that nginx makes itself, in the shape of OpenAI's errors.
+// Answers that nginx makes itself, in the shape of OpenAI's errors, or of Anthropic's for its API.
 
 const ERRORS = {
-    400: { message: 'the request body is not valid, and the model in it chooses the route', type: 'invalid_request_error', code: 'invalid_body' },
+    400: { message: 'the request is not valid HTTP', type: 'invalid_request_error', code: 'invalid_request' },
     404: { message: 'no route matches this request', type: 'invalid_request_error', code: 'route_not_found' },
     413: { message: 'the request body is too large', type: 'invalid_request_error', code: 'request_too_large' },
     429: { message: 'too many requests with large bodies are under way', type: 'rate_limit_error', code: 'too_many_large_requests' },
+    431: { message: 'the request headers are too large', type: 'invalid_request_error', code: 'headers_too_large' },
     502: { message: 'the backend cannot be reached', type: 'server_error', code: 'backend_unavailable' },
     503: { message: 'the endpoint picker cannot be reached', type: 'service_unavailable', code: 'picker_unavailable' },
     504: { message: 'the backend did not answer in time', type: 'timeout_error', code: 'backend_timeout' },
 };
 
+const INVALID_BODY = {
+    message: 'the request body is not valid, and the model in it chooses the route',
+    type: 'invalid_request_error',
+    code: 'invalid_body',
+};
+
+// Anthropic's names. Those of other statuses are OpenAI's too, or say that it is the server's fault.
+const ANTHROPIC = { 404: 'not_found_error', 413: 'request_too_large', 503: 'overloaded_error', 504: 'timeout_error' };
+
 function answer(r) {
-    refuse(r, statusOf(r.variables));
+    const status = statusOf(r.variables);
+    refuse(r, status, ERRORS[status]);
 }
 
-function refuse(r, status) {
-    const error = ERRORS[status];
+function refuseBody(r) {
+    refuse(r, 400, INVALID_BODY);
+}
+
+function refuse(r, status, error) {
     if (status === 503) {
         r.variables.infergate_mode = 'fail_close';
         r.headersOut['Retry-After'] = '1';
@@ -25,8 +39,17 @@ function refuse(r, status) {
     }
     // There is no body for HEAD, and clients that read what is said to be JSON fail at nothing.
     r.headersOut['Content-Type'] = r.method === 'HEAD' ? 'text/plain' : 'application/json';
-    const body = { error: { message: error.message, type: error.type, param: null, code: error.code } };
+    const body = r.variables.infergate_anthropic ? anthropic(status, error.message) : openai(error);
     r.return(status, JSON.stringify(body) + '\n');
+}
+
+function openai(error) {
+    return { error: { message: error.message, type: error.type, param: null, code: error.code } };
+}
+
+function anthropic(status, message) {
+    const other = status === 429 ? 'rate_limit_error' : status < 500 ? 'invalid_request_error' : 'api_error';
+    return { type: 'error', error: { type: ANTHROPIC[status] || other, message: message } };
 }
 
 // The status of the error that led here. A jump, and an error page that leaves the status to what it leads to, have none:
@@ -50,4 +73,4 @@ function lastUpstream(r) {
     return (r.variables.upstream_addr || '').split(/ : |, /).pop();
 }
 
-export default { answer, lastUpstream, refuse };
+export default { answer, lastUpstream, refuseBody };

@@ -68,7 +68,7 @@ function choose(r, model, isBroken) {
     r.variables.infergate_base_model = isHeader ? baseOf(model) : '';
     const chosen = r.variables[r.variables.infergate_chooser];
     if (chosen === NO_RULE && isBroken) {
-        errors.refuse(r, 400);
+        errors.refuseBody(r);
         return;
     }
     r.internalRedirect(chosen);

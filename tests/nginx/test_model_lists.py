@@ -49,7 +49,8 @@ async def silent(gateway: Gateway) -> AsyncIterator[Backend]:
 
 async def _listed(http: httpx.AsyncClient, path: str) -> list[str]:
     answer = await http.get(path)
-    if answer.headers["content-type"] != "application/json":
+    if answer.status_code != 200 or answer.headers["content-type"] != "application/json":
+        # Of a pod that was asked because the picker does not know its models yet.
         return []
     body = answer.json()
     assert body["object"] == "list"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-import msgspec
+from controller.picker.errors import error_body
 
 REASON_HEADER: Final = "x-llm-d-request-dropped-reason"
 """To the client; values as in the reference."""
@@ -76,7 +76,7 @@ DROPS: Final[Mapping[Drop, DropFacts]] = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error for the client, in the shape of OpenAI's API."""
+    """An error for the client."""
 
     drop: Drop
     retry_after: int
@@ -96,11 +96,8 @@ class Refusal:
             (_REASON, DROPS[self.drop].reason.encode()),
         ]
 
-    @property
-    def body(self) -> bytes:
-        """The error as JSON."""
+    def body(self, path: str) -> bytes:
+        """The error as JSON, in the shape of the API that has the path."""
         facts = DROPS[self.drop]
         kind = "rate_limit_error" if facts.status == 429 else "server_error"
-        return msgspec.json.encode(
-            {"error": {"message": facts.message, "type": kind, "param": None, "code": facts.reason}}
-        )
+        return error_body(path, status=facts.status, message=facts.message, kind=kind, code=facts.reason)

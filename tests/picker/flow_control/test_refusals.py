@@ -34,7 +34,7 @@ REFERENCE_REASONS = {
 def test_refusal(drop: Drop, status: int, reason: str) -> None:
     refusal = Refusal(drop, 7)
     headers = dict(refusal.headers)
-    error = json.loads(refusal.body)["error"]
+    error = json.loads(refusal.body("/v1/completions"))["error"]
     assert (refusal.status, error["code"], headers[b"x-llm-d-request-dropped-reason"]) == (
         status,
         reason,

@@ -1,0 +1,86 @@
+"""Errors made on the way have the shape of the API that was asked."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.nginx.gateway import Gateway
+from tests.nginx.resources import Json, pool, route, rule, to_pool, to_service
+from tests.nginx.servers import connect, nobody
+
+pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
+
+PATHS = ("/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens", "/v1/messages?beta=true")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def _routes(gateway: Gateway) -> None:
+    with nobody() as dead:
+        await gateway.apply(
+            "routes.yaml",
+            pool("empty"),
+            pool("dead", dead),
+            route(
+                "all",
+                rule(to_pool("empty"), path="/empty"),
+                rule(to_pool("dead"), path="/dead"),
+                rule(path="/nothing"),
+                rule(to_service("missing"), path="/missing"),
+            ),
+        )
+
+
+def _type(path: str, body: Json) -> str:
+    """The type of an error, whose shape must be that of the path's API."""
+    error = body["error"]
+    if "messages" in path:
+        assert (set(body), body["type"], set(error)) == ({"type", "error"}, "error", {"type", "message"})
+    else:
+        assert (set(body), set(error)) == ({"error"}, {"message", "type", "param", "code"})
+    assert error["message"]
+    return str(error["type"])
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("before", "status", "openai", "anthropic"),
+    [
+        ("", 404, "invalid_request_error", "not_found_error"),
+        ("/empty", 503, "server_error", "overloaded_error"),
+        ("/dead", 502, "server_error", "api_error"),
+        ("/nothing", 500, "server_error", "api_error"),
+        ("/missing", 500, "server_error", "api_error"),
+    ],
+)
+async def test_error_has_the_shape_of_the_api(
+    http: httpx.AsyncClient, path: str, before: str, status: int, openai: str, anthropic: str
+) -> None:
+    answer = await http.post(before + path, content=b"{}")
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    assert _type(path, answer.json()) == (anthropic if "messages" in path else openai)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("request_lines", "status"),
+    [
+        ("POST {path} HTTP/1.1\r\nHost: a\r\nBad Header: x\r\nContent-Length: x\r\n\r\n", 400),
+        ("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400),
+        ("POST {path} HTTP/1.1\r\n\r\n", 400),
+        ("POST {path} HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n", 431),
+        ("POST /empty{path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n", 400),
+    ],
+)
+async def test_request_that_nginx_refuses_is_told_so_in_json(
+    gateway: Gateway, path: str, request_lines: str, status: int
+) -> None:
+    async with asyncio.timeout(15), connect(gateway.port) as (reader, writer):
+        writer.write(request_lines.format(path=path, long="x" * 40_000).encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line[16:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length: "))
+        body = json.loads(await reader.readexactly(length))
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert _type(path, body) == "invalid_request_error"
