@@ -178,6 +178,11 @@ class ServerView:
     def reads_models(self) -> bool:
         return any(location.reads_model for location in self.locations)
 
+    @property
+    def listener(self) -> str:
+        """Names the listener among all."""
+        return f"{self.server.gateway.path}/{self.server.listener}"
+
 
 @dataclass(frozen=True)
 class PortView:
@@ -185,6 +190,9 @@ class PortView:
     is_tls: bool
     servers: tuple[ServerView, ...]
     has_default: bool
+    listeners: tuple[tuple[str, str], ...]
+    """(hostname, listener) that TLS names choose among, `*` for any. Empty where there is no choice: without TLS, or
+    with one listener."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +284,15 @@ def _port_view(servers: Sequence[ServerView]) -> PortView:
         is_tls=any(view.server.is_tls for view in servers),
         servers=tuple(servers),
         has_default=any(view.is_default for view in servers),
+        listeners=_listeners(servers),
     )
+
+
+def _listeners(servers: Sequence[ServerView]) -> tuple[tuple[str, str], ...]:
+    secure = [view for view in servers if view.server.is_tls]
+    if len({view.listener for view in secure}) < 2:
+        return ()
+    return tuple(sorted((hostname, view.listener) for view in secure for hostname in view.server.hostnames))
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,14 @@ import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from controller.agent.nginx import Nginx
+from tests.nginx.certificates import certificate
 from tests.nginx.gateway import Gateway, free_ports, run_gateway
 from tests.nginx.resources import Json, listener, pool, redirect, route, rule, secret, service, to_pool, to_service
 from tests.nginx.servers import exchange, serve
@@ -60,29 +56,7 @@ ROUTES = [
 ]
 
 
-def _certificate(*names: str) -> tuple[bytes, bytes]:
-    """A chain of one and its key, as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return made.public_bytes(serialization.Encoding.PEM), private
-
-
-CERTIFICATES = {name: _certificate(name) for name in ("one.example", "*.two.example")}
+CERTIFICATES = {name: certificate(name) for name in ("one.example", "*.two.example")}
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ MADE_HERE = (
     r"settings\.(worker_processes|worker_connections|max_open_files|max_body_size|max_large_requests)",
     r"view\.server\.max_body_size",
     r"(header|filter|rule|backend|choice|copy|cors|gate|origins|flag|item|map|endpoint|pool|port|view|location)(\.\w+)*\."
-    r"(name|value|weights|location|serve_location|upstream|source|variable|default|place|chooser|target"
+    r"(name|value|weights|location|listener|serve_location|upstream|source|variable|default|place|chooser|target"
     r"|split_variable|fine_source|sample_variable|origin|port"
     r"|index|path|status|id)",
-    r"next|loop\.index0|loop\.index \+ 1|retry\.caught \| join\(\" \"\)"
-    r"|address|header|location|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
+    r"next|hostname \| literal .*|loop\.index0|loop\.index \+ 1|retry\.caught \| join\(\" \"\)"
+    r"|address|header|listener|location|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
     r"(added|answered|body|changed_path|headers|mirror_location|mirrored|named_locations|paused"
     r"|preflight|redirect|retried|rewrite|sent|timeouts|title|tried)\(.*\)|bodies\[.*\]|body",
