@@ -359,7 +359,7 @@ class _Views:
 
     def backend(self, rule: Rule, backend: Backend, location: str) -> BackendView:
         filters = (*rule.filters, *backend.filters)
-        rewrites = [item for item in filters if isinstance(item, Rewrite)]
+        rewrites = _rewrites(filters)
         target = backend.target
         speaks_http2 = isinstance(target, ToUpstream) and target.upstream in self.http2
         headers, answer = request_headers(filters, upgrades=not speaks_http2), answer_headers(filters)
@@ -386,7 +386,7 @@ class _Views:
         )
 
     def mirror(self, rule: Rule, mirror: Mirror, *, filters: tuple[Filter, ...], location: str) -> MirrorView:
-        rewrites = [item for item in filters if isinstance(item, Rewrite)]
+        rewrites = _rewrites(filters)
         return MirrorView(
             location=location,
             upstream=_service_upstream(mirror.upstream),
@@ -500,6 +500,11 @@ def _pool_view(pool: Pool) -> PoolView:
         upstream=f"pool_{name(pool.name)}",
         endpoints=tuple(EndpointView(address, f"endpoint_{name(address)}") for address in addresses),
     )
+
+
+def _rewrites(filters: Sequence[Filter]) -> list[Rewrite]:
+    """The last one first: what a backend changes holds over what its rule changes."""
+    return [item for item in reversed(filters) if isinstance(item, Rewrite)]
 
 
 def _all_filters(rule: Rule) -> Iterable[Filter]:

@@ -157,8 +157,10 @@ def _rule(item: HTTPRouteRule, *, number: int, route: Key, backends: Backends, p
     variants = _filters(item, matches=matches, where=where, targets=targets)
     if isinstance(variants, Condition):
         dropped.append(variants)
+    # The one match that its filters can depend on: a resource with several and a prefix to replace is refused.
+    prefix = prefix_of(matches[0]) if len(matches) == 1 else None
     shares = [
-        _backend(ref, where=f"{where}.backendRefs[{position}]", route=route, targets=targets)
+        _backend(ref, prefix=prefix, where=f"{where}.backendRefs[{position}]", route=route, targets=targets)
         for position, ref in enumerate(item.backend_refs)
     ]
     dropped_shares = [share.dropped for share in shares if share.dropped is not None]
@@ -246,7 +248,7 @@ class _Share:
     pool: Key | None = None
 
 
-def _backend(ref: HTTPBackendRef, *, where: str, route: Key, targets: Targets) -> _Share:
+def _backend(ref: HTTPBackendRef, *, prefix: str | None, where: str, route: Key, targets: Targets) -> _Share:
     """A backend keeps its share, whatever is wrong with it."""
     target = targets(ref)
     if isinstance(target, Condition):
@@ -255,7 +257,7 @@ def _backend(ref: HTTPBackendRef, *, where: str, route: Key, targets: Targets) -
     pool = backend_key(ref, route=route) if ref.kind == "InferencePool" else None
     if not ref.filters:
         return _Share(Backend(target, weight=ref.weight), pool=pool)
-    own = filters(ref.filters, prefix=None, at_backend=True, where=f"{where}.filters", targets=targets)
+    own = filters(ref.filters, prefix=prefix, at_backend=True, where=f"{where}.filters", targets=targets)
     if isinstance(own, Condition):
         return _Share(Backend(ToStatus(500, own.message), weight=ref.weight), dropped=own, pool=pool)
     broken = unresolved_mirrors(ref.filters, where=f"{where}.filters", targets=targets)

@@ -64,7 +64,6 @@ TABLE: Final = (
     Unsupported(Scope.BACKEND_FILTER, "ExtensionRef", Effect.REFUSED),
     Unsupported(Scope.BACKEND_FILTER, "ExternalAuth", Effect.REFUSED),
     Unsupported(Scope.BACKEND_FILTER, "RequestRedirect", Effect.REFUSED),
-    Unsupported(Scope.BACKEND_FILTER, "URLRewrite", Effect.REFUSED),
     Unsupported(Scope.POOL, "app_protocol", Effect.REFUSED, (None, "http")),
 )
 """Elsewhere, because the specification gives them a reason of their own: protocols of listeners (UnsupportedProtocol),

@@ -60,6 +60,16 @@ def _rules(kind: str) -> list[Json]:
         rule(to("backend"), path=f"/{kind}/prefix", filters=[rewrite(path=_prefix("/new/base"))]),
         rule(to("backend"), path=f"/{kind}/strip", filters=[rewrite(path=_prefix("/"))]),
         rule(
+            to("backend", filters=[rewrite(hostname="inner.example", path=_prefix("/own"))]),
+            path=f"/{kind}/override",
+            filters=[rewrite(hostname="outer.example", path=_full("/rule"))],
+        ),
+        rule(
+            to("backend", filters=[rewrite(path=_prefix("/one"))], weight=1),
+            to("backend", filters=[rewrite(path=_full("/two"))], weight=1),
+            path=f"/{kind}/weighed",
+        ),
+        rule(
             to("backend"), path=f"/{kind}/both", filters=[rewrite(hostname="x.example", path=_prefix("/y")), *HEADERS]
         ),
     ]
@@ -174,6 +184,25 @@ async def test_path_is_rewritten(gateway: Gateway, backend: Backend, kind: str, 
     answer = await exchange(gateway.port, raw)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert backend.requests[-1].target == arrived
+
+
+@both_kinds
+async def test_rewrite_of_a_backend_holds_over_that_of_its_rule(
+    http: httpx.AsyncClient, backend: Backend, kind: str
+) -> None:
+    await http.get(f"/{kind}/override/a%20b?c", headers={"Host": "sent.example"})
+    arrived = backend.requests[-1]
+    assert (arrived.target, arrived.values("host")) == ("/own/a%20b?c", ["inner.example"])
+
+
+@both_kinds
+async def test_rewrite_of_a_backend_fits_the_backend_drawn(
+    http: httpx.AsyncClient, backend: Backend, kind: str
+) -> None:
+    backend.requests.clear()
+    for _ in range(40):
+        await http.get(f"/{kind}/weighed/x")
+    assert {request.target for request in backend.requests} == {"/one/x", "/two"}
 
 
 @both_kinds

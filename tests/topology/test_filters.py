@@ -187,10 +187,14 @@ def test_unsupported_filter_is_named(item: Fields, at_backend: bool) -> None:
     assert found.message.startswith(f"rules[0].filters[0].type: filter {item['type']} ")
 
 
-@pytest.mark.parametrize("item", [REDIRECT, REWRITE], ids=lambda item: str(item["type"]))
-def test_backends_take_header_changes_only(item: Fields) -> None:
-    assert isinstance(_filters(item), tuple)
-    assert isinstance(_filters(item, at_backend=True), Condition)
+def test_backends_take_no_redirect() -> None:
+    assert isinstance(_filters(REDIRECT), tuple)
+    assert isinstance(_filters(REDIRECT, at_backend=True), Condition)
+
+
+def test_backends_rewrite() -> None:
+    item = {"type": "URLRewrite", "urlRewrite": {"hostname": "b.example"}}
+    assert _filters(item, at_backend=True) == (Rewrite(hostname="b.example"),)
 
 
 @pytest.mark.parametrize("items", [(REDIRECT, REWRITE), (REDIRECT, REDIRECT)])
