@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models test check format bench bench-picking crds clean test-cluster conformance
+.PHONY: help demo models test check format bench bench-picking crds clean test-cluster bench-cluster conformance
 
 help:
 	@echo "make demo    install Infergate and start the demo"
@@ -15,6 +15,7 @@ help:
 	@echo "make check   format, lint, types, import rules"
 	@echo "make test-cluster  run the tests of tests/cluster on a cluster of processes, with the program rig"
 	@echo "make conformance   run the conformance suite of Gateway API there; PROFILES=..., CORE=1, RUN=..."
+	@echo "make bench-cluster  measure there how soon routes are live, and what the processes hold in memory"
 	@echo "make crds    write crds/ anew from the models"
 	@echo "make bench-picking  compare ways to choose a model server, into build/bench"
 	@echo "make bench   measure against a plain NGINX proxy, into build/bench"
@@ -86,6 +87,10 @@ build/images.json: $(STAMPS)/test tools/image_table.py
 test-cluster: build/images.json
 	@$(RIG) build
 	@$(RIG) run --quiet --images build/images.json -- $(BIN)/pytest tests/cluster tests/chart $(ARGS)
+
+bench-cluster: build/images.json
+	@$(RIG) build --all
+	@$(RIG) run --quiet --images build/images.json -- $(BIN)/python -m tools.bench.cluster $(ARGS)
 
 conformance: build/images.json
 	@$(RIG) build --all
