@@ -184,10 +184,14 @@ async def test_method_and_model_count_together(http: httpx.AsyncClient) -> None:
     assert _seen(answer)[0] == "post"
 
 
-@pytest.mark.parametrize("size", [4_000, 100_000, 262_144, 262_145, 1_000_000, 20_000_000, 50_000_000])
+@pytest.mark.parametrize(
+    "size", [4_000, 100_000, 259_999, 260_000, 262_144, 262_145, 1_000_000, 20_000_000, 50_000_000]
+)
 async def test_model_behind_a_large_prompt(http: httpx.AsyncClient, size: int) -> None:
-    text = 'a "quoted" {line}\\\n' * (size // 22)
-    body = json.dumps({"messages": [{"content": text}], "n": [1, 2], "model": "llama", "text": text[:200]}).encode()
+    text = 'a "quoted" {line}\\\n' * (size // 30)
+    rest = json.dumps({"messages": [{"content": text}], "n": [1, 2], "model": "llama", "text": text[:200]})[1:]
+    body = f'{{"a":"{"x" * (size - len(rest) - 8)}",{rest}'.encode()
+    assert len(body) == size
     answer = await _ask(http, body)
     assert _seen(answer)[0] == "llama"
     assert answer.json()["sha256"] == hashlib.sha256(body).hexdigest()
