@@ -6,6 +6,7 @@ const ERRORS = {
     413: { message: 'the request body is too large', type: 'invalid_request_error', code: 'request_too_large' },
     421: { message: 'this connection was opened for another host', type: 'invalid_request_error', code: 'misdirected_request' },
     429: { message: 'too many requests with large bodies are under way', type: 'rate_limit_error', code: 'too_many_large_requests' },
+    414: { message: 'the URL is too long', type: 'invalid_request_error', code: 'url_too_long' },
     431: { message: 'the request headers are too large', type: 'invalid_request_error', code: 'headers_too_large' },
     502: { message: 'the backend cannot be reached', type: 'server_error', code: 'backend_unavailable' },
     503: { message: 'the endpoint picker cannot be reached', type: 'service_unavailable', code: 'picker_unavailable' },

@@ -84,3 +84,26 @@ async def test_request_that_nginx_refuses_is_told_so_in_json(
         body = json.loads(await reader.readexactly(length))
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert _type(path, body) == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "code"),
+    [("nonsense", 400, "invalid_request"), ("GET /" + "x" * 40_000 + " HTTP/1.1", 414, "url_too_long")],
+)
+async def test_request_line_that_nginx_cannot_read_is_told_in_json(
+    gateway: Gateway, line: str, status: int, code: str
+) -> None:
+    async with asyncio.timeout(15), connect(gateway.port) as (reader, writer):
+        writer.write(f"{line}\r\nHost: a\r\n\r\n".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert json.loads(body)["error"]["code"] == code
+
+
+@pytest.mark.parametrize("path", ["/./refused", "/%2e/refused", "//./refused", "/.%2frefused"])
+async def test_place_of_refused_requests_is_no_path_of_a_client(gateway: Gateway, path: str) -> None:
+    async with asyncio.timeout(15), connect(gateway.port) as (reader, writer):
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 404 ")
+    assert json.loads(body)["error"]["code"] == "route_not_found"
