@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from controller.demo.servers import ModelServerFailed, model_file, model_servers
-from tests.nginx.gateway import Gateway
-from tests.nginx.resources import pool, route, rule, to_pool
+from tests.nginx.gateway import Gateway, eventually
+from tests.nginx.resources import picker_policy, pool, route, rule, to_pool
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
@@ -79,3 +79,28 @@ async def test_second_request_finds_the_prefix_of_the_first(gateway: Gateway, tm
         assert cold.cached < 100 < 700 < cold.prompt
         assert all(answer.cached > 0.9 * cold.prompt for answer in warm)
         assert max(answer.first_token for answer in warm) < cold.first_token / 3
+
+
+@pytest.mark.usefixtures("model")
+async def test_models_and_tokens_of_llama_cpp_are_understood(gateway: Gateway, tmp_path: Path) -> None:
+    async with model_servers(tmp_path, simulate=False, threads=1, say=lambda line: None) as running:
+        addresses = [server.address for server in running if server.pool == "cpu"]
+        await gateway.apply(
+            "routes.yaml",
+            pool("cpu", *addresses),
+            picker_policy("cpu", usage=True),
+            route("all", rule(to_pool("cpu"))),
+        )
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=120, trust_env=False) as http:
+
+            async def picker_lists() -> bool:
+                answer = await http.get("/v1/models")
+                entry = await gateway.logged(answer.headers["x-request-id"])
+                return entry["tries"] == 0 and len(answer.json()["data"]) >= 1
+
+            await eventually(picker_lists)
+            asked = {"model": "any", "prompt": "Once upon a time", "max_tokens": 4}
+            answer = await http.post("/v1/completions", json=asked)
+        usage, line = answer.json()["usage"], await gateway.logged(answer.headers["x-request-id"])
+        told = (line["prompt_tokens"], line["completion_tokens"])
+        assert told == (usage["prompt_tokens"], usage["completion_tokens"])
