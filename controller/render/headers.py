@@ -16,7 +16,7 @@ _REQUEST_BASE = {
     "upgrade": "$infergate_upgrade",
     "x-request-id": "$infergate_request_id",
     "x-forwarded-for": "$proxy_add_x_forwarded_for",
-    "x-forwarded-host": "$http_host",
+    "x-forwarded-host": "$infergate_asked_host",
     "x-forwarded-proto": "$scheme",
     "x-real-ip": "$remote_addr",
     **MODEL_HEADERS,

@@ -88,7 +88,14 @@ async def test_request_that_nginx_refuses_is_told_so_in_json(
 
 @pytest.mark.parametrize(
     ("line", "status", "code"),
-    [("nonsense", 400, "invalid_request"), ("GET /" + "x" * 40_000 + " HTTP/1.1", 414, "url_too_long")],
+    [
+        ("nonsense", 400, "invalid_request"),
+        *(
+            (f"GET {target} HTTP/1.1", 400, "invalid_request")
+            for target in ("/s%00", "/s/%zz", "/s/../../x", "%00", "/s/\xff%00")
+        ),
+        ("GET /" + "x" * 40_000 + " HTTP/1.1", 414, "url_too_long"),
+    ],
 )
 async def test_request_line_that_nginx_cannot_read_is_told_in_json(
     gateway: Gateway, line: str, status: int, code: str

@@ -218,3 +218,25 @@ async def test_name_that_no_listener_has_gets_no_certificate(gateway: Gateway, t
 async def test_head_without_a_rule_is_404_without_a_body_of_json(http: httpx.AsyncClient) -> None:
     answer = await http.head("/nowhere")
     assert (answer.status_code, answer.headers["content-type"], answer.content) == (404, "text/plain", b"")
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "told"),
+    [
+        (f"http://{HOST}/v1/x", "other.example", HOST),
+        (f"HTTP://{HOST}/v1/x", HOST, HOST),
+        (f"http://{HOST}:PORT/v1/x", "other.example", f"{HOST}:PORT"),
+        ("/v1/x", f"{HOST}:1234", f"{HOST}:1234"),
+    ],
+)
+async def test_host_of_an_absolute_target_comes_before_the_header(
+    gateway: Gateway, target: str, host: str, told: str
+) -> None:
+    target, told = (text.replace("PORT", str(gateway.port)) for text in (target, told))
+    answer = await exchange(
+        gateway.port, f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+    )
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    headers = [tuple(header) for header in json.loads(body)["headers"]]
+    assert [value for name, value in headers if name in ("host", "x-forwarded-host")] == [told, told]
