@@ -76,7 +76,7 @@ comma := ,
 
 # A cluster of plain processes: RIG is the program that brings one up (root, and Go to build it once). Any other cluster
 # will do for the tests: KUBECONFIG=... pytest tests/cluster.
-RIG ?= $(or $(shell command -v rig),../shared/rig/rig)
+RIG ?= rig
 PROFILES ?= GATEWAY-HTTP
 INSTALL := helm install infergate $(CURDIR)/charts/infergate --namespace infergate-system --create-namespace --wait
 
