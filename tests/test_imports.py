@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent / "controller"
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "backoff": set(),
     "logs": set(),
     "settings": {"errors"},
     "plugins": set(),
@@ -23,9 +24,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "render": {"bundle", "ir", "resources"},
     "status": {"bundle", "ir", "resources", "topology"},
     "wire": {"bundle", "errors"},
-    "agent": {"bundle", "errors", "wire"},
+    "agent": {"backoff", "bundle", "errors", "wire"},
     "dataplane": {"agent", "bundle", "errors", "resources", "topology", "wire"},
-    "provider": {"errors", "kube", "resources", "status"},
+    "provider": {"backoff", "errors", "kube", "resources", "status"},
     "picker": {"bundle", "errors", "logs", "plugins"},
     "simulator": {"errors", "logs"},
     "demo": {"agent", "errors", "simulator"},

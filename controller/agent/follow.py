@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from controller.agent.apply import Applied
-from controller.agent.backoff import Backoff
 from controller.agent.metrics import Metrics
 from controller.agent.standing import Standing
+from controller.agent.tries import tries
 from controller.bundle import Bundle, Pools, pools_of
 from controller.errors import ControlPlaneFailed, InfergateError, NginxRefused
 from controller.wire import POLL_WAIT, Delivery, refusal_of
@@ -66,7 +66,7 @@ class Follower:
         self._data_plane = data_plane
         self._standing = standing
         self._metrics = metrics
-        self._backoff = Backoff(rng)
+        self._backoff = tries(rng)
         self._fit = fit
         self._pools = pools_of(())
         """Those that were delivered last."""
@@ -115,10 +115,10 @@ class Follower:
                 if not self._is_cut_off:
                     log.warning("control plane cannot be asked", extra={"problem": str(problem)})
                 self._is_cut_off = True
-                await asyncio.sleep(self._backoff.pause())
+                await asyncio.sleep(self._backoff.delay())
             except InfergateError as problem:
                 log.error("delivery cannot be applied and is tried again", extra={"problem": str(problem)})
-                await asyncio.sleep(self._backoff.pause())
+                await asyncio.sleep(self._backoff.delay())
             else:
                 self._backoff.reset()
 

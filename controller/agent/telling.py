@@ -5,8 +5,8 @@ import logging
 import random
 from typing import Protocol
 
-from controller.agent.backoff import Backoff
 from controller.agent.standing import Standing
+from controller.agent.tries import tries
 from controller.errors import ControlPlaneFailed
 from controller.wire import REPORT_EVERY, Statement
 
@@ -21,7 +21,7 @@ class Ear(Protocol):
 
 async def keep_telling(ear: Ear, standing: Standing, *, rng: random.Random) -> None:
     """Ends when it was told that the instance leaves."""
-    backoff = Backoff(rng)
+    backoff = tries(rng)
     while True:
         standing.news.clear()
         statement = standing.statement
@@ -30,7 +30,7 @@ async def keep_telling(ear: Ear, standing: Standing, *, rng: random.Random) -> N
         except ControlPlaneFailed as problem:
             # Who follows the control plane logs it.
             log.debug("report not taken", extra={"problem": str(problem)})
-            await asyncio.sleep(backoff.pause())
+            await asyncio.sleep(backoff.delay())
             continue
         backoff.reset()
         if statement.is_leaving:

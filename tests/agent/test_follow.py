@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from controller.agent.apply import Applied
-from controller.agent.backoff import Backoff
 from controller.agent.follow import Follower
 from controller.agent.judge import Judge
 from controller.agent.machine import Machine
 from controller.agent.metrics import metrics_of
 from controller.agent.standing import Standing
 from controller.agent.telling import keep_telling
+from controller.agent.tries import tries
 from controller.bundle import Bundle, BundleFile, Pool, Pools, pools_of
 from controller.errors import ControlPlaneFailed, NginxNotRunning, NginxRefused
 from controller.wire import Delivery, Refusal, Statement
@@ -263,10 +263,10 @@ def test_bundle_fits_its_container(conf: bytes, fit: bytes) -> None:
 
 
 def test_pauses_grow_to_a_limit_and_differ() -> None:
-    one, other = (Backoff(random.Random(seed)) for seed in (1, 2))
-    pauses = [one.pause() for _ in range(12)]
+    one, other = (tries(random.Random(seed)) for seed in (1, 2))
+    pauses = [one.delay() for _ in range(12)]
     assert all(limit / 2 <= pause <= limit for pause, limit in zip(pauses, (0.1, 0.2, 0.4), strict=False))
     assert 2.5 <= pauses[-1] <= 5.0
-    assert [other.pause() for _ in range(12)] != pauses
+    assert [other.delay() for _ in range(12)] != pauses
     one.reset()
-    assert one.pause() <= 0.1
+    assert one.delay() <= 0.1

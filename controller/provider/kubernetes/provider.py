@@ -6,11 +6,11 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
+from controller.backoff import Backoff
 from controller.errors import ApiError
 from controller.kube import Api
 from controller.provider.base import Change
 from controller.provider.changes import describe
-from controller.provider.kubernetes.backoff import Backoff
 from controller.provider.kubernetes.gather import Gather
 from controller.provider.kubernetes.outage import Outage
 from controller.provider.kubernetes.reflector import Reflector

@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from controller.backoff import Backoff
 from controller.errors import ApiDenied, ApiExpired, ApiMissing, ApiRefused, ApiUnreachable
 from controller.kube import Api
-from controller.provider.kubernetes.backoff import Backoff
 from controller.provider.kubernetes.outage import Outage
 from controller.provider.kubernetes.served import Slot
 from controller.provider.kubernetes.store import Difference, Store

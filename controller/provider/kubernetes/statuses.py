@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from controller.backoff import Backoff
 from controller.errors import ApiConflict, ApiError, ApiMissing, ApiRefused, ApiUnreachable
 from controller.kube import APPLY, MERGE, Api, Json
-from controller.provider.kubernetes.backoff import Backoff
 from controller.provider.kubernetes.outage import Outage
 from controller.provider.kubernetes.store import Held
 from controller.resources.meta import Key
