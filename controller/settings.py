@@ -79,4 +79,9 @@ def fitting_large_requests(memory_max: Path = _MEMORY_MAX) -> int:
     with contextlib.suppress(OSError, ValueError):
         # "max" is no number.
         memory = min(memory, int(memory_max.read_text()))
+    return large_requests_in(memory)
+
+
+def large_requests_in(memory: int) -> int:
+    """Requests with large bodies whose buffers fill a quarter of so many bytes, 64 at least."""
     return max(64, memory // 4 // _LARGE_REQUEST)

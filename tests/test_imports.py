@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "control_plane": {
         "bundle", "dataplane", "errors", "plugins", "provider", "reconcile", "refused", "render", "resources",
-        "status", "topology",
+        "settings", "status", "topology",
     },
     "commands": {
         "agent", "bundle", "control_plane", "dataplane", "demo", "errors", "kube", "logs", "plugins", "probes",

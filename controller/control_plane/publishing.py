@@ -12,13 +12,16 @@ from controller.refused import Refused
 from controller.render.files import RenderSettings, differs_in_endpoints_only
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
-from controller.topology.parameters import workers
+from controller.settings import large_requests_in
+from controller.topology.parameters import memory, workers
 from controller.topology.refusals import Refusals
 from controller.topology.types import GatewayState, Topology
 
 _ENDPOINTS_DELAY: Final = 5.0
 """Seconds for which a reload waits that only gives endpoints their kept connections."""
 _WORKER_CONNECTIONS: Final = 16384
+_MEMORY: Final = 4 * 1024**3
+"""Bytes of a container without a limit: what its node has is not known here."""
 
 
 @dataclass
@@ -128,10 +131,12 @@ class Publishing:
 
 def _settings(gateway: GatewayState) -> RenderSettings:
     """What rendered files take from the parameters of a Gateway."""
-    nginx = gateway.data_plane.parameters.nginx
+    parameters = gateway.data_plane.parameters
+    nginx = parameters.nginx
     connections = nginx.worker_connections if nginx and nginx.worker_connections else _WORKER_CONNECTIONS
     return RenderSettings(
         listen_addresses=("0.0.0.0",),
-        worker_processes=workers(gateway.data_plane.parameters),
+        worker_processes=workers(parameters),
         worker_connections=connections,
+        max_large_requests=large_requests_in(memory(parameters) or _MEMORY),
     )

@@ -84,6 +84,12 @@ def workers(spec: GatewayParametersSpec) -> int:
     return max(1, math.ceil(amount(limits["cpu"]))) if "cpu" in limits else _WORKERS
 
 
+def memory(spec: GatewayParametersSpec) -> int | None:
+    """Bytes that nginx's container may use; None without a limit."""
+    limits = spec.resources.nginx.limits if spec.resources and spec.resources.nginx else {}
+    return int(amount(limits["memory"])) if "memory" in limits else None
+
+
 def _referred(
     reference: LocalParametersReference, *, field: str, namespace: str, index: Index
 ) -> GatewayParametersSpec | Condition:

@@ -114,3 +114,18 @@ def test_endpoints_go_to_pickers_at_once_and_to_nginx_later(
     publishing.publish(topology, snapshot)
     assert server.bundles[EDGE].version != first
     assert publishing.due is None
+
+
+@pytest.mark.parametrize(("limits", "large"), [("{}", 4096), ("{memory: 1Gi}", 1024), ("{memory: 16Mi}", 64)])
+def test_large_bodies_fit_into_the_memory_of_the_pod(
+    publishing: Publishing, server: FakeServer, resources: Resources, limits: str, large: int
+) -> None:
+    parameters = (
+        "apiVersion: infergate.dev/v1alpha1\nkind: GatewayParameters\nmetadata: {name: small}\n"
+        f"spec: {{resources: {{nginx: {{limits: {limits}}}}}}}\n---\n"
+    )
+    reference = "{group: infergate.dev, kind: GatewayParameters, name: small}"
+    wanted = gateway().replace("spec:\n", f"spec:\n  infrastructure: {{parametersRef: {reference}}}\n")
+    snapshot, topology = resources(parameters, wanted)
+    publishing.publish(topology, snapshot)
+    assert f"limit_conn infergate_large {large};" in server.text()
