@@ -13,6 +13,7 @@ from controller.picker.inflight import InFlight
 from controller.picker.model_lists import merged
 from controller.picker.pools import PoolState, PoolTable
 from controller.picker.requests import PickRequest, Try
+from controller.picker.scheduling.matching import chunks_at
 from controller.picker.scheduling.profile import Profile
 from controller.picker.scheduling.tracing import traced
 
@@ -161,7 +162,7 @@ class Director:
         """Count the request at its endpoint, and remember there what it will have in its cache."""
         endpoint = chosen[0]
         hashes = request.hashes
-        matched = endpoint.prefixes.match(hashes) if hashes else 0
+        matched = chunks_at(request, endpoint) if hashes else 0
         request.cached_bytes = OFFSETS[matched]
         sent = Sent(
             endpoint=endpoint,

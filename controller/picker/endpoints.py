@@ -61,6 +61,8 @@ class Sent(msgspec.Struct, gc=False, eq=False):
     is_streamed: bool = False
     waited: float | None = None
     """Seconds to the first byte; None before it."""
+    due: int = 0
+    """Step of the clock in which its bytes leave the backlog, see `Due`; 0: the first byte takes them out."""
     is_overdue: bool = False
     """Whether its first byte was missed."""
     fallbacks: tuple["Endpoint", ...] = ()

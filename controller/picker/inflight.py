@@ -9,12 +9,12 @@ A request's uncached bytes stand in its endpoint's backlog until its first byte.
 a whole, so its bytes leave the backlog by the clock, when its first byte would be expected.
 """
 
-import heapq
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Final
 
+from controller.picker.due import Due
 from controller.picker.endpoints import Endpoint, Sent
 
 SHORT_SCRAPES: Final = 5
@@ -43,9 +43,8 @@ class InFlight:
 
     def __init__(self) -> None:
         self._sent: dict[str, Sent] = {}
-        self._due: list[tuple[float, int, Sent]] = []
-        """Heap of the requests whose bytes leave the backlog by the clock; the number keeps ties apart."""
-        self._started = 0
+        self._due = Due()
+        """The requests whose bytes leave the backlog by the clock."""
         self._completed: OrderedDict[str, Sent | None] = OrderedDict()
         """Requests whose completion came before their pick."""
         self._released: OrderedDict[str, Sent | None] = OrderedDict()
@@ -72,16 +71,14 @@ class InFlight:
         if sent.adapter:
             _take_adapter(endpoint, sent)
         if not sent.is_streamed and sent.size:
-            self._started += 1
             wait = min(sent.memory.rates.expected(sent.ahead, endpoint.slowness), LONGEST_GUESS)
-            heapq.heappush(self._due, (sent.at + wait, self._started, sent))
+            self._due.add(sent, sent.at + wait)
         return True
 
     def settle(self, now: float) -> None:
         """Take out of the backlogs what the clock says was computed."""
-        due = self._due
-        while due and due[0][0] <= now:
-            _leave_backlog(heapq.heappop(due)[2])
+        for sent in self._due.take(now):
+            _leave_backlog(sent)
 
     def first_byte(self, request: str, *, waited: float) -> Sent | None:
         """The first byte of an answer came, so many seconds after the request was sent; None when not in flight."""
@@ -100,6 +97,8 @@ class InFlight:
         endpoint = sent.endpoint
         del endpoint.open[request]
         _leave_backlog(sent)
+        if sent.due:
+            self._due.drop(sent)
         endpoint.tokens -= sent.prompt_bytes // 4
         if sent.adapter:
             left = endpoint.adapters_in_use[sent.adapter] - 1

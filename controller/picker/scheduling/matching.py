@@ -19,3 +19,11 @@ def matched_chunks(request: PickRequest, endpoints: Sequence[Endpoint]) -> list[
     matched = longest_matches(map(_INDEX, endpoints), request.hashes)
     request.matched = (endpoints, matched)
     return matched
+
+
+def chunks_at(request: PickRequest, endpoint: Endpoint) -> int:
+    """How many of the prompt's chunks one endpoint has."""
+    known = request.matched
+    if known is not None and endpoint in known[0]:
+        return known[1][known[0].index(endpoint)]
+    return endpoint.prefixes.match(request.hashes)
