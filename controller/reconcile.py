@@ -17,10 +17,12 @@ from controller.errors import InfergateError
 from controller.plugins.catalogue import BUILT_IN, Catalogue
 from controller.provider.base import Change
 from controller.refused import Refused
+from controller.render import memory as render_memory
 from controller.render.files import RenderSettings, differs_in_endpoints_only, is_port_file, port_of, render
 from controller.resources.gateway_api import CONTROLLER_NAME
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
+from controller.topology import memory as topology_memory
 from controller.topology.build import build
 from controller.topology.refusals import Refusals, without
 from controller.topology.sharing import shared
@@ -37,23 +39,42 @@ _ENDPOINTS_DELAY: Final = 5.0
 """Seconds for which a reload waits that only gives endpoints their kept connections."""
 
 
-def topology_of(snapshot: Snapshot, *, catalogue: Catalogue = BUILT_IN) -> Topology:
-    """The topology of a snapshot whose Gateways share one data plane. `catalogue` has the picker's plugins."""
-    built = build(snapshot, controller_name=CONTROLLER_NAME, now=datetime.now(UTC), catalogue=catalogue)
+def topology_of(
+    snapshot: Snapshot, *, catalogue: Catalogue = BUILT_IN, memory: topology_memory.Memory | None = None
+) -> Topology:
+    """The topology of a snapshot whose Gateways share one data plane.
+
+    `catalogue` has the picker's plugins, `memory` is that of the topologies before.
+    """
+    built = build(snapshot, controller_name=CONTROLLER_NAME, now=datetime.now(UTC), catalogue=catalogue, memory=memory)
     return shared(built, snapshot=snapshot)
 
 
-def bundle_of(topology: Topology, refusals: Refusals, *, name: str, settings: RenderSettings) -> Bundle:
+def bundle_of(
+    topology: Topology,
+    refusals: Refusals,
+    *,
+    name: str,
+    settings: RenderSettings,
+    memory: render_memory.Memory | None = None,
+) -> Bundle:
     """The bundle of a data plane that all Gateways share, without what nginx refused."""
     gateways = frozenset(gateway.key for gateway in topology.gateways)
     served = without(topology, refusals) if refusals else topology
-    return render(translate(served, name=name, gateways=gateways), settings)
+    return render(translate(served, name=name, gateways=gateways), settings, memory=memory)
 
 
-def bundle_of_gateway(topology: Topology, refusals: Refusals, *, gateway: Key, settings: RenderSettings) -> Bundle:
+def bundle_of_gateway(
+    topology: Topology,
+    refusals: Refusals,
+    *,
+    gateway: Key,
+    settings: RenderSettings,
+    memory: render_memory.Memory | None = None,
+) -> Bundle:
     """The bundle of a Gateway that has a data plane of its own, without what nginx refused."""
     served = without(topology, refusals) if refusals else topology
-    return render(translate(served, name=gateway.path, gateways=frozenset({gateway})), settings)
+    return render(translate(served, name=gateway.path, gateways=frozenset({gateway})), settings, memory=memory)
 
 
 @dataclass(frozen=True)
@@ -89,6 +110,8 @@ class Reconciler:
     """Whether a port can be opened that is not open yet. nginx tries for three seconds before it says so."""
     _live: Bundle | None = field(default=None, init=False)
     _refused: Refused = field(default_factory=Refused, init=False)
+    _built: topology_memory.Memory = field(default_factory=topology_memory.Memory, init=False)
+    _rendered: render_memory.Memory = field(default_factory=render_memory.Memory, init=False)
     _due: float | None = field(default=None, init=False)
     """Loop time of the next turn that needs no change."""
 
@@ -125,11 +148,11 @@ class Reconciler:
 
     async def turn(self, snapshot: Snapshot, change: Change | None) -> None:
         """Brings the data plane to a snapshot. `change` says why there is one; None: nothing changed since the last."""
-        topology = topology_of(snapshot, catalogue=self.catalogue)
+        topology = topology_of(snapshot, catalogue=self.catalogue, memory=self._built)
         self._refused.forget_changed(snapshot)
         self._look_at_ports(topology)
         refusals = self._refused.refusals()
-        bundle = bundle_of(topology, refusals, name=self.name, settings=self.settings)
+        bundle = bundle_of(topology, refusals, name=self.name, settings=self.settings, memory=self._rendered)
         report: Report | None
         pause = self._pause(bundle)
         if pause:
@@ -170,7 +193,9 @@ class Reconciler:
         for _ in range(_TRIES):
             if report.refusal is None or not self._refused.learn(report.refusal, bundle=bundle, snapshot=snapshot):
                 break
-            bundle = bundle_of(topology, self._refused.refusals(), name=self.name, settings=self.settings)
+            bundle = bundle_of(
+                topology, self._refused.refusals(), name=self.name, settings=self.settings, memory=self._rendered
+            )
             report = await self.data_plane.apply(bundle)
         if report.refusal is not None:
             log.error("no version could be applied", extra={"problem": str(report.refusal)})

@@ -1,6 +1,8 @@
-"""Brings a bundle live: write a release, test it, make it current, reload, and ask a new worker for its version.
+"""Brings a bundle live: write a release, make it current, reload, and ask a new worker for its version.
 
-What nginx was serving goes on being served when any of these steps fails.
+What nginx was serving goes on being served when any of these steps fails. A release is tested before nginx starts with
+it. A running nginx tests what it loads itself, and keeps what it has when that fails; testing before would only take as
+long once more, 170 ms with 2,000 locations. So it is tested only where nginx complains, to know what it refuses.
 """
 
 import asyncio
@@ -145,9 +147,9 @@ class Applier:
     async def _bring_up(self, release: Release, *, begun: float, is_new: bool) -> Applied | NginxRefused:
         loop = asyncio.get_running_loop()
         if is_new:
-            refused = await check(
-                self._nginx, self._state, f"{release.path}/nginx.conf", stdout=self._options.stdout
-            ) or await self._go_live(release)
+            is_tested = self._live is None
+            refused = await self._test(release) if is_tested else None
+            refused = refused or await self._go_live(release, is_tested=is_tested)
         else:
             refused = await self._confirm(release)
         if refused is not None:
@@ -156,8 +158,11 @@ class Applier:
         self._live = release
         return Applied(release.version, release.number, is_new, loop.time() - begun)
 
-    async def _go_live(self, release: Release) -> NginxRefused | None:
-        """Make a tested release current and nginx load it; undone when nginx does not."""
+    async def _test(self, release: Release) -> NginxRefused | None:
+        return await check(self._nginx, self._state, f"{release.path}/nginx.conf", stdout=self._options.stdout)
+
+    async def _go_live(self, release: Release, *, is_tested: bool) -> NginxRefused | None:
+        """Make a release current and nginx load it; undone when nginx does not."""
         live, self._live = self._live, None
         before = live or await asyncio.to_thread(releases.current, self._state)
         was_started, old_workers = self._supervisor.is_started, _children(self._supervisor.pid)
@@ -169,11 +174,13 @@ class Applier:
         refused: NginxRefused | None = None
         self._generations.retire(old_workers, now=asyncio.get_running_loop().time())
         try:
-            refused = await self._confirm(release, old_workers=old_workers)
+            refused = await self._confirm(release, old_workers=old_workers, is_tested=is_tested)
         except NginxNotRunning:
-            if not was_started:
-                await self._supervisor.stop()
-            raise
+            refused = None if is_tested else await self._test(release)
+            if refused is None:
+                if not was_started:
+                    await self._supervisor.stop()
+                raise
         if refused is not None:
             releases.switch(self._state, before)
             self._live = live
@@ -181,7 +188,9 @@ class Applier:
                 await self._supervisor.stop()
         return refused
 
-    async def _confirm(self, release: Release, *, old_workers: frozenset[int] = frozenset()) -> NginxRefused | None:
+    async def _confirm(
+        self, release: Release, *, old_workers: frozenset[int] = frozenset(), is_tested: bool = True
+    ) -> NginxRefused | None:
         """Wait until a worker answers with the version of a release, or nginx says why none will.
 
         With more than one worker the old ones get every connection of an idle nginx until they are retired (they wait
@@ -190,8 +199,8 @@ class Applier:
         wait in listening sockets that all workers share, and a worker that the master did not want to end is started
         again by it.
 
-        An `[emerg]` of the master ends the wait a moment later, since some are not fatal: a worker that answers counts
-        for more.
+        An `[emerg]` of the master ends the wait: at once where a test refuses the release, else a moment later, since
+        some are not fatal: a worker that answers counts for more.
         """
         self._heard.clear()
         loop = asyncio.get_running_loop()
@@ -206,6 +215,8 @@ class Applier:
             if await client.version(self._state) == release.version:
                 return None
             if refused is None and (refused := self._refusal()) is not None:
+                if not is_tested and (tested := await self._test(release)) is not None:
+                    return tested
                 deadline = min(deadline, loop.time() + 0.3)
             await asyncio.sleep(pause)
             pause = min(pause * 1.1, _LAST_POLL)

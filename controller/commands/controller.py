@@ -25,6 +25,7 @@ from controller.dataplane.secret_store import SecretStore
 from controller.dataplane.server import BundleServer
 from controller.dataplane.tokens import Identity, TokenReviews
 from controller.errors import ApiError, SettingInvalid
+from controller.garbage import collect_seldom
 from controller.kube import Api, configuration
 from controller.plugins.installed import installed
 from controller.probes import Probes
@@ -94,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT."""
+    collect_seldom()
     return asyncio.run(_until_signal(_settings(arguments)))
 
 

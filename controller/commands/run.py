@@ -22,6 +22,7 @@ from controller.bundle import COMPLETIONS_FILE, POOLS_FILE
 from controller.commands import statuses
 from controller.dataplane.local import LocalDataPlane, default_state
 from controller.errors import SettingInvalid
+from controller.garbage import collect_seldom
 from controller.plugins.installed import installed
 from controller.provider.file import FileProvider
 from controller.reconcile import Reconciler, State
@@ -65,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         settings=settings(),
         status_file=_status_file(arguments.write_status, arguments.directory),
     )
+    collect_seldom()
     return asyncio.run(_until_signal(gateway))
 
 

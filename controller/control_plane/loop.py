@@ -26,6 +26,7 @@ from controller.status.features import FEATURES
 from controller.status.types import StatusUpdate
 from controller.topology.build import build
 from controller.topology.conditions import PROGRAMMED
+from controller.topology.memory import Memory
 from controller.topology.types import Topology
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Loop:
     """Until when instances that say nothing may have had no time to."""
     _rejected: frozenset[Rejection] = field(default=frozenset(), init=False)
     _newest: tuple[Snapshot, Topology] | None = field(default=None, init=False)
+    _memory: Memory = field(default_factory=Memory, init=False)
     _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     @property
@@ -91,7 +93,13 @@ class Loop:
             await asyncio.gather(pending, woken, return_exceptions=True)
 
     def _take(self, snapshot: Snapshot, change: Change) -> None:
-        topology = build(snapshot, controller_name=CONTROLLER_NAME, now=datetime.now(UTC), catalogue=self.catalogue)
+        topology = build(
+            snapshot,
+            controller_name=CONTROLLER_NAME,
+            now=datetime.now(UTC),
+            catalogue=self.catalogue,
+            memory=self._memory,
+        )
         self._newest = (snapshot, topology)
         is_news = self._publish()
         self.provisioning.want([gateway for gateway in topology.gateways if gateway.serves])

@@ -10,6 +10,7 @@ from controller.plugins.catalogue import BUILT_IN, Catalogue
 from controller.reconcile import bundle_of_gateway
 from controller.refused import Refused
 from controller.render.files import RenderSettings, differs_in_endpoints_only
+from controller.render.memory import Memory
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.settings import large_requests_in
@@ -32,6 +33,7 @@ class _Published:
     snapshot: Snapshot
     """Of which the bundle was made."""
     refused: Refused
+    memory: Memory
     pools: str
     """Etag of the pools that were told last, which may be newer than those of the bundle."""
     due: float | None = None
@@ -113,7 +115,9 @@ class Publishing:
         known = self._published.get(gateway.key)
         refused = known.refused if known else Refused()
         refused.forget_changed(snapshot)
-        bundle = bundle_of_gateway(topology, refused.refusals(), gateway=gateway.key, settings=_settings(gateway))
+        memory = known.memory if known else Memory()
+        settings = _settings(gateway)
+        bundle = bundle_of_gateway(topology, refused.refusals(), gateway=gateway.key, settings=settings, memory=memory)
         now = self.clock()
         if known is not None and differs_in_endpoints_only(known.bundle, bundle):
             due = now + self.endpoints_delay if known.due is None else known.due
@@ -124,7 +128,7 @@ class Publishing:
                 is_other = known.pools != bundle.pools.etag
                 known.pools = bundle.pools.etag
                 return is_other
-        self._published[gateway.key] = _Published(bundle, snapshot, refused, pools=bundle.pools.etag)
+        self._published[gateway.key] = _Published(bundle, snapshot, refused, memory, pools=bundle.pools.etag)
         self.server.publish(gateway.key.path, bundle)
         return known is None or (known.bundle.version, known.pools) != (bundle.version, bundle.pools.etag)
 

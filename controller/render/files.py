@@ -12,6 +12,7 @@ from controller.bundle import COMPLETIONS_FILE, Bundle, BundleFile, pools_of, ve
 from controller.ir.types import GatewayConfig
 from controller.render.environment import environment, files_directory
 from controller.render.headers import answer_headers, request_headers
+from controller.render.memory import Memory
 from controller.render.views import certificate_name, config_view
 from controller.resources.meta import Key
 
@@ -23,9 +24,8 @@ _ONE_SUBJECT = r"(HTTPRoute|Gateway|InferencePool|Service) ([a-z0-9.-]+)/([a-z0-
 _SUBJECT = re.compile(_ONE_SUBJECT)
 _SUBJECTS = re.compile(rf"\s*# {_ONE_SUBJECT}(?:, {_ONE_SUBJECT})*")
 """What opens a fragment's comment. Text of users may follow, and must not name a subject."""
-_MANY_LINES = re.compile(r"\n{3,}")
-_SPARE_LINES = re.compile(r"\n\n(?=        |\s*\})")
-"""Empty lines that macros leave inside of a location, or before the end of a block."""
+_SPARE_LINES = (("\n\n        ", "\n        "), ("\n\n    }", "\n    }"), ("\n\n}", "\n}"))
+"""Empty lines that macros leave inside of a location, or before the end of a block. Expressions took 20 ms in 2 MB."""
 _GROUPS = {
     "HTTPRoute": "gateway.networking.k8s.io",
     "Gateway": "gateway.networking.k8s.io",
@@ -62,14 +62,19 @@ def port_of(path: str) -> int:
     return int(path.removeprefix("port_").removesuffix(".conf"))
 
 
-def render(config: GatewayConfig, settings: RenderSettings) -> Bundle:
-    """The files of a configuration, with their version, and its pools. The same configuration gives the same bytes."""
-    view = config_view(config)
+def render(config: GatewayConfig, settings: RenderSettings, *, memory: Memory | None = None) -> Bundle:
+    """The files of a configuration, with their version, and its pools. The same configuration gives the same bytes.
+
+    `memory` is that of the renderings before.
+    """
+    memory = memory or Memory()
+    view = config_view(config, memory=memory)
     context = {
         "name": config.name,
         "settings": settings,
         "completions": COMPLETIONS_FILE,
         "view": view,
+        "remembered": memory.text,
         "base_headers": request_headers(),
         "base_hidden": answer_headers().hidden,
     }
@@ -133,7 +138,11 @@ def trace(bundle: Bundle, *, path: str, line: int) -> tuple[Subject, ...]:
 
 def _template(name: str, context: Mapping[str, object]) -> bytes:
     text = environment().get_template(name).render(context)
-    return _SPARE_LINES.sub("\n", _MANY_LINES.sub("\n\n", text)).encode("utf-8", "surrogateescape")
+    while "\n\n\n" in text:
+        text = text.replace("\n\n\n", "\n\n")
+    for spare, enough in _SPARE_LINES:
+        text = text.replace(spare, enough)
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _certificate_files(config: GatewayConfig) -> dict[str, bytes]:

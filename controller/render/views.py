@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 
 from controller.bundle import FailureMode, Pool
 from controller.ir.filters import Filter, Mirror, PathChange, Redirect, Rewrite
@@ -28,6 +29,7 @@ from controller.render.headers import (
     request_headers,
 )
 from controller.render.maps import Flag, Place, RuleMap, digest, header_variable, place_of, rule_maps
+from controller.render.memory import Memory
 from controller.render.quoting import expression, name
 from controller.render.weights import Split, splits
 
@@ -238,16 +240,19 @@ class ConfigView:
         return any(server.reads_models for port in self.ports for server in port.servers)
 
 
-def config_view(config: GatewayConfig) -> ConfigView:
-    """Everything the templates need of a configuration."""
-    places = {location: place_of(location) for server in config.servers for location in server.locations}
+def config_view(config: GatewayConfig, *, memory: Memory | None = None) -> ConfigView:
+    """Everything the templates need of a configuration. `memory` is that of the views before."""
+    # By identity, since a location is compared by all that it leads to.
+    places = {id(location): place_of(location) for server in config.servers for location in server.locations}
     maps = rule_maps(place for place in places.values() if place)
     views = _Views(
         fail_open=frozenset(pool.name for pool in config.pools if pool.failure_mode is FailureMode.FAIL_OPEN),
         http2=frozenset(upstream.name for upstream in config.upstreams if upstream.speaks_http2),
         places=places,
         variables=maps.variables,
+        memory=memory or Memory(),
     )
+    views.memory.turn(views.fail_open, views.http2)
     ports = tuple(
         _port_view([views.server(server) for server in config.servers if server.port == port])
         for port in sorted({server.port for server in config.servers})
@@ -303,12 +308,14 @@ class _Views:
     """Names of pools."""
     http2: Set[str]
     """Names of upstreams that speak it."""
-    places: Mapping[Location, Place | None]
+    places: Mapping[int, Place | None]
+    """By the identity of a location."""
     variables: Mapping[str, str]
+    memory: Memory
 
     def server(self, server: Server) -> ServerView:
-        chosen = {case.rule.id for location in server.locations if self.places[location] for case in location.cases}
-        rules = {rule.id: self.rule(rule, server, is_named=rule.id in chosen) for rule in server.rules}
+        chosen = {case.rule.id for location in server.locations if self.places[id(location)] for case in location.cases}
+        rules = {rule.id: self._known_rule(rule, server, is_named=rule.id in chosen) for rule in server.rules}
         return ServerView(
             server=server,
             hostnames=tuple("_" if hostname == "*" else hostname for hostname in server.hostnames),
@@ -323,7 +330,7 @@ class _Views:
 
     def location(self, location: Location, rules: Mapping[str, "RuleView"]) -> LocationView:
         last = rules[location.cases[-1].rule.id] if location.is_complete else None
-        place = self.places[location]
+        place = self.places[id(location)]
         return LocationView(
             path=location.path,
             is_exact=location.is_exact,
@@ -333,6 +340,10 @@ class _Views:
             reads_model=place is not None and place.asks_for_model,
             default=last.target if last else _NO_RULE,
         )
+
+    def _known_rule(self, rule: Rule, server: Server, *, is_named: bool) -> RuleView:
+        key = (rule.id, server.port, server.is_tls, is_named)
+        return self.memory.view(key, rule, partial(self.rule, rule, server, is_named=is_named))
 
     def rule(self, rule: Rule, server: Server, *, is_named: bool) -> RuleView:
         location = f"@{rule.id}"

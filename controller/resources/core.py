@@ -84,6 +84,7 @@ class Service(Resource):
 
     group: ClassVar[str] = ""
     versions: ClassVar[tuple[str, ...]] = ("v1",)
+    status_is_read: ClassVar[bool] = True
 
     metadata: ServiceMetadata
     spec: ServiceSpec
@@ -193,6 +194,7 @@ class Pod(Resource):
 
     group: ClassVar[str] = ""
     versions: ClassVar[tuple[str, ...]] = ("v1",)
+    status_is_read: ClassVar[bool] = True
 
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()  # type: ignore[assignment]  # of a pod it is read, of others only merged

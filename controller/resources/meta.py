@@ -70,6 +70,8 @@ class Resource(BaseModel):
     former_groups: ClassVar[tuple[str, ...]] = ()
     """Groups in which the kind is read too, in the same versions: those that it came from."""
     cluster_scoped: ClassVar[bool] = False
+    status_is_read: ClassVar[bool] = False
+    """Whether its status says something to us. That of most is what we and other controllers write."""
 
     api_version: str
     kind: str
@@ -79,6 +81,11 @@ class Resource(BaseModel):
     @property
     def key(self) -> Key:
         return Key(group=self.group, kind=self.kind, namespace=self.metadata.namespace, name=self.metadata.name)
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What it says: all its fields, without a status that is not read."""
+        return tuple(getattr(self, name) for name in type(self).model_fields if name != "status" or self.status_is_read)
 
     def is_older_than(self, other: Self) -> bool:
         """Whether this resource wins a conflict: by creation time, then by namespace and name.

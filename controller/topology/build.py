@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from controller.plugins.catalogue import BUILT_IN, Catalogue
 from controller.plugins.types import AppliedPolicy
 from controller.resources.core import ConfigMap
+from controller.resources.gateway_api import HTTPRoute
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.topology import pools
@@ -16,6 +18,7 @@ from controller.topology.backends import Backends
 from controller.topology.base_models import base_models_of
 from controller.topology.gateways import class_state, gateway_state
 from controller.topology.index import Index, Name, index_of
+from controller.topology.memory import Memory, ResolvedRoute, World
 from controller.topology.policies.objectives import objectives_of
 from controller.topology.policies.picker_policy import applied_policy, policies_of
 from controller.topology.routes import is_accepted, parents_of, route_state
@@ -23,13 +26,18 @@ from controller.topology.types import ClassState, GatewayState, PoolState, Route
 
 
 def build(
-    snapshot: Snapshot, *, controller_name: str, now: datetime | None = None, catalogue: Catalogue = BUILT_IN
+    snapshot: Snapshot,
+    *,
+    controller_name: str,
+    now: datetime | None = None,
+    catalogue: Catalogue = BUILT_IN,
+    memory: Memory | None = None,
 ) -> Topology:
     """What is attached to what, and every condition.
 
     Only GatewayClasses with `controller_name`, Gateways of these and HTTPRoutes with a parentRef to one of those are
     ours; others are left out. `now`, with a time zone, is when certificates are judged as expired; None judges none.
-    `catalogue` has the plugins that a PickerPolicy may name.
+    `catalogue` has the plugins that a PickerPolicy may name. `memory` is that of the builds before.
     """
     index = index_of(snapshot)
     classes = _classes(index, controller_name=controller_name)
@@ -39,8 +47,9 @@ def build(
         if item.spec.gateway_class_name in classes
     }
     standings = {name: pools.standing(item, index=index) for name, item in index.pools.items()}
-    backends = Backends(index, standings)
-    routes = _routes(index, gateways=gateways, backends=backends)
+    memory = memory or Memory()
+    world = memory.world(snapshot, gateways, lambda: _world(index, gateways=gateways, standings=standings))
+    routes = _routes(index, world=world, memory=memory)
     attached = _attached(state for state, _ in routes)
     policies = policies_of(index, catalogue=catalogue)
     objectives = objectives_of(index)
@@ -53,7 +62,7 @@ def build(
         gateways=tuple(_counted(gateways[key], attached=attached) for key in sorted(gateways)),
         routes=tuple(state for state, _ in routes),
         pools=_pools(index, standings=standings, routes=routes, applied=applied),
-        upstreams=backends.upstreams(),
+        upstreams=world.backends.upstreams(),
         policies=policies.states,
         objectives=objectives.states,
         base_models=base_models_of(snapshot.of(ConfigMap)),
@@ -68,23 +77,33 @@ def _classes(index: Index, *, controller_name: str) -> dict[str, ClassState]:
     }
 
 
-def _routes(
-    index: Index, *, gateways: Mapping[Key, GatewayState], backends: Backends
-) -> list[tuple[RouteState, tuple[Key, ...]]]:
-    """Routes of ours with the InferencePools that each refers to, sorted by key."""
+def _world(index: Index, *, gateways: Mapping[Key, GatewayState], standings: Mapping[Name, pools.Standing]) -> World:
     namespaces = {item.metadata.namespace for item in index.routes}
-    open_doors = {
-        item.key: doors(item, state=gateways[item.key], index=index, namespaces=namespaces)
-        for item in index.gateways
-        if item.key in gateways
-    }
-    states = []
-    for route in index.routes:
-        parents = parents_of(route, gateways=open_doors)
-        if parents:
-            states.append(route_state(route, parents=parents, gateways=open_doors, backends=backends))
+    return World(
+        backends=Backends(index, standings),
+        doors={
+            item.key: doors(item, state=gateways[item.key], index=index, namespaces=namespaces)
+            for item in index.gateways
+            if item.key in gateways
+        },
+    )
+
+
+def _routes(index: Index, *, world: World, memory: Memory) -> list[ResolvedRoute]:
+    """Routes of ours with the InferencePools that each refers to, sorted by key."""
+    found = (
+        memory.routes.get(route.key, (route.metadata, route.spec, world), partial(_route, route, world))
+        for route in index.routes
+    )
     # All are of one kind; comparing names is seven times faster than comparing keys.
-    return sorted(states, key=lambda pair: (pair[0].key.namespace, pair[0].key.name))
+    return sorted(
+        (pair for pair in found if pair is not None), key=lambda pair: (pair[0].key.namespace, pair[0].key.name)
+    )
+
+
+def _route(route: HTTPRoute, world: World) -> ResolvedRoute | None:
+    parents = parents_of(route, gateways=world.doors)
+    return route_state(route, parents=parents, gateways=world.doors, backends=world.backends) if parents else None
 
 
 def _attached(routes: Iterable[RouteState]) -> Counter[tuple[Key, str]]:

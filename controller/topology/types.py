@@ -165,7 +165,7 @@ class Topology:
     routes: tuple[RouteState, ...]
     pools: tuple[PoolState, ...]
     upstreams: tuple[Upstream, ...]
-    """Of every Service port that a rule uses and that has endpoints."""
+    """Of every Service port that a rule uses and that has endpoints; maybe some that rules used before."""
     policies: tuple[PolicyState, ...] = ()
     objectives: tuple[ObjectiveState, ...] = ()
     base_models: tuple[BaseModel, ...] = ()

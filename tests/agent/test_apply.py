@@ -9,7 +9,7 @@ import pytest
 
 from controller.agent import client, leftovers
 from controller.agent.apply import Applied, Applier, Options
-from controller.agent.nginx import Nginx
+from controller.agent.nginx import Nginx, check
 from controller.agent.state import State
 from controller.bundle import Bundle
 from controller.errors import NginxNotRunning, NginxRefused
@@ -81,6 +81,28 @@ async def test_refused_bundle_leaves_the_last_one_live(applier: Applier, bundle:
     assert outcome == NginxRefused("routes/0.conf", 2, 'unknown directive "nonsense"')
     assert await _get(port) == "one"
     assert (applier.live, state.current.readlink().name) == ("a", "000001")
+
+
+async def test_a_running_nginx_tests_what_it_loads_itself(
+    applier: Applier, bundle: Make, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested: list[str] = []
+
+    async def counted(nginx: Nginx, state: State, configuration: str, *, stdout: int | None = None) -> object:
+        tested.append(configuration)
+        return await check(nginx, state, configuration, stdout=stdout)
+
+    monkeypatch.setattr("controller.agent.apply.check", counted)
+    assert isinstance(await applier.apply(bundle("a", _answering(port, "one"))), Applied)
+    assert len(tested) == 1
+    assert isinstance(await applier.apply(bundle("b", _answering(port, "two"))), Applied)
+    assert len(tested) == 1
+    refused = await applier.apply(bundle("c", "server {\n  nonsense on;\n}"))
+    assert refused == NginxRefused("routes/0.conf", 2, 'unknown directive "nonsense"')
+    assert len(tested) == 2
+    assert (await _get(port), applier.live) == ("two", "b")
+    assert isinstance(await applier.apply(bundle("d", _answering(port, "four"))), Applied)
+    assert (await _get(port), len(tested)) == ("four", 2)
 
 
 async def test_refused_first_bundle_starts_nothing(applier: Applier, bundle: Make, state: State) -> None:

@@ -20,7 +20,7 @@ MADE_HERE = (
     r"|address|header|listener|location|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
     r"(added|answered|body|changed_path|headers|mirror_location|mirrored|named_locations|paused"
-    r"|preflight|redirect|retried|rewrite|sent|timeouts|title|tried)\(.*\)|bodies\[.*\]|body",
+    r"|preflight|redirect|remembered|retried|rewrite|sent|timeouts|title|tried)\(.*\)|bodies\[.*\]|body",
     r"item\.variable ~ .*|item\.values\[.*\]",
     r"rule\.rule\.route\.path|view\.targets\[choice\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",
     r"backend\.timeouts\.\w+ \| milliseconds",

@@ -13,20 +13,20 @@ from typing import Final
 
 from controller.agent import releases
 from controller.agent.apply import Applier
-from controller.agent.nginx import Nginx, check
-from controller.agent.state import State, locked, replace_file
+from controller.agent.nginx import Nginx
+from controller.agent.state import locked, replace_file
 from controller.bundle import encode_pools
 from controller.provider.file import FileProvider
 from tools.bench.failures import CannotMeasure
 from tools.bench.gateway import Gateway, gateway
-from tools.bench.pipeline import stages
+from tools.bench.pipeline import Memories, stages
 from tools.bench.progress import Progress
 from tools.bench.report import Bar, Outcome, Table
 from tools.bench.resources import REVISION_HEADER, Routes, write_gateway
 from tools.bench.samples import Spread, percentile, spread
 from tools.bench.servers import backend, free_ports
 
-_STEPS: Final = ("notice", "read", "build", "translate", "render", "write", "nginx -t", "reload and confirm")
+_STEPS: Final = ("notice", "read", "build", "translate", "render", "write", "reload and confirm")
 _PATIENCE: Final = 30.0
 """Seconds after which a change is given up."""
 _PAUSE: Final = 0.003
@@ -137,7 +137,8 @@ async def _steps(routes: Routes, *, work: Path, nginx: Nginx, changes: int) -> d
     coming = asyncio.ensure_future(anext(snapshots))
     with locked(work / "state") as state:
         async with Applier(state, nginx) as applier:
-            await applier.apply(stages(first).bundle)
+            memories = Memories()
+            await applier.apply(stages(first, memories=memories).bundle)
             for number in range(1, changes + 1):
                 saved = time.monotonic()
                 routes.save(number * _STRIDE % routes.count, revision=1000 + number)
@@ -145,7 +146,7 @@ async def _steps(routes: Routes, *, work: Path, nginx: Nginx, changes: int) -> d
                 coming = asyncio.ensure_future(anext(snapshots))
                 found["notice"].append(change.detected_at - saved)
                 found["read"].append(time.monotonic() - change.detected_at)
-                timed = stages(snapshot)
+                timed = stages(snapshot, memories=memories)
                 for stage, seconds in timed.seconds.items():
                     found[stage].append(seconds)
                 begun = time.monotonic()
@@ -158,21 +159,11 @@ async def _steps(routes: Routes, *, work: Path, nginx: Nginx, changes: int) -> d
                     begun = time.monotonic()
                     releases.write(scratch, timed.bundle)
                     written = time.monotonic() - begun
-                tested = await _time_of_test(nginx, state)
                 found["write"].append(pools + written)
-                found["nginx -t"].append(tested)
-                found["reload and confirm"].append(max(0.0, applied - written - tested))
+                found["reload and confirm"].append(max(0.0, applied - written))
     coming.cancel()
     await asyncio.gather(coming, return_exceptions=True)
     return found
-
-
-async def _time_of_test(nginx: Nginx, state: State) -> float:
-    begun = time.monotonic()
-    refused = await check(nginx, state, "current/nginx.conf")
-    if refused is not None:
-        raise CannotMeasure(f"nginx refused what it serves: {refused}")
-    return time.monotonic() - begun
 
 
 def _milliseconds(seconds: list[float] | tuple[float, ...]) -> Spread:

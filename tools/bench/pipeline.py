@@ -1,6 +1,6 @@
 """How long each stage takes from resources to files, alone in a process."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Final
@@ -9,10 +9,12 @@ from controller.agent.nginx import Nginx
 from controller.bundle import Bundle
 from controller.provider.file import read
 from controller.reconcile import topology_of
+from controller.render import memory as render_memory
 from controller.render.files import RenderSettings, render
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.settings import usable_files
+from controller.topology import memory as topology_memory
 from controller.topology.types import Topology
 from controller.translate.build import translate
 from tools.bench.progress import Progress
@@ -51,14 +53,23 @@ def run(*, quick: bool, work: Path, nginx: Nginx, progress: Progress) -> Outcome
     return Outcome(figures={"rows": rows}, tables=(_table(rows),))
 
 
-def stages(snapshot: Snapshot) -> Timed:
-    """The files of a snapshot, and the seconds that build, translate and render took."""
+@dataclass(frozen=True)
+class Memories:
+    """What a turn of the gateway's loop leaves to the next."""
+
+    built: topology_memory.Memory = field(default_factory=topology_memory.Memory)
+    rendered: render_memory.Memory = field(default_factory=render_memory.Memory)
+
+
+def stages(snapshot: Snapshot, *, memories: Memories | None = None) -> Timed:
+    """The files of a snapshot, and the seconds that each stage took; without memories those of a first turn."""
+    memories = memories or Memories()
     begun = perf_counter()
-    topology = topology_of(snapshot)
+    topology = topology_of(snapshot, memory=memories.built)
     built = perf_counter()
     config = translate(topology, name="local", gateways=_gateways(topology))
     translated = perf_counter()
-    bundle = render(config, RenderSettings(max_open_files=usable_files()))
+    bundle = render(config, RenderSettings(max_open_files=usable_files()), memory=memories.rendered)
     rendered = perf_counter()
     seconds = {"build": built - begun, "translate": translated - built, "render": rendered - translated}
     return Timed(seconds, bundle)

@@ -1,20 +1,16 @@
 """The newest form of every object that was listed or watched, each parsed once."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from controller.kube import Json
 from controller.provider.kubernetes.served import Slot
 from controller.provider.kubernetes.trim import trimmed
 from controller.provider.last_good import last_good_forms
-from controller.resources.core import Pod, Service
 from controller.resources.kinds import Refused, read
 from controller.resources.meta import Key, Resource
 from controller.resources.snapshot import Rejection, Snapshot, snapshot
-
-_STATUS_IS_READ = (Pod, Service)
-"""Kinds whose status says something to us. That of the others is what we and other controllers write."""
 
 
 class Difference(IntEnum):
@@ -63,8 +59,11 @@ class Store:
         if before is not None and (before.uid, before.version) == (uid, version):
             return key, Difference.NOTHING
         held = _parsed(slot, document, path=_object_path(path, key), uid=uid, version=version)
+        difference = _difference(before, held)
+        if difference is not Difference.CONTENT:
+            held = _with_known_parts(held, before)
         self._held[key] = held
-        return key, _difference(before, held)
+        return key, difference
 
     def remove(self, slot: Slot, document: Json) -> tuple[Key, Difference]:
         key = _key(slot, document)
@@ -139,6 +138,11 @@ def _difference(before: Held | None, after: Held) -> Difference:
 def _has_other_content(before: Resource | None, after: Resource | None) -> bool:
     if before is None or after is None:
         return before is not after
-    left_out = () if isinstance(after, _STATUS_IS_READ) else ("status",)
-    names = (name for name in type(after).model_fields if name not in left_out)
-    return any(getattr(before, name) != getattr(after, name) for name in names)
+    return before.content != after.content
+
+
+def _with_known_parts(after: Held, before: Held | None) -> Held:
+    """An object of the same content, in the parts that are known: what was made of those need not be made again."""
+    if before is None or before.resource is None or after.resource is None:
+        return after
+    return replace(after, resource=before.resource.model_copy(update={"status": after.resource.status}))

@@ -1,0 +1,53 @@
+"""What a build leaves to the next one: routes that are the same, in a world that is the same, are not resolved again.
+
+With 1,000 routes they are most of the work, and most changes of a cluster are to one of them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from controller.remembered import Remembered
+from controller.resources.gateway_api import HTTPRoute
+from controller.resources.meta import Key
+from controller.resources.snapshot import Snapshot
+from controller.topology.attachment import Door
+from controller.topology.backends import Backends
+from controller.topology.types import GatewayState, RouteState
+
+ResolvedRoute = tuple[RouteState, tuple[Key, ...]]
+"""A route, and the InferencePools that it refers to."""
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """What routes are resolved against."""
+
+    backends: Backends
+    doors: Mapping[Key, tuple[Door, ...]]
+    """Of each Gateway."""
+
+
+@dataclass
+class Memory:
+    """Of one sequence of builds, with the same controller name and catalogue."""
+
+    routes: Remembered[ResolvedRoute | None] = field(default_factory=Remembered)
+    _known: tuple[object, ...] = ()
+    _world: World | None = None
+
+    def world(self, snapshot: Snapshot, gateways: Mapping[Key, GatewayState], make: Callable[[], World]) -> World:
+        """The world of the build before, if nothing but routes is different; else what `make` gives."""
+        others: list[tuple[object, ...]] = []
+        namespaces: set[str] = set()
+        for item in snapshot.resources:
+            if isinstance(item, HTTPRoute):
+                namespaces.add(item.metadata.namespace)
+            else:
+                others.append(item.content)
+        # Gateways differ when a certificate expires, although no resource does.
+        known = (others, gateways, namespaces)
+        if self._world is None or known != self._known:
+            self._world = make()
+        self._known = known
+        self.routes.turn()
+        return self._world
