@@ -310,6 +310,10 @@ def _distinct_parents(parents: tuple[ParentReference, ...]) -> tuple[ParentRefer
     return parents
 
 
+ParentReferences = Annotated[tuple[ParentReference, ...], Field(max_length=32), AfterValidator(_distinct_parents)]
+DefaultGateways = Literal["All", "None"]
+
+
 class HTTPPathMatch(Model):
     type: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
     value: Annotated[str, Field(strict=True, max_length=1024)] = "/"
@@ -631,7 +635,7 @@ def _few_matches(rules: tuple[HTTPRouteRule, ...]) -> tuple[HTTPRouteRule, ...]:
 
 
 class HTTPRouteSpec(Model):
-    parent_refs: Annotated[tuple[ParentReference, ...], Field(max_length=32), AfterValidator(_distinct_parents)] = ()
+    parent_refs: ParentReferences = ()
     hostnames: Annotated[tuple[Hostname, ...], Field(max_length=16)] = ()
     rules: Annotated[
         tuple[HTTPRouteRule, ...],
@@ -639,7 +643,7 @@ class HTTPRouteSpec(Model):
         AfterValidator(_distinct_rules),
         AfterValidator(_few_matches),
     ] = (HTTPRouteRule(),)
-    use_default_gateways: Literal["All", "None"] | None = None
+    use_default_gateways: DefaultGateways | None = None
 
 
 class HTTPRoute(Resource):

@@ -16,11 +16,15 @@ from controller.resources.policies import InferenceObjective, PickerPolicy
 from controller.resources.problems import Problem, near, problems
 from controller.resources.scalars import quoted, shown_name
 from controller.resources.snapshot import Rejection
+from controller.resources.stream_routes import TCPRoute, TLSRoute, UDPRoute
 
 MODELS: tuple[type[Resource], ...] = (
     GatewayClass,
     Gateway,
     HTTPRoute,
+    TLSRoute,
+    TCPRoute,
+    UDPRoute,
     ReferenceGrant,
     InferencePool,
     InferenceObjective,

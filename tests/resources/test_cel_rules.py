@@ -334,7 +334,34 @@ _FILTERS: list[tuple[str, str, list[Fields], str]] = [  # below `filters`
     ],
 ]
 
+_STREAM = {"rules": [{"backendRefs": [_SERVICE]}]}
+_NAMED = {"hostnames": ["a.example"]}
+
+
+def _of_connections(kind: str, more: Fields) -> list[Rule]:
+    """The rules that routes of connections have in common; `more` is what the kind needs beside rules."""
+    spec = {**_STREAM, **more}
+    return [
+        Rule(kind, "spec.parentRefs", "30e99257d5", {**spec, **parents({"port": 80}, {})}, "spec.parentRefs[1].port"),
+        Rule(kind, "spec.parentRefs", "8392cce9fd", {**spec, **parents({}, {})}, "spec.parentRefs[1]"),
+        Rule(
+            kind,
+            "spec.rules[].backendRefs[]",
+            "089ed26a9f",
+            {**spec, **rule(backendRefs=[{"name": "s"}])},
+            "spec.rules[0].backendRefs[0].port",
+        ),
+    ]
+
+
 RULES: tuple[Rule, ...] = (
+    *_of_connections("TLSRoute", _NAMED),
+    *_of_connections("TCPRoute", {}),
+    *_of_connections("UDPRoute", {}),
+    *(
+        Rule("TLSRoute", "spec.hostnames", digest, {**_STREAM, "hostnames": ["a.b", hostname]}, "spec.hostnames[1]")
+        for digest, hostname in (("0843be6f69", "10.0.0.1"), ("20123a065b", "a_b"), ("b31a373d8a", "a.*.b"))
+    ),
     Rule("GatewayClass", "spec.controllerName", "f4f4adcfb2", None, "compares with the stored object"),
     *(Rule("Gateway", *row) for row in _GATEWAY),
     Rule("Gateway", "status.addresses[]", "b3d66a6470", None, "status is not what users write"),
@@ -414,7 +441,7 @@ def test_example_is_refused_for_its_field_alone(rule: Rule) -> None:
 def test_every_rule_is_in_the_table_once() -> None:
     counts = Counter(str(rule) for rule in RULES)
 
-    assert len(RULES) == 125  # rules of the five CRDs, version v1
+    assert len(RULES) == 137  # rules of the eight CRDs, version v1
     assert max(counts.values()) == 1
 
 
