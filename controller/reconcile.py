@@ -14,11 +14,12 @@ from typing import Final
 from controller.bundle import Bundle, Pools, pools_of
 from controller.dataplane.base import DataPlane, Report
 from controller.errors import InfergateError
+from controller.ir.streams import Opening
 from controller.plugins.catalogue import BUILT_IN, Catalogue
 from controller.provider.base import Change
 from controller.refused import Refused
 from controller.render import memory as render_memory
-from controller.render.files import RenderSettings, differs_in_endpoints_only, is_port_file, port_of, render
+from controller.render.files import RenderSettings, differs_in_endpoints_only, opening_of, render
 from controller.resources.gateway_api import CONTROLLER_NAME
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
@@ -106,7 +107,7 @@ class Reconciler:
     """Called after each turn."""
     endpoints_delay: float = _ENDPOINTS_DELAY
     retry: float = _RETRY
-    can_open: Callable[[int], bool] = lambda port: True
+    can_open: Callable[[Opening], bool] = lambda opening: True
     """Whether a port can be opened that is not open yet. nginx tries for three seconds before it says so."""
     _live: Bundle | None = field(default=None, init=False)
     _refused: Refused = field(default_factory=Refused, init=False)
@@ -203,12 +204,14 @@ class Reconciler:
 
     def _look_at_ports(self, topology: Topology) -> None:
         """Learns which ports can be opened, before nginx spends seconds on one that cannot."""
-        wanted = {listener.port for gateway in topology.gateways for listener in gateway.listeners if listener.serves}
+        wanted = {
+            listener.opening for gateway in topology.gateways for listener in gateway.listeners if listener.serves
+        }
         known = self._refused.ports
         self._refused.ports = {
-            port: known.get(port, "the port is in use by another program, or may not be opened")
-            for port in sorted(wanted - _open_ports(self._live))
-            if not self.can_open(port)
+            opening: known.get(opening, "the port is in use by another program, or may not be opened")
+            for opening in sorted(wanted - _open_ports(self._live))
+            if not self.can_open(opening)
         }
 
     def _pause(self, bundle: Bundle) -> float:
@@ -236,9 +239,10 @@ def _with_pools_of(live: Bundle | None, bundle: Bundle) -> Pools:
     return pools_of((*bundle.pools.pools, *kept)) if kept else bundle.pools
 
 
-def _open_ports(live: Bundle | None) -> set[int]:
+def _open_ports(live: Bundle | None) -> set[Opening]:
     """Ports that nginx has open for a bundle."""
-    return {port_of(item.path) for item in live.files if is_port_file(item.path)} if live else set()
+    openings = (opening_of(item.path) for item in live.files) if live else ()
+    return {opening for opening in openings if opening is not None}
 
 
 def log_change(change: Change | None, message: str, **details: object) -> None:

@@ -7,7 +7,8 @@ from typing import Final
 
 from controller.bundle import Bundle
 from controller.errors import NginxRefused
-from controller.render.files import trace
+from controller.ir.streams import Opening
+from controller.render.files import opening_of, trace
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.topology.refusals import Refusals
@@ -21,7 +22,7 @@ _BIND: Final = re.compile(r"\bbind\(\) to \S+:(\d+) failed")
 class Refused:
     """Remembers culprits, each as the object that it was then and with nginx's own words."""
 
-    ports: dict[int, str] = field(default_factory=dict)
+    ports: dict[Opening, str] = field(default_factory=dict)
     """Ports that could not be opened, and why."""
     _routes: dict[Key, tuple[object, str]] = field(default_factory=dict)
     """Also pools and Services that a fragment names."""
@@ -32,7 +33,11 @@ class Refused:
         port = _BIND.search(refusal.message)
         if port:
             log.error("port cannot be opened", extra={"port": int(port[1]), "problem": refusal.message})
-            return self.ports.setdefault(int(port[1]), refusal.message) is refusal.message
+            # nginx does not say of which transport the port is.
+            opened = {opening for file in bundle.files if (opening := opening_of(file.path))}
+            news = [item for item in opened if item.port == int(port[1]) and item not in self.ports]
+            self.ports |= dict.fromkeys(news, refusal.message)
+            return bool(news)
         if refusal.file is None or refusal.line is None:
             return False
         learned = False

@@ -12,6 +12,7 @@ import pytest
 from controller.bundle import Bundle, Pools
 from controller.dataplane.base import Report
 from controller.errors import NginxNotRunning, NginxRefused
+from controller.ir.streams import Opening
 from controller.provider.base import Change
 from controller.provider.file import read
 from controller.reconcile import Reconciler, State
@@ -191,17 +192,17 @@ async def test_port_that_cannot_be_opened_takes_only_its_listener(loop: Loop) ->
     loop.data_plane.judge = judge
     state = await loop.turn(GATEWAY, POOL, _route("good", "/good"))
     assert state.serving
-    assert set(state.refusals.ports) == {8081}
+    assert set(state.refusals.ports) == {Opening(8081)}
     assert "listen 127.0.0.1:8080" in _text(loop.data_plane.applied[-1])
 
 
 async def test_port_in_use_costs_nginx_no_try(loop: Loop) -> None:
-    loop.reconciler.can_open = lambda port: port != 8081
+    loop.reconciler.can_open = lambda opening: opening.port != 8081
     for path in ("/a", "/b"):
         state = await loop.turn(GATEWAY, POOL, _route("good", path))
-        assert set(state.refusals.ports) == {8081}
+        assert set(state.refusals.ports) == {Opening(8081)}
     assert len(loop.data_plane.applied) == 2
-    loop.reconciler.can_open = lambda port: True
+    loop.reconciler.can_open = lambda opening: True
     assert not (await loop.turn(GATEWAY, POOL, _route("good", "/b"))).refusals.ports
 
 

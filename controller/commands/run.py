@@ -23,6 +23,7 @@ from controller.commands import statuses
 from controller.dataplane.local import LocalDataPlane, default_state
 from controller.errors import SettingInvalid
 from controller.garbage import collect_seldom
+from controller.ir.streams import Opening, Transport
 from controller.plugins.installed import installed
 from controller.provider.file import FileProvider
 from controller.reconcile import Reconciler, State
@@ -127,10 +128,10 @@ def _listening(state: State) -> set[str]:
     """URLs at which listeners answer."""
     hosts = [f"[{address}]" if ":" in address else address for address in state.addresses]
     return {
-        f"{'https' if listener.certificates else 'http'}://{host}:{listener.port}"
+        f"{listener.protocol.lower()}://{host}:{listener.port}"
         for gateway in state.topology.gateways
         for listener in gateway.listeners
-        if state.serving and listener.serves and listener.port not in state.refusals.ports
+        if state.serving and listener.serves and listener.opening not in state.refusals.ports
         for host in hosts
     }
 
@@ -156,15 +157,18 @@ def picker_command() -> tuple[str, ...]:
     return (sys.executable, "-m", "controller", "--log-format", "bare", "picker", *options)
 
 
-def _can_open(addresses: Iterable[str], port: int) -> bool:
-    """Whether this process could listen on a port, as nginx would."""
+def _can_open(addresses: Iterable[str], opening: Opening) -> bool:
+    """Whether this process could open a port, as nginx would."""
+    is_tcp = opening.transport is Transport.TCP
     for address in addresses:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
-            with socket.socket(family) as tried:
-                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                tried.bind((address.strip("[]"), port))
-                tried.listen()
+            with socket.socket(family, socket.SOCK_STREAM if is_tcp else socket.SOCK_DGRAM) as tried:
+                if is_tcp:
+                    tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind((address.strip("[]"), opening.port))
+                if is_tcp:
+                    tried.listen()
         except OSError:
             return False
     return True

@@ -9,6 +9,7 @@ from controller.reconcile import State
 from controller.resources.gateway_api import CONTROLLER_NAME, GROUP, Gateway, GatewayClass, HTTPRoute
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
+from controller.resources.stream_routes import StreamRoute
 from controller.status.derive import derive
 from controller.status.features import FEATURES
 from controller.status.objects import status_list
@@ -43,7 +44,8 @@ def _dangling(snapshot: Snapshot) -> Iterator[Row]:
         name = gateway.spec.gateway_class_name
         if name not in classes:
             yield _nobody(gateway.key, f"spec.gatewayClassName: GatewayClass {name} does not exist")
-    for route in snapshot.of(HTTPRoute):
+    routes: list[HTTPRoute | StreamRoute] = [*snapshot.of(HTTPRoute), *snapshot.of(StreamRoute)]
+    for route in routes:
         for number, parent in enumerate(route.spec.parent_refs or ()):
             namespace = parent.namespace or route.metadata.namespace
             key = Key(parent.group, parent.kind, namespace, parent.name)

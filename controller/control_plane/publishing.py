@@ -105,9 +105,9 @@ class Publishing:
             routes |= found.routes
             listeners |= found.listeners
             listeners |= {
-                (gateway.key, listener.name): found.ports[listener.port]
+                (gateway.key, listener.name): found.ports[listener.opening]
                 for listener in gateway.listeners
-                if listener.port in found.ports
+                if listener.opening in found.ports
             }
         return Refusals(routes, listeners, {})
 

@@ -3,12 +3,14 @@
 Resources appear only as keys, so that a rendered fragment can name the one that it comes from.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from controller.bundle import Pool
+from controller.ir.certificates import Certificate as Certificate
 from controller.ir.filters import Filter
 from controller.ir.policies import Retry, Timeouts
+from controller.ir.streams import StreamServer
 from controller.resources.meta import Key
 
 
@@ -166,15 +168,6 @@ def is_unconditional(match: Match) -> bool:
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """A chain with its key, as PEM."""
-
-    source: Key
-    chain: bytes = field(repr=False)
-    key: bytes = field(repr=False)
-
-
-@dataclass(frozen=True)
 class Server:
     """What answers for some hostnames on a port."""
 
@@ -192,6 +185,9 @@ class Server:
     """The rules that the locations name, sorted by id."""
     max_body_size: int | None = None
     """Bytes of a request's body; larger ones are answered 413. None: as everywhere."""
+    is_elsewhere: bool = False
+    """Whether connections for these hostnames never come here: they are a StreamServer's of the same port. A request
+    for one of them came over a connection that was opened for another host."""
 
     @property
     def is_tls(self) -> bool:
@@ -225,3 +221,7 @@ class GatewayConfig:
     """Sorted by name."""
     base_models: tuple[tuple[str, str], ...] = ()
     """(name of a model, its base model), sorted; a base model is its own."""
+    streams: tuple[StreamServer, ...] = ()
+    """Sorted by port, transport, mode and hostnames."""
+    stream_upstreams: tuple[Upstream, ...] = ()
+    """Of `streams`, sorted by name. One of datagrams ends in `/udp`."""

@@ -34,6 +34,7 @@ def environment() -> Environment:
         text=quoting.text, literal=quoting.literal, regex=quoting.regex, comment=quoting.comment, json_text=_json_text
     )
     made.filters["milliseconds"] = _milliseconds
+    made.filters["map_key"] = quoting.map_key
     return made
 
 

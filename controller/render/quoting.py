@@ -8,6 +8,8 @@ variables, `$` begins one, and there is no escape for it: `${dollar}` is a varia
 import re
 
 _NAME = str.maketrans({"/": "_", ":": "_", "[": None, "]": None})
+_MAP_WORDS = ("default", "hostnames", "include", "volatile")
+"""What stands for something else as the key of a map, unless a backslash comes before it."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """Control characters except the tab, which may stand in the value of a header."""
 
@@ -24,6 +26,13 @@ def text(value: str | int) -> str:
 def literal(value: str | int) -> str:
     """A quoted argument of a directive that does not expand variables."""
     return _quoted(str(value).replace("\\", "\\\\").replace('"', '\\"'))
+
+
+def map_key(hostname: str) -> str:
+    """A hostname as the key of a map with `hostnames`; `*` is what no other key covers."""
+    if hostname == "*":
+        return "default"
+    return literal(f"\\{hostname}" if hostname in _MAP_WORDS else hostname)
 
 
 def regex(pattern: str) -> str:

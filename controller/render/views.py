@@ -7,6 +7,7 @@ from functools import partial
 from controller.bundle import FailureMode, Pool
 from controller.ir.filters import Filter, Mirror, PathChange, Redirect, Rewrite
 from controller.ir.policies import Retry, Timeouts
+from controller.ir.streams import StreamServer, Transport
 from controller.ir.types import (
     Backend,
     GatewayConfig,
@@ -190,6 +191,8 @@ class ServerView:
 class PortView:
     port: int
     is_tls: bool
+    socket: str
+    """Where the servers listen; empty: on the port itself."""
     servers: tuple[ServerView, ...]
     has_default: bool
     listeners: tuple[tuple[str, str], ...]
@@ -253,8 +256,12 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None) -> Confi
         memory=memory or Memory(),
     )
     views.memory.turn(views.fail_open, views.http2)
+    streams = {server.port for server in config.streams if server.transport is Transport.TCP}
     ports = tuple(
-        _port_view([views.server(server) for server in config.servers if server.port == port])
+        _port_view(
+            [views.server(server) for server in config.servers if server.port == port],
+            is_shared=port in streams,
+        )
         for port in sorted({server.port for server in config.servers})
     )
     rules = {view.rule.id: view for port in ports for server in port.servers for view in server.rules}
@@ -262,7 +269,7 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None) -> Confi
     pools = tuple(_pool_view(pool) for pool in config.pools)
     return ConfigView(
         ports=ports,
-        upstreams=tuple((_service_upstream(upstream.name), upstream) for upstream in config.upstreams),
+        upstreams=tuple((service_upstream(upstream.name), upstream) for upstream in config.upstreams),
         pools=pools,
         endpoints=tuple({view.address: view for pool in pools for view in pool.endpoints}.values()),
         rule_maps=maps.maps,
@@ -277,16 +284,17 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None) -> Confi
     )
 
 
-def certificate_name(server: Server, index: int) -> str:
+def certificate_name(server: Server | StreamServer, index: int) -> str:
     """File name, without ending, of a server's certificate, relative to nginx.conf."""
     source = server.certificates[index].source
     return f"tls/{name(source.path)}"
 
 
-def _port_view(servers: Sequence[ServerView]) -> PortView:
+def _port_view(servers: Sequence[ServerView], *, is_shared: bool) -> PortView:
     return PortView(
         port=servers[0].server.port,
         is_tls=any(view.server.is_tls for view in servers),
+        socket=socket_of_http(servers[0].server.port) if is_shared else "",
         servers=tuple(servers),
         has_default=any(view.is_default for view in servers),
         listeners=_listeners(servers),
@@ -400,7 +408,7 @@ class _Views:
         rewrites = _rewrites(filters)
         return MirrorView(
             location=location,
-            upstream=_service_upstream(mirror.upstream),
+            upstream=service_upstream(mirror.upstream),
             speaks_http2=mirror.upstream in self.http2,
             sample=_sample(rule, mirror, location=location),
             headers=request_headers(filters, upgrades=False),
@@ -493,15 +501,21 @@ def _redirect_port(redirect: Redirect, server: Server) -> int | None:
 def _upstream_name(target: ToUpstream | ToPool | ToStatus) -> str:
     match target:
         case ToUpstream(upstream=upstream):
-            return _service_upstream(upstream)
+            return service_upstream(upstream)
         case ToPool(pool=pool):
             return f"pool_{name(pool)}"
         case ToStatus():
             return ""
 
 
-def _service_upstream(upstream: str) -> str:
+def service_upstream(upstream: str) -> str:
+    """Name in nginx of the upstream of a Service."""
     return f"service_{name(upstream)}"
+
+
+def socket_of_http(port: int) -> str:
+    """Where the servers of a port listen whose connections come by way of a choice among all that is on it."""
+    return f"unix:run/https_{port}.sock"
 
 
 def _pool_view(pool: Pool) -> PoolView:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from controller.resources.gateway_api import HTTPRoute
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
+from controller.resources.stream_routes import StreamRoute
 from controller.status.types import Json, Programmed, StatusUpdate
 from controller.topology.conditions import (
     ACCEPTED,
@@ -28,6 +29,7 @@ from controller.topology.types import (
     PolicyState,
     PoolState,
     RouteState,
+    StreamRouteState,
     Topology,
 )
 
@@ -52,6 +54,7 @@ def derive(
         *(_class(item, features=features) for item in topology.classes),
         *(facts.gateway(item) for item in topology.gateways),
         *(facts.route(item) for item in topology.routes),
+        *(facts.route(item) for item in topology.stream_routes),
         *(facts.pool(item) for item in topology.pools),
         *(facts.policy(item) for item in topology.policies),
         *(
@@ -100,7 +103,7 @@ class _Facts:
     ) -> tuple[Condition, ...]:
         conditions = item.conditions
         words = self.refusals.listeners.get((gateway.key, item.name))
-        closed = self.refusals.ports.get(item.port)
+        closed = self.refusals.ports.get(item.opening)
         if not item.serves:
             what = "the listener is not served, see its other conditions and those of the Gateway"
             return ordered(*conditions, Condition(PROGRAMMED, False, "Invalid", what))
@@ -112,7 +115,7 @@ class _Facts:
             return ordered(*others, problem, replace(problem, type=PROGRAMMED, reason="Invalid"))
         return ordered(*conditions, _programmed(report))
 
-    def route(self, item: RouteState) -> StatusUpdate:
+    def route(self, item: RouteState | StreamRouteState) -> StatusUpdate:
         words = self.refusals.routes.get(item.key)
         parents = [self._parent(parent, words=words) for parent in item.parents]
         return StatusUpdate(item.key, item.generation, {"parents": parents})
@@ -184,10 +187,11 @@ def _with_refusal(conditions: Sequence[Condition], *, words: str) -> tuple[Condi
 
 def _abandoned(topology: Topology, *, snapshot: Snapshot, controller_name: str) -> list[StatusUpdate]:
     """Routes that were ours and are no longer."""
-    ours = {item.key for item in topology.routes}
+    ours = {item.key for item in topology.routes} | {item.key for item in topology.stream_routes}
+    routes: list[HTTPRoute | StreamRoute] = [*snapshot.of(HTTPRoute), *snapshot.of(StreamRoute)]
     return [
         StatusUpdate(route.key, route.metadata.generation, {"parents": []})
-        for route in snapshot.of(HTTPRoute)
+        for route in routes
         if route.status
         and any(entry.get("controllerName") == controller_name for entry in route.status.get("parents") or [])
         and route.key not in ours

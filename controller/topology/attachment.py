@@ -3,7 +3,8 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from controller.resources.gateway_api import GROUP, Gateway, HTTPRoute, Listener, ParentReference
+from controller.resources.gateway_api import GROUP, Gateway, Listener, ParentReference
+from controller.resources.meta import Key
 from controller.topology.conditions import Condition, refused
 from controller.topology.index import Index, selects
 from controller.topology.types import GatewayState, ListenerState
@@ -21,7 +22,8 @@ class Door:
     state: ListenerState
     namespaces: frozenset[str]
     """Among those that have routes."""
-    takes_http_routes: bool
+    kinds: frozenset[str]
+    """Of routes of the Gateway API."""
 
 
 def doors(gateway: Gateway, *, state: GatewayState, index: Index, namespaces: Collection[str]) -> tuple[Door, ...]:
@@ -30,7 +32,7 @@ def doors(gateway: Gateway, *, state: GatewayState, index: Index, namespaces: Co
         Door(
             state=listener_state,
             namespaces=_admitted(listener, gateway=gateway, index=index, namespaces=namespaces),
-            takes_http_routes=(GROUP, "HTTPRoute") in listener_state.supported_kinds,
+            kinds=frozenset(kind for group, kind in listener_state.supported_kinds if group == GROUP),
         )
         for listener, listener_state in zip(gateway.spec.listeners, state.listeners, strict=True)
     )
@@ -48,8 +50,10 @@ def _admitted(listener: Listener, *, gateway: Gateway, index: Index, namespaces:
     return frozenset(name for name in namespaces if selects(selector, index.namespace_labels(name)))
 
 
-def attach(route: HTTPRoute, *, parent: ParentReference, doors: Sequence[Door]) -> Attached | Condition:
-    """Listeners that accept a route through one of its parentRefs.
+def attach(
+    route: Key, *, hostnames: Sequence[str], parent: ParentReference, doors: Sequence[Door]
+) -> Attached | Condition:
+    """Listeners that accept a route with hostnames through one of its parentRefs.
 
     Reasons: NoMatchingParent, NotAllowedByListeners, NoMatchingListenerHostname.
     Source: Gateway API, ParentReference and HTTPRouteSpec.hostnames.
@@ -61,21 +65,17 @@ def attach(route: HTTPRoute, *, parent: ParentReference, doors: Sequence[Door]) 
     ]
     if not named:
         return refused("NoMatchingParent", f"the Gateway has no listener with {_section(parent)}")
-    namespace = route.metadata.namespace
-    allowing = [door for door in named if door.takes_http_routes and namespace in door.namespaces]
+    allowing = [door for door in named if route.kind in door.kinds and route.namespace in door.namespaces]
     if not allowing:
         names = ", ".join(door.state.name for door in named)
-        message = f"allowedRoutes or protocol of listener {names} admits no HTTPRoute of namespace {namespace}"
+        message = f"allowedRoutes or protocol of listener {names} admits no {route.kind} of namespace {route.namespace}"
         return refused("NotAllowedByListeners", message)
     attached = tuple(
-        (door.state.name, hostnames)
-        for door in allowing
-        if (hostnames := intersect(door.state.hostname, route.spec.hostnames))
+        (door.state.name, found) for door in allowing if (found := intersect(door.state.hostname, hostnames))
     )
     if not attached:
         hosts = ", ".join(sorted({door.state.hostname or ANY_HOST for door in allowing}))
-        found = ", ".join(route.spec.hostnames)
-        message = f"found hostnames {found}, the listeners accept {hosts}"
+        message = f"found hostnames {', '.join(hostnames)}, the listeners accept {hosts}"
         return refused("NoMatchingListenerHostname", message)
     return attached
 

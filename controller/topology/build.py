@@ -1,7 +1,7 @@
 """A topology from a snapshot."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -13,7 +13,7 @@ from controller.resources.gateway_api import HTTPRoute
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.topology import pools
-from controller.topology.attachment import doors
+from controller.topology.attachment import Door, doors
 from controller.topology.backends import Backends
 from controller.topology.base_models import base_models_of
 from controller.topology.gateways import class_state, gateway_state
@@ -22,7 +22,8 @@ from controller.topology.memory import Memory, ResolvedRoute, World
 from controller.topology.policies.objectives import objectives_of
 from controller.topology.policies.picker_policy import applied_policy, policies_of
 from controller.topology.routes import is_accepted, parents_of, route_state
-from controller.topology.types import ClassState, GatewayState, PoolState, RouteState, Topology
+from controller.topology.streams import StreamBackends, stream_route_state
+from controller.topology.types import ClassState, GatewayState, PoolState, RouteState, StreamRouteState, Topology
 
 
 def build(
@@ -35,7 +36,7 @@ def build(
 ) -> Topology:
     """What is attached to what, and every condition.
 
-    Only GatewayClasses with `controller_name`, Gateways of these and HTTPRoutes with a parentRef to one of those are
+    Only GatewayClasses with `controller_name`, Gateways of these and routes with a parentRef to one of those are
     ours; others are left out. `now`, with a time zone, is when certificates are judged as expired; None judges none.
     `catalogue` has the plugins that a PickerPolicy may name. `memory` is that of the builds before.
     """
@@ -50,7 +51,9 @@ def build(
     memory = memory or Memory()
     world = memory.world(snapshot, gateways, lambda: _world(index, gateways=gateways, standings=standings))
     routes = _routes(index, world=world, memory=memory)
-    attached = _attached(state for state, _ in routes)
+    stream_backends = StreamBackends(index)
+    stream_routes = _stream_routes(index, gateways=world.doors, backends=stream_backends)
+    attached = _attached([*(state for state, _ in routes), *stream_routes])
     policies = policies_of(index, catalogue=catalogue)
     objectives = objectives_of(index)
     applied = {
@@ -66,6 +69,8 @@ def build(
         policies=policies.states,
         objectives=objectives.states,
         base_models=base_models_of(snapshot.of(ConfigMap)),
+        stream_routes=stream_routes,
+        stream_upstreams=stream_backends.upstreams(),
     )
 
 
@@ -78,7 +83,7 @@ def _classes(index: Index, *, controller_name: str) -> dict[str, ClassState]:
 
 
 def _world(index: Index, *, gateways: Mapping[Key, GatewayState], standings: Mapping[Name, pools.Standing]) -> World:
-    namespaces = {item.metadata.namespace for item in index.routes}
+    namespaces = {item.metadata.namespace for item in (*index.routes, *index.stream_routes)}
     return World(
         backends=Backends(index, standings),
         doors={
@@ -106,7 +111,18 @@ def _route(route: HTTPRoute, world: World) -> ResolvedRoute | None:
     return route_state(route, parents=parents, gateways=world.doors, backends=world.backends) if parents else None
 
 
-def _attached(routes: Iterable[RouteState]) -> Counter[tuple[Key, str]]:
+def _stream_routes(
+    index: Index, *, gateways: Mapping[Key, Sequence[Door]], backends: StreamBackends
+) -> tuple[StreamRouteState, ...]:
+    states = [
+        stream_route_state(route, parents=parents, gateways=gateways, backends=backends)
+        for route in index.stream_routes
+        if (parents := parents_of(route, gateways=gateways))
+    ]
+    return tuple(sorted(states, key=lambda state: state.key))
+
+
+def _attached(routes: Iterable[RouteState | StreamRouteState]) -> Counter[tuple[Key, str]]:
     """Number of accepted routes by Gateway and listener. Source: Gateway API, ListenerStatus.attachedRoutes."""
     return Counter(
         place

@@ -1,14 +1,14 @@
 """GatewayClasses of ours, their Gateways and the listeners of those.
 
-Protocols are HTTP, and HTTPS that ends at the gateway. Listeners that conflict are all refused: none of them wins.
+Listeners that conflict are all refused: none of them wins.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from ipaddress import ip_address
-from typing import Final
 
+from controller.ir.streams import Opening
 from controller.ir.types import Certificate
 from controller.resources.gateway_api import GROUP, Gateway, GatewayClass, GatewayInfrastructure, Listener
 from controller.resources.parameters import GatewayParametersSpec
@@ -30,11 +30,16 @@ from controller.topology.conditions import (
 )
 from controller.topology.index import Index
 from controller.topology.parameters import parameters_of, parameters_of_class
+from controller.topology.protocols import (
+    PROTOCOLS,
+    family_of,
+    is_passthrough,
+    kinds_of,
+    needs_certificates,
+    opening_of,
+)
 from controller.topology.types import ClassState, DataPlaneState, GatewayState, ListenerState
 from controller.topology.unsupported import Effect, Scope, fields_set
-
-KINDS: Final = {"HTTP": ("HTTPRoute",), "HTTPS": ("HTTPRoute",)}
-"""Kinds of routes by protocol, as far as they are supported; a protocol that is not here is not supported."""
 
 
 def class_state(item: GatewayClass, *, index: Index) -> ClassState:
@@ -143,7 +148,7 @@ def _listener_state(
 ) -> ListenerState:
     kinds, refs = _kinds(listener)
     pairs: list[certificates.Resolved] = []
-    if listener.protocol == "HTTPS":
+    if needs_certificates(listener):
         pairs, more = _certificates(listener, gateway=gateway, index=index)
         refs += more
     problem = _listener_problem(listener, gateway=gateway)
@@ -164,13 +169,14 @@ def _listener_state(
             overlap if problem is None else None,
         ),
         attached_routes=0,
-        serves=problem is None and bool(kinds) and bool(served or listener.protocol != "HTTPS"),
+        serves=problem is None and bool(kinds) and bool(served or not needs_certificates(listener)),
+        is_passthrough=is_passthrough(listener),
     )
 
 
 def _kinds(listener: Listener) -> tuple[tuple[tuple[str, str], ...], list[Condition]]:
     """Kinds of routes that may attach, and what is wrong with those that the listener names."""
-    known = tuple((GROUP, kind) for kind in KINDS.get(listener.protocol, ()))
+    known = tuple((GROUP, kind) for kind in kinds_of(listener))
     wanted = tuple(dict.fromkeys((item.group, item.kind) for item in listener.allowed_routes.kinds))
     if not wanted:
         return known, []
@@ -187,7 +193,9 @@ def _certificates(
 ) -> tuple[list[certificates.Resolved], list[Condition]]:
     references = listener.tls.certificate_refs if listener.tls else ()
     if not references:
-        return [], [unresolved("InvalidCertificateRef", "tls.certificateRefs is empty, protocol HTTPS needs one")]
+        return [], [
+            unresolved("InvalidCertificateRef", f"tls.certificateRefs is empty, protocol {listener.protocol} needs one")
+        ]
     found = [certificates.certificate(item, gateway=gateway, index=index) for item in references]
     good: dict[Certificate, certificates.Resolved] = {}
     for item in found:
@@ -206,8 +214,8 @@ def _expired(pairs: Iterable[certificates.Resolved], *, now: datetime | None) ->
 
 def _listener_problem(listener: Listener, *, gateway: Gateway) -> Condition | None:
     """Why a listener is not accepted on its own account."""
-    if listener.protocol not in KINDS:
-        accepts = ", ".join(KINDS)
+    if listener.protocol not in PROTOCOLS:
+        accepts = ", ".join(PROTOCOLS)
         return refused("UnsupportedProtocol", f"protocol accepts {accepts}, found {listener.protocol}")
     fields = [row.path for row in fields_set(listener, scope=Scope.LISTENER) if row.effect is Effect.REFUSED]
     if fields:
@@ -236,10 +244,10 @@ def _conflicts(listeners: Sequence[Listener]) -> dict[str, Condition]:
     Source: Gateway API, GatewaySpec.listeners.
     """
     conflicts: dict[str, Condition] = {}
-    supported = [item for item in listeners if item.protocol in KINDS]
+    supported = [item for item in listeners if item.protocol in PROTOCOLS]
     for item in supported:
-        others = [other for other in supported if other is not item and other.port == item.port]
-        protocols = [other.name for other in others if other.protocol != item.protocol]
+        others = [other for other in supported if other is not item and _opening(other) == _opening(item)]
+        protocols = [other.name for other in others if family_of(other.protocol) != family_of(item.protocol)]
         hostnames = [other.name for other in others if _host(other) == _host(item)]
         if protocols:
             message = f"port {item.port} has another protocol in listener {', '.join(protocols)}"
@@ -248,6 +256,10 @@ def _conflicts(listeners: Sequence[Listener]) -> dict[str, Condition]:
             message = f"port {item.port} with hostname {_host(item)} is also in listener {', '.join(hostnames)}"
             conflicts[item.name] = Condition(CONFLICTED, True, "HostnameConflict", message)
     return conflicts
+
+
+def _opening(listener: Listener) -> Opening:
+    return opening_of(listener.port, listener.protocol)
 
 
 def _overlaps(listeners: Sequence[Listener]) -> dict[str, Condition]:

@@ -19,6 +19,7 @@ from controller.resources.meta import Resource
 from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
 from controller.resources.snapshot import Snapshot
+from controller.resources.stream_routes import StreamRoute
 from controller.topology.grants import Grants, grants_of
 
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
@@ -36,6 +37,8 @@ class Index:
     classes: tuple[GatewayClass, ...]
     gateways: tuple[Gateway, ...]
     routes: tuple[HTTPRoute, ...]
+    stream_routes: tuple[StreamRoute, ...]
+    """Of all three kinds, each oldest first."""
     pools: Mapping[Name, InferencePool]
     policies: tuple[PickerPolicy, ...]
     objectives: tuple[InferenceObjective, ...]
@@ -74,6 +77,7 @@ def index_of(snapshot: Snapshot) -> Index:
         classes=tuple(snapshot.of(GatewayClass)),
         gateways=tuple(snapshot.of(Gateway)),
         routes=tuple(snapshot.of(HTTPRoute)),
+        stream_routes=tuple(snapshot.of(StreamRoute)),
         pools={_name(item): item for item in snapshot.of(InferencePool)},
         policies=tuple(snapshot.of(PickerPolicy)),
         objectives=tuple(snapshot.of(InferenceObjective)),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from controller.ir.streams import Opening
 from controller.ir.types import Backend, Case, PathKind, ToStatus
 from controller.resources.meta import Key
 from controller.topology.types import GatewayState, RouteState, Topology
@@ -15,7 +16,7 @@ class Refusals:
     routes: Mapping[Key, str]
     listeners: Mapping[tuple[Key, str], str]
     """By Gateway and name of the listener."""
-    ports: Mapping[int, str]
+    ports: Mapping[Opening, str]
     """Ports that cannot be opened."""
 
     def __bool__(self) -> bool:
@@ -25,15 +26,19 @@ class Refusals:
 def without(topology: Topology, refusals: Refusals) -> Topology:
     """The topology with all that nginx refused made harmless, and everything else as it was.
 
-    A refused route answers 500. Its matches by regular expression are taken out, since such an expression is what nginx
-    refuses and nothing else can tell which requests it means: those fall to the routes that remain. A refused listener,
-    or one on a port that cannot be opened, serves nothing.
+    A refused route answers 500, or closes its connections. Its matches by regular expression are taken out, since such
+    an expression is what nginx refuses and nothing else can tell which requests it means: those fall to the routes that
+    remain. A refused listener, or one on a port that cannot be opened, serves nothing.
     """
     return replace(
         topology,
         routes=tuple(
             _answering_500(route, refusals.routes[route.key]) if route.key in refusals.routes else route
             for route in topology.routes
+        ),
+        stream_routes=tuple(
+            replace(route, rule=replace(route.rule, backends=())) if route.key in refusals.routes else route
+            for route in topology.stream_routes
         ),
         gateways=tuple(_without_listeners(gateway, refusals) for gateway in topology.gateways),
     )
@@ -57,7 +62,7 @@ def _has_expression(case: Case) -> bool:
 def _without_listeners(gateway: GatewayState, refusals: Refusals) -> GatewayState:
     listeners = tuple(
         replace(listener, serves=False)
-        if listener.port in refusals.ports or (gateway.key, listener.name) in refusals.listeners
+        if listener.opening in refusals.ports or (gateway.key, listener.name) in refusals.listeners
         else listener
         for listener in gateway.listeners
     )

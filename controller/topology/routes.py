@@ -19,7 +19,8 @@ from controller.resources.gateway_api import (
     HTTPRouteRule,
     ParentReference,
 )
-from controller.resources.meta import Key
+from controller.resources.meta import Key, Resource
+from controller.resources.stream_routes import StreamRoute
 from controller.topology.attachment import Attached, Door, attach
 from controller.topology.attempts import ignored_of, retry_of, timeouts_of
 from controller.topology.backends import Backends, backend_key
@@ -59,7 +60,9 @@ class ResolvedRule:
     """InferencePools that it refers to and that resolve."""
 
 
-def parents_of(route: HTTPRoute, *, gateways: Mapping[Key, Sequence[Door]]) -> list[tuple[ParentReference, Key]]:
+def parents_of(
+    route: HTTPRoute | StreamRoute, *, gateways: Mapping[Key, Sequence[Door]]
+) -> list[tuple[ParentReference, Key]]:
     """parentRefs to Gateways of ours."""
     found = []
     for parent in route.spec.parent_refs:
@@ -94,25 +97,30 @@ def route_state(
         ),
         priorities.invalid,
     )
-    created = route.metadata.creation_timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     state = RouteState(
         key=key,
         generation=route.metadata.generation,
         parents=tuple(
             ParentState(
-                parent=_as_written(parent),
+                parent=as_written(parent),
                 gateway=gateway,
                 listeners=() if isinstance(attached, Condition) else attached,
                 conditions=ordered(*common, *_verdict(attached, invalid=invalid)),
             )
             for parent, gateway in parents
-            for attached in (attach(route, parent=parent, doors=gateways[gateway]),)
+            for attached in (attach(key, hostnames=route.spec.hostnames, parent=parent, doors=gateways[gateway]),)
         ),
         cases=tuple(case for rule in rules for case in rule.cases),
-        # A space sorts before every character of a name, so that this sorts like the tuple.
-        created=f"{created} {key.namespace} {key.name}",
+        created=age_of(route),
     )
     return state, tuple(sorted({pool for rule in rules for pool in rule.pools}))
+
+
+def age_of(route: Resource) -> str:
+    """Sorts routes by age."""
+    created = route.metadata.creation_timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # A space sorts before every character of a name, so that this sorts like the tuple.
+    return f"{created} {route.metadata.namespace} {route.metadata.name}"
 
 
 def is_accepted(parent: ParentState) -> bool:
@@ -264,7 +272,7 @@ def _backend(ref: HTTPBackendRef, *, prefix: str | None, where: str, route: Key,
     return _Share(Backend(target, weight=ref.weight, filters=own), unresolved=tuple(broken), pool=pool)
 
 
-def _as_written(parent: ParentReference) -> dict[str, str | int]:
+def as_written(parent: ParentReference) -> dict[str, str | int]:
     """A parentRef for a status, with the defaults of group and kind."""
     fields: dict[str, str | int | None] = {
         "group": parent.group,

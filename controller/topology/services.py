@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from controller.ir.streams import Transport
 from controller.resources.core import Endpoint, EndpointSlice, Pod, Service, ServicePort
 from controller.topology.conditions import Condition, unresolved
 from controller.topology.index import Index
@@ -12,21 +13,26 @@ PROTOCOLS: Final = (None, "", "http", _H2C, "kubernetes.io/ws")
 """Values of a port's appProtocol that can be served."""
 
 
-def endpoints(service: Service, *, port: int, index: Index) -> tuple[str, ...] | Condition:
+def endpoints(
+    service: Service, *, port: int, index: Index, transport: Transport = Transport.TCP, reads: bool = True
+) -> tuple[str, ...] | Condition:
     """`ip:port` of each ready endpoint behind a port, sorted; empty when none is ready.
 
+    `reads` is whether the gateway reads what it passes on, so that it has to know the appProtocol.
     Endpoints come from the Service's EndpointSlices. Where it has none, as in a directory, its pods serve.
     Reasons: BackendNotFound, UnsupportedProtocol, UnsupportedValue.
     """
     if service.spec.type == "ExternalName":
         return unresolved("UnsupportedValue", f"{service.key} is of type ExternalName, which is not supported")
-    found = next((item for item in service.spec.ports if item.port == port), None)
-    if found is None:
+    there = [item for item in service.spec.ports if item.port == port]
+    if not there:
         has = ", ".join(str(item.port) for item in service.spec.ports) or "none"
         return unresolved("BackendNotFound", f"{service.key} has no port {port}, its ports are {has}")
-    if found.protocol != "TCP":
-        return unresolved("UnsupportedProtocol", f"port {port} of {service.key} is {found.protocol}, accepted is TCP")
-    if found.app_protocol not in PROTOCOLS:
+    found = next((item for item in there if item.protocol == transport), None)
+    if found is None:
+        message = f"port {port} of {service.key} is {there[0].protocol}, accepted is {transport}"
+        return unresolved("UnsupportedProtocol", message)
+    if reads and found.app_protocol not in PROTOCOLS:
         accepted = ", ".join(item for item in PROTOCOLS if item)
         message = f"port {port} of {service.key} has appProtocol {found.app_protocol}, accepted is none, {accepted}"
         return unresolved("UnsupportedProtocol", message)
@@ -73,7 +79,7 @@ def address(ip: str, port: int) -> str:
 def _slice_addresses(slices: Sequence[EndpointSlice], *, port: ServicePort) -> Iterable[str]:
     for item, endpoint in ready_endpoints(slices):
         for candidate in item.ports:
-            if candidate.name == port.name and candidate.port is not None and candidate.protocol == "TCP":
+            if candidate.name == port.name and candidate.port is not None and candidate.protocol == port.protocol:
                 # The addresses of one endpoint are one program: the first stands for all.
                 yield address(endpoint.addresses[0], candidate.port)
 

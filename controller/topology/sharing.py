@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from controller.ir.streams import Opening
 from controller.resources.gateway_api import Gateway
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.topology.conditions import CONFLICTED, IGNORED_FIELDS, Condition, elsewhere, merged, ordered, refused
 from controller.topology.parameters import EVERYWHERE, fields_given
+from controller.topology.protocols import family_of
 from controller.topology.types import DataPlaneState, GatewayState, ListenerState, Topology
 
 
@@ -17,15 +19,15 @@ def shared(topology: Topology, *, snapshot: Snapshot) -> Topology:
     Listeners of one Gateway that conflict are out already. What a Gateway says of a data plane of its own has no
     effect, and the condition `infergate.dev/IgnoredFields` names it.
     """
-    protocols: dict[int, tuple[Key, str]] = {}
-    claims: dict[tuple[int, str | None], Key] = {}
+    protocols: dict[Opening, tuple[Key, str]] = {}
+    claims: dict[tuple[Opening, str | None], Key] = {}
     lost: dict[tuple[Key, str], Condition] = {}
     ages = [item.key for item in snapshot.of(Gateway)]
     for gateway in sorted(topology.gateways, key=lambda item: ages.index(item.key)):
         for listener in (item for item in gateway.listeners if item.serves):
-            owner, protocol = protocols.setdefault(listener.port, (gateway.key, listener.protocol))
-            holder = claims.setdefault((listener.port, listener.hostname), gateway.key)
-            if protocol != listener.protocol:
+            owner, protocol = protocols.setdefault(listener.opening, (gateway.key, listener.protocol))
+            holder = claims.setdefault((listener.opening, listener.hostname), gateway.key)
+            if family_of(protocol) != family_of(listener.protocol):
                 message = f"port {listener.port} speaks {protocol} for {owner}, which is older"
                 lost[gateway.key, listener.name] = Condition(CONFLICTED, True, "ProtocolConflict", message)
             elif holder != gateway.key:

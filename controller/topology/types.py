@@ -6,9 +6,11 @@ Children name parents by key. A Condition says what the specification would have
 from dataclasses import dataclass
 
 from controller.bundle import Pool
+from controller.ir.streams import Opening, StreamRule
 from controller.ir.types import Case, Certificate, Upstream
 from controller.resources.meta import Key
 from controller.resources.parameters import NO_PARAMETERS, GatewayParametersSpec
+from controller.topology.protocols import opening_of
 
 
 @dataclass(frozen=True, order=True)
@@ -40,6 +42,12 @@ class ListenerState:
     serves: bool
     """Whether requests are answered here: accepted, not in conflict, with at least one certificate where one is needed,
     and on a Gateway that is accepted."""
+    is_passthrough: bool = False
+    """Whether TLS ends at the backend."""
+
+    @property
+    def opening(self) -> Opening:
+        return opening_of(self.port, self.protocol)
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,19 @@ class RouteState:
 
 
 @dataclass(frozen=True)
+class StreamRouteState:
+    """One TLSRoute, TCPRoute or UDPRoute that names a Gateway of ours."""
+
+    key: Key
+    generation: int
+    parents: tuple[ParentState, ...]
+    """As a RouteState's. `*` is also for clients of TLS that name no host."""
+    rule: StreamRule
+    created: str
+    """As a RouteState's."""
+
+
+@dataclass(frozen=True)
 class PoolState:
     """One InferencePool that a route of ours refers to, or that is merely there."""
 
@@ -170,3 +191,6 @@ class Topology:
     objectives: tuple[ObjectiveState, ...] = ()
     base_models: tuple[BaseModel, ...] = ()
     """Oldest first."""
+    stream_routes: tuple[StreamRouteState, ...] = ()
+    stream_upstreams: tuple[Upstream, ...] = ()
+    """Of every Service port that a route of connections uses and that has endpoints."""

@@ -9,6 +9,7 @@ from controller.topology.parameters import max_body_size
 from controller.topology.types import GatewayState, ListenerState, RouteState, Topology
 from controller.translate.hostnames import ANY
 from controller.translate.servers import Attached, Listening, servers_of
+from controller.translate.streams import HTTP_PROTOCOLS, serving, shares_a_port, streams_of, upstreams_of
 
 
 def translate(topology: Topology, *, name: str, gateways: Collection[Key]) -> GatewayConfig:
@@ -18,15 +19,16 @@ def translate(topology: Topology, *, name: str, gateways: Collection[Key]) -> Ga
     """
     routes = sorted(topology.routes, key=lambda route: route.created)
     attached = _attached(routes)
+    listening = list(serving(topology, gateways=gateways))
     servers = servers_of(
         [
             _listening(gateway, listener, attached.get((gateway.key, listener.name), ()))
-            for gateway in topology.gateways
-            if gateway.key in gateways and gateway.serves
-            for listener in gateway.listeners
-            if listener.serves
+            for gateway, listener in listening
+            if listener.protocol in HTTP_PROTOCOLS or shares_a_port(listener, others=(item for _, item in listening))
         ]
     )
+    streams = streams_of(topology, gateways=gateways)
+    used = upstreams_of(streams)
     upstreams, pools = _used(servers)
     return GatewayConfig(
         name=name,
@@ -34,6 +36,8 @@ def translate(topology: Topology, *, name: str, gateways: Collection[Key]) -> Ga
         upstreams=tuple(upstream for upstream in topology.upstreams if upstream.name in upstreams),
         pools=tuple(state.pool for state in topology.pools if state.pool.name in pools),
         base_models=_base_models(topology, namespaces=_namespaces(routes, gateways=gateways)),
+        streams=streams,
+        stream_upstreams=tuple(upstream for upstream in topology.stream_upstreams if upstream.name in used),
     )
 
 
@@ -78,9 +82,10 @@ def _listening(gateway: GatewayState, listener: ListenerState, routes: tuple[Att
         name=listener.name,
         port=listener.port,
         hostname=listener.hostname or ANY,
-        certificates=listener.certificates,
+        certificates=listener.certificates if listener.protocol in HTTP_PROTOCOLS else (),
         routes=routes,
         max_body_size=max_body_size(gateway.data_plane.parameters),
+        is_elsewhere=listener.protocol not in HTTP_PROTOCOLS,
     )
 
 

@@ -24,6 +24,8 @@ class Listening:
     """Oldest first."""
     max_body_size: int | None = None
     """As in the server's."""
+    is_elsewhere: bool = False
+    """Whether connections for its hostnames are passed on instead of read."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def _servers_on(listeners: Sequence[Listening]) -> Iterable[Server]:
             locations=locations,
             rules=tuple(rules[name] for name in sorted(rules)),
             max_body_size=listener.max_body_size,
+            is_elsewhere=listener.is_elsewhere,
         )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from controller.ir.streams import Opening
 from controller.resources.gateway_api import CONTROLLER_NAME
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
@@ -84,7 +85,7 @@ def _gateway(text: str) -> str:
     return f"kind: Gateway\nmetadata: {{name: odd}}\nspec: {{gatewayClassName: infergate, {text}}}"
 
 
-TCP = "{name: b, port: 81, protocol: TCP}"
+TCP = "{name: b, port: 81, protocol: SCTP}"
 GATEWAYS = [
     (f"listeners: [{TCP}]", "False/ListenersNotValid", "False/Invalid", ["False/Invalid"]),
     (
@@ -156,7 +157,7 @@ def test_listener_that_nginx_refused_is_not_programmed(read: Read) -> None:
 
 
 def test_port_that_cannot_be_opened_is_unavailable(read: Read) -> None:
-    status = _statuses(read(), refusals=Refusals({}, {}, {80: "in use", 81: "in use"}))["web"]
+    status = _statuses(read(), refusals=Refusals({}, {}, {Opening(80): "in use", Opening(81): "in use"}))["web"]
 
     assert _verdicts(status["listeners"][0])["Accepted"] == "False/PortUnavailable"
     assert _verdicts(status["listeners"][0])["Programmed"] == "False/Invalid"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from controller.ir.streams import Opening
 from controller.ir.types import Backend, Case, Match, PathKind, PathMatch, Rule, ToPool, ToStatus, ValueMatch
 from controller.resources.meta import Key
 from controller.topology.refusals import Refusals, without
@@ -50,7 +51,7 @@ def test_route_that_is_not_refused_stays() -> None:
     assert without(before, Refusals({GATEWAY: "no"}, {}, {})).routes == before.routes
 
 
-@pytest.mark.parametrize("refusals", [Refusals({}, {(GATEWAY, "b"): "no"}, {}), Refusals({}, {}, {81: "no"})])
+@pytest.mark.parametrize("refusals", [Refusals({}, {(GATEWAY, "b"): "no"}, {}), Refusals({}, {}, {Opening(81): "no"})])
 def test_refused_listener_serves_nothing(refusals: Refusals) -> None:
     (gateway,) = without(_topology(PLAIN), refusals).gateways
     assert {listener.name: listener.serves for listener in gateway.listeners} == {"a": True, "b": False}

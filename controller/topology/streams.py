@@ -1,0 +1,130 @@
+"""TLSRoutes, TCPRoutes and UDPRoutes: their backends, resolved once, and their standing with each parent.
+
+A backend that does not resolve, or has no endpoint, keeps its share, whose connections are closed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from controller.ir.streams import StreamBackend, StreamRule, Transport
+from controller.ir.types import Upstream
+from controller.resources.core import Service
+from controller.resources.gateway_api import ParentReference
+from controller.resources.meta import Key
+from controller.resources.stream_routes import BackendRef, StreamRoute, TLSRoute, UDPRoute
+from controller.topology import services
+from controller.topology.attachment import Door, attach
+from controller.topology.backends import backend_key
+from controller.topology.conditions import (
+    Condition,
+    accepted,
+    ignored,
+    merged,
+    ordered,
+    resolved_refs,
+    unresolved,
+)
+from controller.topology.grants import permits
+from controller.topology.index import Index
+from controller.topology.routes import age_of, as_written
+from controller.topology.types import ParentState, StreamRouteState
+from controller.topology.unsupported import Scope, fields_set
+
+_Place = tuple[str, str, int, Transport]
+"""Namespace, name and port of a Service."""
+
+
+@dataclass(frozen=True)
+class StreamBackends:
+    """Resolves backend references during one build. Many rules share a Service: each port is looked up once."""
+
+    index: Index
+    found: dict[_Place, Upstream | Condition | None] = field(default_factory=dict)
+    """None: without a ready endpoint."""
+
+    def upstream(self, reference: BackendRef, *, route: Key, transport: Transport) -> Upstream | Condition | None:
+        """Where connections to a backend go; None when it has no ready endpoint.
+
+        Reasons: InvalidKind, RefNotPermitted, BackendNotFound, UnsupportedProtocol, UnsupportedValue. An InferencePool
+        is none: a model server is chosen by what is asked of it, which nobody reads here.
+        Source: Gateway API, TCPRouteRule.backendRefs.
+        """
+        key = backend_key(reference, route=route)
+        if (key.group, key.kind) != (Service.group, "Service"):
+            kind = f"{key.kind}.{key.group}" if key.group else key.kind
+            return unresolved("InvalidKind", f"kind of a {route.kind}'s backend accepts Service, found {kind}")
+        if not permits(self.index.grants, source=route, target=key):
+            where = f"{route.kind}s of {route.namespace}"
+            return unresolved(
+                "RefNotPermitted", f"{key} is in another namespace and no ReferenceGrant there permits {where}"
+            )
+        place = (key.namespace, key.name, reference.port or 0, transport)
+        if place not in self.found:
+            self.found[place] = self._service(key, port=place[2], transport=transport)
+        return self.found[place]
+
+    def upstreams(self) -> tuple[Upstream, ...]:
+        """Of every Service port that was resolved so far and has endpoints, sorted by name."""
+        return tuple(
+            sorted((item for item in self.found.values() if isinstance(item, Upstream)), key=lambda item: item.name)
+        )
+
+    def _service(self, key: Key, *, port: int, transport: Transport) -> Upstream | Condition | None:
+        service = self.index.services.get((key.namespace, key.name))
+        if service is None:
+            return unresolved("BackendNotFound", f"{key} does not exist")
+        endpoints = services.endpoints(service, port=port, index=self.index, transport=transport, reads=False)
+        if isinstance(endpoints, Condition):
+            return endpoints
+        name = f"{key.path}:{port}" if transport is Transport.TCP else f"{key.path}:{port}/udp"
+        return Upstream(name=name, source=key, endpoints=endpoints) if endpoints else None
+
+
+def stream_route_state(
+    route: StreamRoute,
+    *,
+    parents: Sequence[tuple[ParentReference, Key]],
+    gateways: Mapping[Key, Sequence[Door]],
+    backends: StreamBackends,
+) -> StreamRouteState:
+    """A route with a parent of ours. Of several rules, which older versions have, the first takes every connection."""
+    key = route.key
+    first, *others = route.spec.rules
+    transport = Transport.UDP if isinstance(route, UDPRoute) else Transport.TCP
+    found = [backends.upstream(item, route=key, transport=transport) for item in first.backend_refs]
+    refs = [
+        unresolved(item.reason, f"rules[0].backendRefs[{position}]: {item.message}")
+        for position, item in enumerate(found)
+        if isinstance(item, Condition)
+    ]
+    common = (
+        merged(refs) if refs else resolved_refs(),
+        ignored(
+            [f"rules[{number + 1}]" for number in range(len(others))]
+            + [row.path for row in fields_set(route.spec, scope=Scope.ROUTE)]
+        ),
+    )
+    hostnames = route.spec.hostnames if isinstance(route, TLSRoute) else ()
+    return StreamRouteState(
+        key=key,
+        generation=route.metadata.generation,
+        parents=tuple(
+            ParentState(
+                parent=as_written(parent),
+                gateway=gateway,
+                listeners=() if isinstance(attached, Condition) else attached,
+                conditions=ordered(*common, attached if isinstance(attached, Condition) else accepted()),
+            )
+            for parent, gateway in parents
+            for attached in (attach(key, hostnames=hostnames, parent=parent, doors=gateways[gateway]),)
+        ),
+        rule=StreamRule(
+            route=key,
+            index=0,
+            backends=tuple(
+                StreamBackend(upstream=item.name if isinstance(item, Upstream) else "", weight=reference.weight)
+                for item, reference in zip(found, first.backend_refs, strict=True)
+            ),
+        ),
+        created=age_of(route),
+    )
