@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controller.dataplane import pods
+from controller.ir.streams import Opening, Transport
 from controller.resources.gateway_api import GROUP
 from controller.resources.meta import Key
 from controller.resources.parameters import GatewayParametersSpec, ServiceParameters
@@ -75,7 +76,9 @@ def manifests(gateway: GatewayState, *, control_plane: ControlPlane) -> tuple[Js
             gateway=gateway.key.path,
             image=parameters.image or control_plane.image,
             server=control_plane.server,
-            listener_ports=frozenset(item.port for item in gateway.listeners),
+            listener_ports=frozenset(
+                item.port for item in gateway.listeners if item.opening.transport is Transport.TCP
+            ),
             selector=selector,
             labels=_labels(gateway),
             annotations=dict(gateway.data_plane.annotations),
@@ -152,7 +155,8 @@ def _service(gateway: GatewayState, parameters: ServiceParameters, *, selector: 
         "type": kind,
         "selector": dict(selector),
         "ports": [
-            {"name": f"port-{port}", "port": port, "protocol": "TCP", "targetPort": port} for port in _ports(gateway)
+            {"name": _port_name(item), "port": item.port, "protocol": str(item.transport), "targetPort": item.port}
+            for item in _openings(gateway)
         ],
     }
     if kind == "LoadBalancer":
@@ -167,18 +171,22 @@ def _service(gateway: GatewayState, parameters: ServiceParameters, *, selector: 
     return _object(gateway, "v1", "Service", {"spec": spec}, annotations=parameters.annotations)
 
 
-def _ports(gateway: GatewayState) -> list[int]:
-    """Ports of the listeners that are accepted, whether they have all that they need or not.
+def _port_name(opening: Opening) -> str:
+    return f"port-{opening.port}" if opening.transport is Transport.TCP else f"port-{opening.port}-udp"
+
+
+def _openings(gateway: GatewayState) -> list[Opening]:
+    """What the listeners open that are accepted, whether they have all that they need or not.
 
     A certificate that is missing for a while does not take a port from the Service, whose node port would be another
     one afterwards. A Service needs a port: where no listener is accepted, all listeners count.
     """
     accepted = {
-        item.port
+        item.opening
         for item in gateway.listeners
         if any(condition.type == "Accepted" and condition.status is True for condition in item.conditions)
     }
-    return sorted(accepted or {item.port for item in gateway.listeners})
+    return sorted(accepted or {item.opening for item in gateway.listeners})
 
 
 def _scaling(gateway: GatewayState) -> Json:

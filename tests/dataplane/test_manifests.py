@@ -139,8 +139,9 @@ PORTS = [
     (HTTP, [80]),
     (f"{HTTP}, {{name: b, port: 80, protocol: HTTP, hostname: b.example}}", [80]),
     ("{name: b, port: 8443, protocol: HTTPS, tls: {certificateRefs: [{name: gone}]}}, " + HTTP, [80, 8443]),
-    ("{name: tcp, port: 9, protocol: TCP}, " + HTTP, [80]),
-    ("{name: tcp, port: 9, protocol: TCP}", [9]),
+    ("{name: sctp, port: 9, protocol: SCTP}, " + HTTP, [80]),
+    ("{name: sctp, port: 9, protocol: SCTP}", [9]),
+    ("{name: tcp, port: 9, protocol: TCP}, " + HTTP, [9, 80]),
 ]
 
 
@@ -150,6 +151,20 @@ def test_service_has_the_ports_of_accepted_listeners(listeners: str, ports: list
 
     assert [item["port"] for item in found] == ports
     assert [(item["name"], item["targetPort"]) for item in found] == [(f"port-{port}", port) for port in ports]
+
+
+def test_service_has_a_port_of_each_transport() -> None:
+    listeners = "{name: udp, port: 53, protocol: UDP}, {name: tcp, port: 53, protocol: TCP}"
+    found = _made(listeners=listeners)["Service"]["spec"]["ports"]
+
+    assert [(item["name"], item["port"], item["protocol"], item["targetPort"]) for item in found] == [
+        ("port-53", 53, "TCP", 53),
+        ("port-53-udp", 53, "UDP", 53),
+    ]
+
+
+def test_port_of_datagrams_leaves_the_pods_as_they_are() -> None:
+    assert _made()["Deployment"] == _made(listeners=f"{HTTP}, {{name: u, port: 8081, protocol: UDP}}")["Deployment"]
 
 
 def test_listener_that_comes_leaves_the_pods_as_they_are() -> None:
