@@ -1,5 +1,6 @@
 """The table of features against what the code says of a route that uses them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from controller.status.derive import derive
 from controller.status.features import FEATURES
 from controller.status.rows import worst_first
 from controller.status.types import Severity
+from tests.nginx.certificates import certificate
 
 Json = dict[str, Any]  # a piece of a resource
 
@@ -69,6 +71,8 @@ def _objections(
     parent: Json | None = None,
     protocol: str = "http",
     gateway: Json | None = None,
+    more: Sequence[Json] = (),
+    has_cart: bool = True,
 ) -> list[str]:
     """What is said against a route with a rule, through a Gateway, to a Service of a protocol."""
     resources: list[Json] = [
@@ -95,6 +99,7 @@ def _objections(
             "spec": {"selector": {"app": "cart"}, "ports": [{"port": 80, "appProtocol": protocol}]},
         },
     ]
+    resources = [*(resources if has_cart else resources[:1]), *more]
     (directory / "input.yaml").write_text(yaml.safe_dump_all(resources))
     snapshot = read(directory)
     updates = derive(topology_of(snapshot), snapshot=snapshot, controller_name=CONTROLLER_NAME)
@@ -128,6 +133,58 @@ def test_port_of_a_parent_is_supported_and_chooses_the_listener(feature: str, tm
 def test_propagation_is_in_the_table_when_nothing_is_said_against_it(tmp_path: Path) -> None:
     objections = _objections(tmp_path, gateway={"infrastructure": {"labels": {"a": "b"}, "annotations": {"a": "b"}}})
     assert ("GatewayInfrastructurePropagation" in FEATURES) == (not objections), objections
+
+
+PASSING: Json = {"tls": {"mode": "Passthrough"}}
+ENDING: Json = {"tls": {"mode": "Terminate", "certificateRefs": [{"name": "edge"}]}}
+CONNECTIONS: dict[str, list[Json]] = {
+    "TCPRoute": [{"protocol": "TCP"}],
+    "TLSRoute": [{"protocol": "TLS", **PASSING}],
+    "TLSRouteModeMixed": [
+        {"protocol": "TLS", "hostname": "a.example", **PASSING},
+        {"protocol": "TLS", "hostname": "b.example", **ENDING},
+    ],
+    "TLSRouteModeTerminate": [{"protocol": "TLS", **ENDING}],
+    "UDPRoute": [{"protocol": "UDP"}],
+}
+"""Listeners on one port for each feature that is a route's of connections."""
+
+
+@pytest.mark.parametrize("feature", sorted(CONNECTIONS))
+def test_feature_of_connections_is_in_the_table_when_nothing_is_said_against_it(feature: str, tmp_path: Path) -> None:
+    kind = "TLSRoute" if feature.startswith("TLSRoute") else feature
+    chain, key = certificate("a.example")
+    listeners = [{"name": f"l{number}", "port": 9000, **item} for number, item in enumerate(CONNECTIONS[feature])]
+    route: Json = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": kind,
+        "metadata": {"name": "db"},
+        "spec": {
+            "parentRefs": [{"name": "edge"}],
+            "rules": [{"backendRefs": [{"name": "db", "port": 53}]}],
+            **({"hostnames": ["a.example", "b.example"]} if kind == "TLSRoute" else {}),
+        },
+    }
+    protocol = "UDP" if kind == "UDPRoute" else "TCP"
+    db: Json = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "db"},
+        "spec": {"selector": {"app": "db"}, "ports": [{"port": 53, "protocol": protocol}]},
+    }
+    secret: Json = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "edge"},
+        "type": "kubernetes.io/tls",
+        "stringData": {"tls.crt": chain.decode(), "tls.key": key.decode()},
+    }
+    objections = _objections(tmp_path, gateway={"listeners": listeners}, more=(route, db, secret), has_cart=False)
+    assert (feature in FEATURES) == (not objections), objections
+
+
+def test_every_feature_of_connections_in_the_table_is_tried() -> None:
+    assert {name for name in FEATURES if name.startswith(("TCP", "TLS", "UDP"))} == CONNECTIONS.keys()
 
 
 def test_every_feature_of_a_route_in_the_table_is_tried() -> None:

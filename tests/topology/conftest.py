@@ -15,6 +15,7 @@ from controller.resources.meta import Resource
 from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
 from controller.resources.snapshot import Snapshot, snapshot
+from controller.resources.stream_routes import TCPRoute, TLSRoute, UDPRoute
 from controller.topology.build import build
 from controller.topology.types import Topology
 
@@ -22,6 +23,7 @@ Build = Callable[..., Topology]
 
 MODELS: tuple[type[Resource], ...] = (
     *(GatewayParameters, InferenceObjective, PickerPolicy),
+    *(TCPRoute, TLSRoute, UDPRoute),
     *(EndpointSlice, Gateway, GatewayClass, HTTPRoute, InferencePool, Namespace, Pod, ReferenceGrant, Secret, Service),
 )
 
