@@ -43,8 +43,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "commands": {
         "agent", "bundle", "control_plane", "dataplane", "demo", "errors", "garbage", "ir", "kube", "logs",
-        "plugins", "probes", "provider", "reconcile", "render", "resources", "settings", "simulator", "status", "topology",
-        "translate",
+        "plugins", "probes", "provider", "reconcile", "render", "resources", "settings", "simulator", "status",
+        "topology", "translate",
     },
     "__main__": {"commands", "errors", "logs", "picker", "simulator"},
 }  # fmt: skip
