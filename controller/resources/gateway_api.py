@@ -4,7 +4,7 @@ All fields are here, also those that have no effect: what is not supported becom
 Rules that need an old object or the cluster are not here.
 """
 
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -523,7 +523,10 @@ class HTTPRouteFilter(Model):
         return self
 
 
-def _filters_go_together(filters: tuple[HTTPRouteFilter, ...]) -> tuple[HTTPRouteFilter, ...]:
+Filters = TypeVar("Filters", bound=tuple[HTTPRouteFilter, ...])
+
+
+def filters_go_together(filters: Filters) -> Filters:
     once = ("CORS", "RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite")
     types: list[str] = []
     for index, item in enumerate(filters):
@@ -535,7 +538,7 @@ def _filters_go_together(filters: tuple[HTTPRouteFilter, ...]) -> tuple[HTTPRout
     return filters
 
 
-HTTPRouteFilters = Annotated[tuple[HTTPRouteFilter, ...], Field(max_length=16), AfterValidator(_filters_go_together)]
+HTTPRouteFilters = Annotated[tuple[HTTPRouteFilter, ...], Field(max_length=16), AfterValidator(filters_go_together)]
 
 
 class HTTPBackendRef(BackendObjectReference):
@@ -585,14 +588,20 @@ class SessionPersistence(Model):
         return self
 
 
-class HTTPRouteRule(Model):
+class RequestRule(Model):
+    """What rules about single requests have in common, whatever requests are called."""
+
     name: DnsName | None = None
-    matches: Annotated[tuple[HTTPRouteMatch, ...], Field(max_length=64)] = (HTTPRouteMatch(),)
+    matches: Annotated[tuple[Model, ...], Field(max_length=64)] = ()
     filters: HTTPRouteFilters = ()
     backend_refs: Annotated[tuple[HTTPBackendRef, ...], Field(max_length=16)] = ()
+    session_persistence: SessionPersistence | None = None
+
+
+class HTTPRouteRule(RequestRule):
+    matches: Annotated[tuple[HTTPRouteMatch, ...], Field(max_length=64)] = (HTTPRouteMatch(),)
     timeouts: HTTPRouteTimeouts | None = None
     retry: HTTPRouteRetry | None = None
-    session_persistence: SessionPersistence | None = None
 
     @model_validator(mode="after")
     def _redirect_has_no_backends(self) -> Self:
@@ -616,7 +625,10 @@ class HTTPRouteRule(Model):
         return self
 
 
-def _distinct_rules(rules: tuple[HTTPRouteRule, ...]) -> tuple[HTTPRouteRule, ...]:
+Rules = TypeVar("Rules", bound=tuple[RequestRule, ...])
+
+
+def distinct_rules(rules: Rules) -> Rules:
     names: set[str] = set()
     for index, item in enumerate(rules):
         if item.name is None:
@@ -627,7 +639,7 @@ def _distinct_rules(rules: tuple[HTTPRouteRule, ...]) -> tuple[HTTPRouteRule, ..
     return rules
 
 
-def _few_matches(rules: tuple[HTTPRouteRule, ...]) -> tuple[HTTPRouteRule, ...]:
+def few_matches(rules: Rules) -> Rules:
     total = sum(len(item.matches) for item in rules)
     if total > 128:
         raise Broken(f"found {total} matches in all rules together, accepted are at most 128")
@@ -640,8 +652,8 @@ class HTTPRouteSpec(Model):
     rules: Annotated[
         tuple[HTTPRouteRule, ...],
         Field(min_length=1, max_length=16),
-        AfterValidator(_distinct_rules),
-        AfterValidator(_few_matches),
+        AfterValidator(distinct_rules),
+        AfterValidator(few_matches),
     ] = (HTTPRouteRule(),)
     use_default_gateways: DefaultGateways | None = None
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from controller.resources.core import ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service
 from controller.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
+from controller.resources.grpc_route import GRPCRoute
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Resource
 from controller.resources.parameters import GatewayParameters
@@ -22,6 +23,7 @@ MODELS: tuple[type[Resource], ...] = (
     GatewayClass,
     Gateway,
     HTTPRoute,
+    GRPCRoute,
     TLSRoute,
     TCPRoute,
     UDPRoute,

@@ -65,7 +65,7 @@ def test_directory_that_was_never_good_keeps_nothing(tmp_path: Path) -> None:
 
 def test_flaw_of_another_document_keeps_no_deleted_resource(tmp_path: Path) -> None:
     file = tmp_path / "services.yaml"
-    unsupported = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: x}\nspec: {}\n"
+    unsupported = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {name: x}\nspec: {}\n"
     file.write_text(GOOD + unsupported)
     reader = Reader(tmp_path)
     assert set(_services(reader)) == {"first", "second"}

@@ -354,6 +354,48 @@ def _of_connections(kind: str, more: Fields) -> list[Rule]:
     ]
 
 
+_OF_CALLS = ("RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "ExtensionRef")
+_CALL_FILTERS: list[tuple[str, str, list[Fields], str]] = [  # those of _FILTERS that a GRPCRoute has
+    row for row in _FILTERS if all(item["type"] in _OF_CALLS for item in row[2])
+] + [
+    (
+        "[]",
+        digest,
+        [
+            {
+                **filter_of("RequestMirror" if type_ == "ExtensionRef" else "ExtensionRef"),
+                _WHOLE[type_][0]: _WHOLE[type_][1],
+            }
+        ],
+        f"[0].{_WHOLE[type_][0]}",
+    )
+    for digest, _, type_ in _TYPES
+    if type_ in _OF_CALLS
+]
+_ALIKE = ("spec.parentRefs", "spec.rules[].backendRefs[]", "spec.rules[].sessionPersistence")
+_CALLS = [
+    *(row for row in _ROUTE if row[0] in _ALIKE or row[1] == "5d343ad9ee"),
+    (
+        "spec.rules",
+        "837b88f53c",
+        {"rules": [{"matches": [{"method": {"method": f"M{n}"}} for n in range(43)]}] * 3},
+        "spec.rules",
+    ),
+    ("spec.rules[].matches[].method", "6cb810174e", rule(matches=[{"method": {"type": "Exact"}}]), "spec.rules[0]"),
+    (
+        "spec.rules[].matches[].method",
+        "fb8615af1d",
+        rule(matches=[{"method": {"method": "a-b"}}]),
+        "spec.rules[0].matches[0].method.method",
+    ),
+    (
+        "spec.rules[].matches[].method",
+        "7797fc3131",
+        rule(matches=[{"method": {"service": "a..b"}}]),
+        "spec.rules[0].matches[0].method.service",
+    ),
+]
+
 RULES: tuple[Rule, ...] = (
     *_of_connections("TLSRoute", _NAMED),
     *_of_connections("TCPRoute", {}),
@@ -361,6 +403,21 @@ RULES: tuple[Rule, ...] = (
     *(
         Rule("TLSRoute", "spec.hostnames", digest, {**_STREAM, "hostnames": ["a.b", hostname]}, "spec.hostnames[1]")
         for digest, hostname in (("0843be6f69", "10.0.0.1"), ("20123a065b", "a_b"), ("b31a373d8a", "a.*.b"))
+    ),
+    *(Rule("GRPCRoute", *row) for row in _CALLS),
+    *(
+        Rule("GRPCRoute", f"spec.rules[].filters{path}", digest, rule(filters=filters), f"spec.rules[0].filters{field}")
+        for path, digest, filters, field in _CALL_FILTERS
+    ),
+    *(
+        Rule(
+            "GRPCRoute",
+            f"spec.rules[].backendRefs[].filters{path}",
+            digest,
+            rule(backendRefs=[{**_SERVICE, "filters": filters}]),
+            f"spec.rules[0].backendRefs[0].filters{field}",
+        )
+        for path, digest, filters, field in _CALL_FILTERS
     ),
     Rule("GatewayClass", "spec.controllerName", "f4f4adcfb2", None, "compares with the stored object"),
     *(Rule("Gateway", *row) for row in _GATEWAY),
@@ -441,7 +498,7 @@ def test_example_is_refused_for_its_field_alone(rule: Rule) -> None:
 def test_every_rule_is_in_the_table_once() -> None:
     counts = Counter(str(rule) for rule in RULES)
 
-    assert len(RULES) == 137  # rules of the eight CRDs, version v1
+    assert len(RULES) == 173  # rules of the nine CRDs, version v1
     assert max(counts.values()) == 1
 
 
