@@ -7,6 +7,7 @@ import yaml
 
 from controller.reconcile import State
 from controller.resources.gateway_api import CONTROLLER_NAME, GROUP, Gateway, GatewayClass, HTTPRoute
+from controller.resources.grpc_route import GRPCRoute, RequestRoute
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.resources.stream_routes import StreamRoute
@@ -44,7 +45,11 @@ def _dangling(snapshot: Snapshot) -> Iterator[Row]:
         name = gateway.spec.gateway_class_name
         if name not in classes:
             yield _nobody(gateway.key, f"spec.gatewayClassName: GatewayClass {name} does not exist")
-    routes: list[HTTPRoute | StreamRoute] = [*snapshot.of(HTTPRoute), *snapshot.of(StreamRoute)]
+    routes: list[RequestRoute | StreamRoute] = [
+        *snapshot.of(HTTPRoute),
+        *snapshot.of(GRPCRoute),
+        *snapshot.of(StreamRoute),
+    ]
     for route in routes:
         for number, parent in enumerate(route.spec.parent_refs or ()):
             namespace = parent.namespace or route.metadata.namespace

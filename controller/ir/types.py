@@ -50,6 +50,9 @@ class Match:
     headers: tuple[ValueMatch, ...] = ()
     query: tuple[ValueMatch, ...] = ()
     """Matched against the first occurrence of the parameter; an exact value is compared decoded."""
+    call: tuple[int, int, int] | None = None
+    """Of a call of gRPC, what decides its precedence: 0 for names, 1 for regular expressions, 2 where any call matches;
+    then the characters of the service and of the method."""
 
 
 @dataclass(frozen=True)
@@ -125,16 +128,18 @@ class Rule:
     priority: Priority = NO_PRIORITY
     timeouts: Timeouts | None = None
     """None: as everywhere."""
+    takes_calls: bool = False
+    """Requests are calls of gRPC: streams in both directions, with trailers, and failures in the shape of gRPC."""
     retry: Retry | None = None
     """None: endpoints of a Service are asked one after the other while they cannot be reached."""
 
     @property
     def id(self) -> str:
-        """`namespace/route/index` or `namespace/route/index.match`: unique in a GatewayConfig, and stable while the
-        route's rules keep their order.
+        """`namespace/route/index` or `namespace/route/index.match`, after `grpc/` for a rule that takes calls: unique
+        in a GatewayConfig, and stable while the route's rules keep their order.
         """
         position = str(self.index) if self.match is None else f"{self.index}.{self.match}"
-        return f"{self.route.namespace}/{self.route.name}/{position}"
+        return f"{'grpc/' if self.takes_calls else ''}{self.route.namespace}/{self.route.name}/{position}"
 
 
 @dataclass(frozen=True)

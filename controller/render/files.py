@@ -23,7 +23,7 @@ ENDPOINTS_FILE = "endpoints.conf"
 """Changes when pods come and go. The picker knows them without it, so a reload for it alone may wait."""
 
 _ONE_SUBJECT = (
-    r"(HTTPRoute|TLSRoute|TCPRoute|UDPRoute|Gateway|InferencePool|Service) ([a-z0-9.-]+)/([a-z0-9.-]+)"
+    r"(HTTPRoute|GRPCRoute|TLSRoute|TCPRoute|UDPRoute|Gateway|InferencePool|Service) ([a-z0-9.-]+)/([a-z0-9.-]+)"
     r"(?:, listener ([a-z0-9.-]+))?"
 )
 _SUBJECT = re.compile(_ONE_SUBJECT)
@@ -37,6 +37,7 @@ _GROUPS = {
     "TLSRoute": "gateway.networking.k8s.io",
     "TCPRoute": "gateway.networking.k8s.io",
     "UDPRoute": "gateway.networking.k8s.io",
+    "GRPCRoute": "gateway.networking.k8s.io",
     "Gateway": "gateway.networking.k8s.io",
     "InferencePool": "inference.networking.k8s.io",
     "Service": "",
@@ -85,6 +86,7 @@ def render(config: GatewayConfig, settings: RenderSettings, *, memory: Memory | 
         "remembered": memory.text,
         "streams": streams,
         "base_headers": request_headers(),
+        "call_headers": request_headers(is_call=True),
         "base_hidden": answer_headers().hidden,
     }
     files = {

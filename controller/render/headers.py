@@ -27,6 +27,10 @@ _NO_UPGRADE = {"connection": "", "upgrade": ""}
 """For servers of HTTP/2, which refuse a request with them (RFC 9113, section 8.2.2), and for copies, whose answer must
 not take over the client's connection."""
 
+_OF_CALLS = _NO_UPGRADE | {":authority": "$infergate_host", "host": ""}
+"""For gRPC, whose servers read the host from `:authority`. nginx writes headers in the order of the file, and this name
+sorts before all others, as pseudo-headers have to (RFC 9113, section 8.3)."""
+
 _HIDDEN = (*STEERING_HEADERS, "x-infergate-first-byte", "x-request-id")
 """Headers of backends that clients never see: those that steer, and those that the gateway states itself."""
 
@@ -40,12 +44,15 @@ class Header:
 
 
 @lru_cache(maxsize=1024)
-def request_headers(filters: tuple[Filter, ...] = (), *, upgrades: bool = True) -> tuple[Header, ...]:
+def request_headers(
+    filters: tuple[Filter, ...] = (), *, upgrades: bool = True, is_call: bool = False
+) -> tuple[Header, ...]:
     """Everything that is set on a request to a backend, sorted by name.
 
+    Without `upgrades` none is passed on; calls of gRPC have none anyway.
     Filters apply in order: what one sets, the next one can extend or remove.
     """
-    values = dict(_REQUEST_BASE) if upgrades else _REQUEST_BASE | _NO_UPGRADE
+    values = _REQUEST_BASE | (_OF_CALLS if is_call else {} if upgrades else _NO_UPGRADE)
     for change in (item.change for item in filters if isinstance(item, RequestHeaders)):
         for name, value in change.assign:
             values[name] = inside(value)

@@ -91,6 +91,8 @@ class MirrorView:
     location: str
     upstream: str
     speaks_http2: bool
+    module: str
+    """As the backend's."""
     sample: SplitView | None
     """None: every request."""
     headers: tuple[Header, ...]
@@ -116,6 +118,8 @@ class BackendView:
     upstream: str
     """Name of the nginx upstream; empty without one."""
     speaks_http2: bool
+    module: str
+    """The module of nginx that sends requests: `grpc` for calls, else `proxy`. Its directives begin with it."""
     fails_open: bool
     headers: tuple[Header, ...] | None
     """None: nothing differs from what every backend receives."""
@@ -381,7 +385,9 @@ class _Views:
         rewrites = _rewrites(filters)
         target = backend.target
         speaks_http2 = isinstance(target, ToUpstream) and target.upstream in self.http2
-        headers, answer = request_headers(filters, upgrades=not speaks_http2), answer_headers(filters)
+        base = request_headers(is_call=rule.takes_calls)
+        headers = request_headers(filters, upgrades=not speaks_http2, is_call=rule.takes_calls)
+        answer = answer_headers(filters)
         is_plain = headers == request_headers() and answer == answer_headers() and not (rewrites or rule.timeouts)
         return BackendView(
             location=location,
@@ -390,8 +396,9 @@ class _Views:
             target=target,
             upstream=_upstream_name(target),
             speaks_http2=speaks_http2,
+            module=_module(rule),
             fails_open=isinstance(target, ToPool) and target.pool in self.fail_open,
-            headers=None if headers == request_headers() else headers,
+            headers=None if headers == base else headers,
             answer=None if answer == answer_headers() else answer,
             hostname=next((item.hostname for item in rewrites if item.hostname), None),
             path=next((item.path for item in rewrites if item.path), None),
@@ -410,8 +417,9 @@ class _Views:
             location=location,
             upstream=service_upstream(mirror.upstream),
             speaks_http2=mirror.upstream in self.http2,
+            module=_module(rule),
             sample=_sample(rule, mirror, location=location),
-            headers=request_headers(filters, upgrades=False),
+            headers=request_headers(filters, upgrades=False, is_call=rule.takes_calls),
             answer=None,
             hostname=next((item.hostname for item in rewrites if item.hostname), None),
             path=next((item.path for item in rewrites if item.path), None),
@@ -496,6 +504,10 @@ def _redirect_port(redirect: Redirect, server: Server) -> int | None:
     implied = {"http": 80, "https": 443}[scheme]
     port = redirect.port or (implied if redirect.scheme else server.port)
     return None if port == implied else port
+
+
+def _module(rule: Rule) -> str:
+    return "grpc" if rule.takes_calls else "proxy"
 
 
 def _upstream_name(target: ToUpstream | ToPool | ToStatus) -> str:

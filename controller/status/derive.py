@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from controller.resources.gateway_api import HTTPRoute
+from controller.resources.grpc_route import GRPCRoute, RequestRoute
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.resources.stream_routes import StreamRoute
@@ -188,7 +189,11 @@ def _with_refusal(conditions: Sequence[Condition], *, words: str) -> tuple[Condi
 def _abandoned(topology: Topology, *, snapshot: Snapshot, controller_name: str) -> list[StatusUpdate]:
     """Routes that were ours and are no longer."""
     ours = {item.key for item in topology.routes} | {item.key for item in topology.stream_routes}
-    routes: list[HTTPRoute | StreamRoute] = [*snapshot.of(HTTPRoute), *snapshot.of(StreamRoute)]
+    routes: list[RequestRoute | StreamRoute] = [
+        *snapshot.of(HTTPRoute),
+        *snapshot.of(GRPCRoute),
+        *snapshot.of(StreamRoute),
+    ]
     return [
         StatusUpdate(route.key, route.metadata.generation, {"parents": []})
         for route in routes

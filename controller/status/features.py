@@ -9,6 +9,8 @@ Source: Gateway API v1.6.1, pkg/features.
 from typing import Final
 
 FEATURES: Final = (
+    "GRPCRoute",
+    "GRPCRouteNamedRouteRule",
     "Gateway",
     "GatewayHTTPListenerIsolation",
     "GatewayHTTPSListenerDetectMisdirectedRequests",

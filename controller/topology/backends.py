@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from controller.ir.types import Target, ToStatus, ToUpstream, Upstream
 from controller.resources.core import Service
-from controller.resources.gateway_api import BackendObjectReference
+from controller.resources.gateway_api import BackendObjectReference, HTTPRoute
+from controller.resources.grpc_route import GRPCRoute
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Key
 from controller.topology import pools, services
@@ -24,7 +25,8 @@ class Backends:
     index: Index
     standings: Mapping[Name, pools.Standing]
     """Of every InferencePool."""
-    found: dict[tuple[str, str, int], Found | Condition] = field(default_factory=dict)
+    found: dict[tuple[str, str, int, bool], Found | Condition] = field(default_factory=dict)
+    """By namespace, name, port, and whether calls of gRPC go there."""
 
     def target(self, reference: BackendObjectReference, *, route: Key) -> Target | Condition:
         """Where requests to a backend go.
@@ -33,20 +35,22 @@ class Backends:
         UnsupportedProtocol, UnsupportedValue. Source: Gateway API, HTTPRouteRule.backendRefs.
         """
         key = backend_key(reference, route=route)
-        if (key.group, key.kind) not in _KINDS:
+        kinds = _KINDS[route.kind]
+        if (key.group, key.kind) not in kinds:
             found = f"{key.kind}.{key.group}" if key.group else key.kind
-            accepted = ", ".join(f"{kind}.{group}" if group else kind for group, kind in _KINDS)
+            accepted = ", ".join(f"{kind}.{group}" if group else kind for group, kind in kinds)
             return unresolved("InvalidKind", f"kind accepts {accepted}, found {found}")
         if not permits(self.index.grants, source=route, target=key):
             message = (
-                f"{key} is in another namespace and no ReferenceGrant there permits HTTPRoutes of {route.namespace}"
+                f"{key} is in another namespace and no ReferenceGrant there permits {route.kind}s of {route.namespace}"
             )
             return unresolved("RefNotPermitted", message)
         if key.kind == "InferencePool":
             return self._pool(key)
-        place = (key.namespace, key.name, reference.port or 0)
+        takes_calls = route.kind == GRPCRoute.__name__
+        place = (key.namespace, key.name, reference.port or 0, takes_calls)
         if place not in self.found:
-            self.found[place] = self._service(key, port=place[2])
+            self.found[place] = self._service(key, port=place[2], takes_calls=takes_calls)
         found_here = self.found[place]
         return found_here if isinstance(found_here, Condition) else found_here[0]
 
@@ -65,23 +69,30 @@ class Backends:
             return unresolved("UnsupportedProtocol", f"{key}: {standing.accepted.message}")
         return pools.target(item, standing=standing)
 
-    def _service(self, key: Key, *, port: int) -> Found | Condition:
+    def _service(self, key: Key, *, port: int, takes_calls: bool) -> Found | Condition:
+        """Calls have upstreams of their own: nginx keeps connections by upstream, whatever is spoken on them."""
         service = self.index.services.get((key.namespace, key.name))
         if service is None:
             return unresolved("BackendNotFound", f"{key} does not exist")
         if not port:
             return unresolved("UnsupportedValue", f"port is missing, a reference to {key} needs one")
-        endpoints = services.endpoints(service, port=port, index=self.index)
+        protocols = services.CALL_PROTOCOLS if takes_calls else services.PROTOCOLS
+        endpoints = services.endpoints(service, port=port, index=self.index, protocols=protocols)
         if isinstance(endpoints, Condition):
             return endpoints
         if not endpoints:
             return ToStatus(503, f"{key} has no ready endpoint on port {port}"), None
-        name = f"{key.path}:{port}"
+        name = f"{key.path}:{port}/grpc" if takes_calls else f"{key.path}:{port}"
         speaks_http2 = services.speaks_http2(service, port=port)
         return ToUpstream(name), Upstream(name=name, source=key, endpoints=endpoints, speaks_http2=speaks_http2)
 
 
-_KINDS = {(Service.group, "Service"): Service, (InferencePool.group, "InferencePool"): InferencePool}
+_KINDS = {
+    HTTPRoute.__name__: ((Service.group, "Service"), (InferencePool.group, "InferencePool")),
+    # The picker reads prompts from JSON, and there is none in a call.
+    GRPCRoute.__name__: ((Service.group, "Service"),),
+}
+"""(group, kind) of what a route of each kind may refer to."""
 
 
 def backend_key(reference: BackendObjectReference, *, route: Key) -> Key:

@@ -9,7 +9,7 @@ from functools import partial
 from controller.plugins.catalogue import BUILT_IN, Catalogue
 from controller.plugins.types import AppliedPolicy
 from controller.resources.core import ConfigMap
-from controller.resources.gateway_api import HTTPRoute
+from controller.resources.grpc_route import RequestRoute
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.topology import pools
@@ -17,6 +17,7 @@ from controller.topology.attachment import Door, doors
 from controller.topology.backends import Backends
 from controller.topology.base_models import base_models_of
 from controller.topology.gateways import class_state, gateway_state
+from controller.topology.hostname_conflicts import without_conflicts
 from controller.topology.index import Index, Name, index_of
 from controller.topology.memory import Memory, ResolvedRoute, World
 from controller.topology.policies.objectives import objectives_of
@@ -100,13 +101,12 @@ def _routes(index: Index, *, world: World, memory: Memory) -> list[ResolvedRoute
         memory.routes.get(route.key, (route.metadata, route.spec, world), partial(_route, route, world))
         for route in index.routes
     )
-    # All are of one kind; comparing names is seven times faster than comparing keys.
-    return sorted(
-        (pair for pair in found if pair is not None), key=lambda pair: (pair[0].key.namespace, pair[0].key.name)
-    )
+    settled = without_conflicts([pair for pair in found if pair is not None])
+    # All are of one group; comparing names is seven times faster than comparing keys.
+    return sorted(settled, key=lambda pair: (pair[0].key.kind, pair[0].key.namespace, pair[0].key.name))
 
 
-def _route(route: HTTPRoute, world: World) -> ResolvedRoute | None:
+def _route(route: RequestRoute, world: World) -> ResolvedRoute | None:
     parents = parents_of(route, gateways=world.doors)
     return route_state(route, parents=parents, gateways=world.doors, backends=world.backends) if parents else None
 

@@ -14,6 +14,7 @@ from controller.resources.gateway_api import (
     LabelSelectorRequirement,
     ReferenceGrant,
 )
+from controller.resources.grpc_route import GRPCRoute, RequestRoute
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Resource
 from controller.resources.parameters import GatewayParameters
@@ -36,7 +37,7 @@ class Index:
 
     classes: tuple[GatewayClass, ...]
     gateways: tuple[Gateway, ...]
-    routes: tuple[HTTPRoute, ...]
+    routes: tuple[RequestRoute, ...]
     stream_routes: tuple[StreamRoute, ...]
     """Of all three kinds, each oldest first."""
     pools: Mapping[Name, InferencePool]
@@ -76,7 +77,7 @@ def index_of(snapshot: Snapshot) -> Index:
     return Index(
         classes=tuple(snapshot.of(GatewayClass)),
         gateways=tuple(snapshot.of(Gateway)),
-        routes=tuple(snapshot.of(HTTPRoute)),
+        routes=(*snapshot.of(HTTPRoute), *snapshot.of(GRPCRoute)),
         stream_routes=tuple(snapshot.of(StreamRoute)),
         pools={_name(item): item for item in snapshot.of(InferencePool)},
         policies=tuple(snapshot.of(PickerPolicy)),

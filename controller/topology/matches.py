@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 from controller.ir.types import Match, PathKind, PathMatch, ValueMatch
 from controller.resources.gateway_api import HTTPHeaderMatch, HTTPPathMatch, HTTPQueryParamMatch, HTTPRouteMatch
+from controller.resources.grpc_route import GRPCMethodMatch, GRPCRouteMatch
 from controller.topology.conditions import Condition, unsupported
 from controller.topology.expressions import expression
 from controller.topology.filters import CONTROL, LONGEST_ARGUMENT, value_problem
@@ -35,6 +36,23 @@ def match_of(item: HTTPRouteMatch, *, where: str) -> Match | Condition:
     return Match(path=path, method=item.method, headers=headers, query=query)
 
 
+def call_of(item: GRPCRouteMatch, *, where: str) -> Match | Condition:
+    """One match of a rule about calls, whose path is `/SERVICE/METHOD`. Reason: UnsupportedValue."""
+    method = item.method or GRPCMethodMatch(type="RegularExpression", service="")
+    path = _call_path(method, where=f"{where}.method")
+    if isinstance(path, Condition):
+        return path
+    headers = _headers(item.headers, where=f"{where}.headers") if item.headers else ()
+    if isinstance(headers, Condition):
+        return headers
+    written = _written(path, headers=headers, query=())
+    if written > LONGEST_ARGUMENT:
+        found = f"it takes {written} bytes in nginx.conf, which accepts {LONGEST_ARGUMENT}"
+        return unsupported(f"{where}: the match is too long: {found}")
+    kind = 2 if path is _ROOT else int(method.type != "Exact")
+    return Match(path=path, headers=headers, call=(kind, len(method.service or ""), len(method.method or "")))
+
+
 def prefix_of(match: Match) -> str | None:
     """The path that a prefix match replaces, None for matches of other kinds."""
     return match.path.value if match.path.kind is PathKind.PREFIX else None
@@ -50,6 +68,22 @@ def _written(path: PathMatch, *, headers: Sequence[ValueMatch], query: Sequence[
     size += sum((2 if item.is_regex else 3) * len(item.value.encode()) + 4 * len(item.name) for item in headers)
     exact = [item for item in query if not item.is_regex]
     return size + sum(18 * (2 * len(item.name.encode()) + len(item.value.encode())) + 50 for item in exact)
+
+
+def _call_path(item: GRPCMethodMatch, *, where: str) -> PathMatch | Condition:
+    """Empty names are those of any service or method. Source: Gateway API, GRPCMethodMatch."""
+    if not item.service and not item.method:
+        return _ROOT
+    if item.type == "Exact" and item.service:
+        path = f"/{item.service}"
+        return PathMatch(PathKind.EXACT, f"{path}/{item.method}") if item.method else PathMatch(PathKind.PREFIX, path)
+    parts: list[str] = []
+    for field, value in (("service", item.service), ("method", item.method)):
+        pattern = re.escape(value) if item.type == "Exact" and value else expression(value or "[^/]+")
+        if isinstance(pattern, Condition):
+            return _at(f"{where}.{field}", pattern)
+        parts.append(pattern if item.type == "Exact" else f"(?:{pattern})")
+    return PathMatch(PathKind.REGEX, "/" + "/".join(parts))
 
 
 def _path(item: HTTPPathMatch, *, where: str) -> PathMatch | Condition:

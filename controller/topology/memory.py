@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from controller.remembered import Remembered
-from controller.resources.gateway_api import HTTPRoute
+from controller.resources.grpc_route import RequestRoute
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.topology.attachment import Door
@@ -40,7 +40,7 @@ class Memory:
         others: list[tuple[object, ...]] = []
         namespaces: set[str] = set()
         for item in snapshot.resources:
-            if isinstance(item, HTTPRoute):
+            if isinstance(item, RequestRoute):
                 namespaces.add(item.metadata.namespace)
             else:
                 others.append(item.content)

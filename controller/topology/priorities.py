@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from controller.ir.types import NO_PRIORITY, Priority
-from controller.resources.gateway_api import HTTPRoute
+from controller.resources.grpc_route import RequestRoute
 from controller.resources.scalars import quoted
 from controller.topology.conditions import Condition, invalid_annotations
 
@@ -32,7 +32,7 @@ class Priorities:
     """What is wrong with them; None when nothing is."""
 
 
-def priorities_of(route: HTTPRoute) -> Priorities:
+def priorities_of(route: RequestRoute) -> Priorities:
     """The priorities of the rules of a route."""
     annotations = {
         name: value for name, value in sorted(route.metadata.annotations.items()) if name.startswith(_PREFIX)

@@ -8,7 +8,8 @@ from controller.resources.gateway_api import Listener
 PROTOCOLS: Final = ("HTTP", "HTTPS", "TLS", "TCP", "UDP")
 """Protocols that are supported."""
 
-_KINDS: Final = {"HTTP": ("HTTPRoute",), "HTTPS": ("HTTPRoute",), "TCP": ("TCPRoute",), "UDP": ("UDPRoute",)}
+_OF_REQUESTS: Final = ("HTTPRoute", "GRPCRoute")
+_KINDS: Final = {"HTTP": _OF_REQUESTS, "HTTPS": _OF_REQUESTS, "TCP": ("TCPRoute",), "UDP": ("UDPRoute",)}
 
 
 def kinds_of(listener: Listener) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""HTTPRoutes: their rules, resolved once, and their standing with each parent.
+"""Routes of requests: their rules, resolved once, and their standing with each parent.
 
 A rule that cannot be served as written answers 500 on every match that can be written down. So a request that it would
 have caught never falls to a broader rule, whether other rules of its route are sound or not.
@@ -14,11 +14,11 @@ from controller.ir.types import Backend, Case, Match, Priority, Rule, ToStatus
 from controller.resources.gateway_api import (
     GROUP,
     HTTPBackendRef,
-    HTTPRoute,
     HTTPRouteMatch,
     HTTPRouteRule,
     ParentReference,
 )
+from controller.resources.grpc_route import GRPCRouteMatch, GRPCRouteRule, RequestRoute
 from controller.resources.meta import Key, Resource
 from controller.resources.stream_routes import StreamRoute
 from controller.topology.attachment import Attached, Door, attach
@@ -35,12 +35,13 @@ from controller.topology.conditions import (
     unresolved,
 )
 from controller.topology.filters import Targets, filters, replaces_prefix, unresolved_mirrors
-from controller.topology.matches import match_of, prefix_of
+from controller.topology.matches import call_of, match_of, prefix_of
 from controller.topology.priorities import priorities_of
 from controller.topology.types import ParentState, RouteState
 from controller.topology.unsupported import Scope, fields_set
 
 _EVERYTHING = (HTTPRouteMatch(),)
+_EVERY_CALL = (GRPCRouteMatch(),)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ResolvedRule:
 
 
 def parents_of(
-    route: HTTPRoute | StreamRoute, *, gateways: Mapping[Key, Sequence[Door]]
+    route: RequestRoute | StreamRoute, *, gateways: Mapping[Key, Sequence[Door]]
 ) -> list[tuple[ParentReference, Key]]:
     """parentRefs to Gateways of ours."""
     found = []
@@ -74,7 +75,7 @@ def parents_of(
 
 
 def route_state(
-    route: HTTPRoute,
+    route: RequestRoute,
     *,
     parents: Sequence[tuple[ParentReference, Key]],
     gateways: Mapping[Key, Sequence[Door]],
@@ -83,9 +84,10 @@ def route_state(
     """A route with a parent of ours, and the InferencePools that it refers to."""
     key = route.key
     priorities = priorities_of(route)
+    written: Sequence[HTTPRouteRule | GRPCRouteRule] = route.spec.rules
     rules = [
         _rule(item, number=number, route=key, backends=backends, priority=priority)
-        for number, (item, priority) in enumerate(zip(route.spec.rules, priorities.by_rule, strict=True))
+        for number, (item, priority) in enumerate(zip(written, priorities.by_rule, strict=True))
     ]
     refs = [problem for rule in rules for problem in rule.unresolved]
     invalid = _invalid(rules)
@@ -153,12 +155,13 @@ def _invalid(rules: Sequence[ResolvedRule]) -> Condition | None:
     return merged([Condition(PARTIALLY_INVALID, True, "UnsupportedValue", message) for message in messages])
 
 
-def _rule(item: HTTPRouteRule, *, number: int, route: Key, backends: Backends, priority: Priority) -> ResolvedRule:
+def _rule(
+    item: HTTPRouteRule | GRPCRouteRule, *, number: int, route: Key, backends: Backends, priority: Priority
+) -> ResolvedRule:
     where = f"rules[{number}]"
-    found = [
-        match_of(match, where=f"{where}.matches[{position}]")
-        for position, match in enumerate(item.matches or _EVERYTHING)
-    ]
+    found = _matches(item, where=f"{where}.matches")
+    takes_calls = isinstance(item, GRPCRouteRule)
+    timeouts, retry = (None, None) if isinstance(item, GRPCRouteRule) else (item.timeouts, item.retry)
     matches = [match for match in found if not isinstance(match, Condition)]
     dropped = [match for match in found if isinstance(match, Condition)]
     targets = partial(backends.target, route=route)
@@ -176,7 +179,7 @@ def _rule(item: HTTPRouteRule, *, number: int, route: Key, backends: Backends, p
         dropped += dropped_shares
     if dropped or isinstance(variants, Condition):
         answer = Backend(ToStatus(500, merged(dropped).message), weight=1)
-        rule = Rule(route, number, item.name or "", filters=(), backends=(answer,))
+        rule = Rule(route, number, item.name or "", filters=(), backends=(answer,), takes_calls=takes_calls)
         cases = tuple(Case(match, rule) for match in matches)
     else:
         served = tuple(share.backend for share in shares)
@@ -187,8 +190,9 @@ def _rule(item: HTTPRouteRule, *, number: int, route: Key, backends: Backends, p
             filters=(),
             backends=served,
             priority=priority,
-            timeouts=timeouts_of(item.timeouts),
-            retry=retry_of(item.retry),
+            timeouts=timeouts_of(timeouts),
+            retry=retry_of(retry),
+            takes_calls=takes_calls,
         )
         cases = _cases(matches, variants=variants, rule=rule)
     has_pool = any(share.pool for share in shares)
@@ -200,19 +204,23 @@ def _rule(item: HTTPRouteRule, *, number: int, route: Key, backends: Backends, p
             *unresolved_mirrors(item.filters, where=f"{where}.filters", targets=targets),
             *(problem for share in shares for problem in share.unresolved),
         ),
-        ignored=tuple(
-            f"{where}.{field}" for field in (*_unsupported(item), *ignored_of(item.retry, has_pool=has_pool))
-        ),
+        ignored=tuple(f"{where}.{field}" for field in (*_unsupported(item), *ignored_of(retry, has_pool=has_pool))),
         pools=tuple(share.pool for share in shares if share.pool is not None),
     )
 
 
-def _unsupported(item: HTTPRouteRule) -> Iterable[str]:
+def _matches(item: HTTPRouteRule | GRPCRouteRule, *, where: str) -> list[Match | Condition]:
+    if isinstance(item, GRPCRouteRule):
+        return [call_of(match, where=f"{where}[{n}]") for n, match in enumerate(item.matches or _EVERY_CALL)]
+    return [match_of(match, where=f"{where}[{n}]") for n, match in enumerate(item.matches or _EVERYTHING)]
+
+
+def _unsupported(item: HTTPRouteRule | GRPCRouteRule) -> Iterable[str]:
     return (row.path for row in fields_set(item, scope=Scope.RULE))
 
 
 def _filters(
-    item: HTTPRouteRule, *, matches: Sequence[Match], where: str, targets: Targets
+    item: HTTPRouteRule | GRPCRouteRule, *, matches: Sequence[Match], where: str, targets: Targets
 ) -> tuple[tuple[Filter, ...], ...] | Condition:
     """Filters of a rule: once for all matches, or once per match where they depend on its path."""
     place = f"{where}.filters"

@@ -1,6 +1,6 @@
 """Endpoints behind the port of a Service."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from controller.ir.streams import Transport
@@ -11,14 +11,21 @@ from controller.topology.index import Index
 _H2C: Final = "kubernetes.io/h2c"
 PROTOCOLS: Final = (None, "", "http", _H2C, "kubernetes.io/ws")
 """Values of a port's appProtocol that can be served."""
+CALL_PROTOCOLS: Final = (None, "", "http", _H2C, "grpc")
+"""Of a port that calls of gRPC go to, always by HTTP/2 without asking first."""
 
 
 def endpoints(
-    service: Service, *, port: int, index: Index, transport: Transport = Transport.TCP, reads: bool = True
+    service: Service,
+    *,
+    port: int,
+    index: Index,
+    transport: Transport = Transport.TCP,
+    protocols: Collection[str | None] | None = PROTOCOLS,
 ) -> tuple[str, ...] | Condition:
     """`ip:port` of each ready endpoint behind a port, sorted; empty when none is ready.
 
-    `reads` is whether the gateway reads what it passes on, so that it has to know the appProtocol.
+    `protocols` are what the port's appProtocol may be; None where the gateway does not read what it passes on.
     Endpoints come from the Service's EndpointSlices. Where it has none, as in a directory, its pods serve.
     Reasons: BackendNotFound, UnsupportedProtocol, UnsupportedValue.
     """
@@ -32,8 +39,8 @@ def endpoints(
     if found is None:
         message = f"port {port} of {service.key} is {there[0].protocol}, accepted is {transport}"
         return unresolved("UnsupportedProtocol", message)
-    if reads and found.app_protocol not in PROTOCOLS:
-        accepted = ", ".join(item for item in PROTOCOLS if item)
+    if protocols is not None and found.app_protocol not in protocols:
+        accepted = ", ".join(item for item in protocols if item)
         message = f"port {port} of {service.key} has appProtocol {found.app_protocol}, accepted is none, {accepted}"
         return unresolved("UnsupportedProtocol", message)
     name = (service.metadata.namespace, service.metadata.name)

@@ -73,7 +73,7 @@ class StreamBackends:
         service = self.index.services.get((key.namespace, key.name))
         if service is None:
             return unresolved("BackendNotFound", f"{key} does not exist")
-        endpoints = services.endpoints(service, port=port, index=self.index, transport=transport, reads=False)
+        endpoints = services.endpoints(service, port=port, index=self.index, transport=transport, protocols=None)
         if isinstance(endpoints, Condition):
             return endpoints
         name = f"{key.path}:{port}" if transport is Transport.TCP else f"{key.path}:{port}/udp"

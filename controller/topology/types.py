@@ -112,7 +112,7 @@ class ParentState:
 
 @dataclass(frozen=True)
 class RouteState:
-    """One HTTPRoute that names a Gateway of ours."""
+    """One route of requests that names a Gateway of ours."""
 
     key: Key
     generation: int

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Sequence
 
 from controller.ir.filters import Mirror
+from controller.ir.hostnames import ANY
 from controller.ir.types import GatewayConfig, Server, ToPool, ToUpstream
 from controller.resources.meta import Key
 from controller.topology.parameters import max_body_size
 from controller.topology.types import GatewayState, ListenerState, RouteState, Topology
-from controller.translate.hostnames import ANY
 from controller.translate.servers import Attached, Listening, servers_of
 from controller.translate.streams import HTTP_PROTOCOLS, serving, shares_a_port, streams_of, upstreams_of
 

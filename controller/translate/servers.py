@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from controller.ir.hostnames import covering
 from controller.ir.types import Case, Certificate, Server
 from controller.resources.meta import Key
-from controller.translate.hostnames import covering
 from controller.translate.locations import locations_of
 from controller.translate.precedence import precedence
 

@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from controller.ir.certificates import Certificate
+from controller.ir.hostnames import ANY, covering
 from controller.ir.streams import Mode, Opening, StreamRule, StreamServer
 from controller.resources.meta import Key
 from controller.topology.protocols import family_of
 from controller.topology.types import GatewayState, ListenerState, StreamRouteState, Topology
-from controller.translate.hostnames import ANY, covering
 
 HTTP_PROTOCOLS = ("HTTP", "HTTPS")
 """Protocols whose listeners read requests. Those of others pass connections on."""

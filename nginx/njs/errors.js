@@ -13,6 +13,13 @@ const ERRORS = {
     504: { message: 'the backend did not answer in time', type: 'timeout_error', code: 'backend_timeout' },
 };
 
+// What clients of gRPC are told instead of a status. Source: gRPC, http-grpc-status-mapping.md; a body that is too large is
+// RESOURCE_EXHAUSTED, as a message that is.
+const CALL_CODES = { 404: 12, 413: 8, 421: 14, 429: 14, 500: 14, 502: 14, 503: 14, 504: 14 };
+const CALL_TYPE = /^application\/grpc(?:[+;]|$)/;
+
+const NO_BACKEND = { message: 'there is no backend', type: 'server_error', code: 'no_backend' };
+
 const INVALID_BODY = {
     message: 'the request body is not valid, and the model in it chooses the route',
     type: 'invalid_request_error',
@@ -24,7 +31,21 @@ const ANTHROPIC = { 404: 'not_found_error', 413: 'request_too_large', 503: 'over
 
 function answer(r) {
     const status = statusOf(r.variables);
-    refuse(r, status, ERRORS[status]);
+    const error = ERRORS[status] || NO_BACKEND;
+    const reason = r.variables.infergate_call && r.variables.infergate_reason;
+    if (CALL_TYPE.test(r.headersIn['Content-Type'] || '')) {
+        refuseCall(r, CALL_CODES[status] || 13, reason || error.message);
+    } else {
+        refuse(r, status, reason ? Object.assign({}, NO_BACKEND, { message: reason }) : error);
+    }
+}
+
+// An answer of headers alone, which clients of gRPC read as the end of a call.
+function refuseCall(r, code, message) {
+    r.headersOut['Content-Type'] = 'application/grpc';
+    r.headersOut['grpc-status'] = String(code);
+    r.headersOut['grpc-message'] = encodeURIComponent(message);
+    r.return(200, '');
 }
 
 function refuseBody(r) {
@@ -32,7 +53,7 @@ function refuseBody(r) {
 }
 
 function refuse(r, status, error) {
-    if (status === 503) {
+    if (status === 503 && !r.variables.infergate_call) {
         r.variables.infergate_mode = 'fail_close';
         r.headersOut['Retry-After'] = '1';
     }
@@ -60,6 +81,9 @@ function statusOf(variables) {
     const given = Number(variables.status);
     if (ERRORS[given]) {
         return given;
+    }
+    if (variables.infergate_call) {
+        return (variables.upstream_status || '').endsWith('504') ? 504 : Number(variables.infergate_call);
     }
     if (!variables.infergate_pool) {
         return 404;

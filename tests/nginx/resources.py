@@ -33,6 +33,22 @@ def route(name: str, *rules: Json, hostnames: Sequence[str] = (), section: str |
     return _resource(f"{_GATEWAYS}/v1", "HTTPRoute", name, **spec)
 
 
+def call_route(name: str, *rules: Json, hostnames: Sequence[str] = (), section: str | None = None) -> Json:
+    """The same for calls of gRPC."""
+    return {**route(name, *rules, hostnames=hostnames, section=section), "kind": "GRPCRoute"}
+
+
+def call_rule(
+    *backends: Json, service: str = "", method: str = "", headers: Sequence[Json] = (), **more: object
+) -> Json:
+    """A rule for a service, a method, or every call."""
+    names = {name: value for name, value in (("service", service), ("method", method)) if value}
+    match: Json = {"method": names} if names else {}
+    if headers:
+        match["headers"] = list(headers)
+    return {"matches": [match], "backendRefs": list(backends), **more}
+
+
 def rule(
     *backends: Json, path: str = "/", matches: Sequence[Json] = (), filters: Sequence[Json] = (), **more: object
 ) -> Json:

@@ -15,12 +15,12 @@ MADE_HERE = (
     r"(header|filter|rule|backend|choice|copy|cors|gate|origins|flag|item|map|endpoint|pool|port|view|location)(\.\w+)*\."
     r"(name|value|weights|location|listener|serve_location|upstream|source|variable|default|place|chooser|target"
     r"|split_variable|fine_source|sample_variable|origin|port"
-    r"|index|path|status|id)",
+    r"|index|module|path|status|id)",
     r"next|hostname \| literal .*|loop\.index0|loop\.index \+ 1|retry\.caught \| join\(\" \"\)"
     r"|address|header|listener|location|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
-    r"(added|answered|body|changed_path|headers|mirror_location|mirrored|named_locations|paused"
-    r"|preflight|redirect|remembered|retried|rewrite|sent|timeouts|title|tried)\(.*\)|bodies\[.*\]|body",
+    r"(added|body|changed_path|headers|mirror_location|mirrored|named_locations|paused"
+    r"|preflight|redirect|refused|remembered|retried|rewrite|sent|timeouts|title|tried)\(.*\)|bodies\[.*\]|body",
     r"item\.variable ~ .*|item\.values\[.*\]",
     r"rule\.rule\.route\.path|view\.targets\[choice\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",
     r"backend\.timeouts\.\w+ \| milliseconds",

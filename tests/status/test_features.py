@@ -67,6 +67,7 @@ RULES: dict[str, Json] = {
 def _objections(
     directory: Path,
     *,
+    kind: str = "HTTPRoute",
     rule: Json = TO_CART,
     parent: Json | None = None,
     protocol: str = "http",
@@ -88,7 +89,7 @@ def _objections(
         },
         {
             "apiVersion": "gateway.networking.k8s.io/v1",
-            "kind": "HTTPRoute",
+            "kind": kind,
             "metadata": {"name": "cart"},
             "spec": {"parentRefs": [{"name": "edge", **(parent or {})}], "rules": [rule]},
         },
@@ -185,6 +186,12 @@ def test_feature_of_connections_is_in_the_table_when_nothing_is_said_against_it(
 
 def test_every_feature_of_connections_in_the_table_is_tried() -> None:
     assert {name for name in FEATURES if name.startswith(("TCP", "TLS", "UDP"))} == CONNECTIONS.keys()
+
+
+def test_named_rule_of_calls_is_in_the_table_when_nothing_is_said_against_it(tmp_path: Path) -> None:
+    objections = _objections(tmp_path, kind="GRPCRoute", rule={**TO_CART, "name": "cart"})
+    assert {"GRPCRoute", "GRPCRouteNamedRouteRule"} <= set(FEATURES)
+    assert objections == []
 
 
 def test_every_feature_of_a_route_in_the_table_is_tried() -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from controller.resources.core import EndpointSlice, Namespace, Pod, Secret, Service
 from controller.resources.gateway_api import CONTROLLER_NAME, Gateway, GatewayClass, HTTPRoute, ReferenceGrant
+from controller.resources.grpc_route import GRPCRoute
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Resource
 from controller.resources.parameters import GatewayParameters
@@ -24,7 +25,19 @@ Build = Callable[..., Topology]
 MODELS: tuple[type[Resource], ...] = (
     *(GatewayParameters, InferenceObjective, PickerPolicy),
     *(TCPRoute, TLSRoute, UDPRoute),
-    *(EndpointSlice, Gateway, GatewayClass, HTTPRoute, InferencePool, Namespace, Pod, ReferenceGrant, Secret, Service),
+    *(
+        EndpointSlice,
+        Gateway,
+        GatewayClass,
+        GRPCRoute,
+        HTTPRoute,
+        InferencePool,
+        Namespace,
+        Pod,
+        ReferenceGrant,
+        Secret,
+        Service,
+    ),
 )
 
 CLASS = f"""

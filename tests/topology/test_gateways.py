@@ -84,7 +84,8 @@ KINDS = [
     ("[{kind: TCPRoute}]", "False/InvalidRouteKinds", []),
     ("[{kind: HTTPRoute}, {kind: TCPRoute}]", "False/InvalidRouteKinds", ["HTTPRoute"]),
     ("[{kind: HTTPRoute, group: example.com}]", "False/InvalidRouteKinds", []),
-    ("[]", "True/ResolvedRefs", ["HTTPRoute"]),
+    ("[{kind: GRPCRoute}]", "True/ResolvedRefs", ["GRPCRoute"]),
+    ("[]", "True/ResolvedRefs", ["HTTPRoute", "GRPCRoute"]),
 ]
 
 

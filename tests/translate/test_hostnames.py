@@ -1,6 +1,6 @@
 import pytest
 
-from controller.translate.hostnames import covering
+from controller.ir.hostnames import covering
 
 
 @pytest.mark.parametrize(
