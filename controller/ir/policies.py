@@ -1,10 +1,13 @@
-"""How long and how often a rule tries, in a proxy's words.
+"""How long and how often a rule tries, and how backends are known, in a proxy's words.
 
-Each type here has its resolver in `topology/attempts.py` and one template in `templates/policies/`, named after it.
+Each type here has its resolver in `topology/attempts.py` or `topology/policies/`, and one template in
+`templates/policies/`, named after it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+from controller.resources.meta import Key
 
 WITHOUT_END: Final = 20 * 86_400.0
 """Seconds that stand for no timeout: nginx's timers are numbers of 31 bits of milliseconds, 24 days."""
@@ -44,3 +47,26 @@ class Retry:
     """Statuses that count as a failure, sorted. A backend that cannot be reached or is silent always does."""
     backoff: float
     """Seconds before each."""
+
+
+@dataclass(frozen=True)
+class AltName:
+    """One of the names by which a backend may be known."""
+
+    name: str
+    """A lower-case hostname, which may start with `*.`, or a whole URI."""
+    is_uri: bool = False
+
+
+@dataclass(frozen=True)
+class BackendTls:
+    """Speaks TLS with a backend, and with none that does not prove who it is."""
+
+    source: Key
+    """The policy that says so."""
+    hostname: str
+    """Asked for in the handshake. Without `names` it is also the name that the certificate must have."""
+    authorities: bytes = field(repr=False)
+    """Certificates in PEM, from one of which the backend's must come."""
+    names: tuple[AltName, ...] = ()
+    """The certificate must have one of them, in order. Empty: `hostname`."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 from controller.bundle import Pool
 from controller.ir.certificates import Certificate as Certificate
 from controller.ir.filters import Filter
-from controller.ir.policies import Retry, Timeouts
+from controller.ir.policies import BackendTls, Retry, Timeouts
 from controller.ir.streams import StreamServer
 from controller.resources.meta import Key
 
@@ -69,6 +69,8 @@ class ToPool:
 
     pool: str
     """Name of a Pool of the same GatewayConfig."""
+    tls: BackendTls | None = None
+    """None: in plain text."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,9 @@ class Upstream:
     endpoints: tuple[str, ...]
     """`ip:port`, sorted, at least one."""
     speaks_http2: bool = False
-    """Without TLS and without asking first; else HTTP/1.1."""
+    """Without asking first; else HTTP/1.1."""
+    tls: BackendTls | None = None
+    """None: in plain text."""
 
 
 @dataclass(frozen=True)

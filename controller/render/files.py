@@ -10,12 +10,12 @@ from typing import Literal
 
 from controller.bundle import COMPLETIONS_FILE, Bundle, BundleFile, pools_of, version_of
 from controller.ir.streams import Opening, StreamServer, Transport
-from controller.ir.types import GatewayConfig, Server
+from controller.ir.types import GatewayConfig, Server, ToPool
 from controller.render.environment import environment, files_directory
 from controller.render.headers import answer_headers, request_headers
 from controller.render.memory import Memory
 from controller.render.streams import streams_view
-from controller.render.views import certificate_name, config_view
+from controller.render.views import certificate_name, config_view, targets_of, tls_view
 from controller.resources.meta import Key
 
 VERSION_FILE = "version.conf"
@@ -107,6 +107,7 @@ def render(config: GatewayConfig, settings: RenderSettings, *, memory: Memory | 
     for opened in streams.ports:
         files[opened.file] = _template("connections_port.conf.j2", {**context, "port": opened})
     files.update(_static_files())
+    files.update(_authorities_files(config))
     secrets = _certificate_files(config)
     version = version_of({**files, **secrets})
     files[VERSION_FILE] = f'location = /infergate/version {{\n    return 200 "{version}";\n}}\n'.encode()
@@ -169,6 +170,13 @@ def _certificate_files(config: GatewayConfig) -> dict[str, bytes]:
             files[f"{stem}.crt"] = certificate.chain
             files[f"{stem}.key"] = certificate.key
     return files
+
+
+def _authorities_files(config: GatewayConfig) -> dict[str, bytes]:
+    """Certificates by which backends are known."""
+    found = [item.tls for item in config.upstreams]
+    found += [target.tls for target in targets_of(config) if isinstance(target, ToPool)]
+    return {tls_view(tls).authorities: tls.authorities for tls in found if tls}
 
 
 def _bundle_files(files: Mapping[str, bytes], *, secret: bool) -> Iterable[BundleFile]:

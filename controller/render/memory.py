@@ -1,6 +1,6 @@
 """What a rendering leaves to the next: views of rules that are the same, and the text that templates made of them."""
 
-from collections.abc import Callable, Hashable, Set
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, cast
 
@@ -21,9 +21,9 @@ class Memory:
 
     _views: Remembered[object] = field(default_factory=Remembered)
     _texts: Remembered[str] = field(default_factory=Remembered)
-    _around: tuple[Set[str], ...] = ()
+    _around: tuple[object, ...] = ()
 
-    def turn(self, *around: Set[str]) -> None:
+    def turn(self, *around: object) -> None:
         """A rendering begins. Views depend on what is `around` too; where that is different all are made anew."""
         if around != self._around:
             self._views = Remembered()

@@ -1,12 +1,13 @@
 """What the templates loop over: the configuration with every name, map and header list worked out."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 
 from controller.bundle import FailureMode, Pool
 from controller.ir.filters import Filter, Mirror, PathChange, Redirect, Rewrite
-from controller.ir.policies import Retry, Timeouts
+from controller.ir.policies import BackendTls, Retry, Timeouts
 from controller.ir.streams import StreamServer, Transport
 from controller.ir.types import (
     Backend,
@@ -15,6 +16,7 @@ from controller.ir.types import (
     Priority,
     Rule,
     Server,
+    Target,
     ToPool,
     ToStatus,
     ToUpstream,
@@ -85,6 +87,15 @@ class SplitView:
 
 
 @dataclass(frozen=True)
+class TlsView:
+    """How a backend is known."""
+
+    hostname: str
+    authorities: str
+    """File, relative to nginx.conf."""
+
+
+@dataclass(frozen=True)
 class MirrorView:
     """An address that requests are copied to."""
 
@@ -99,6 +110,7 @@ class MirrorView:
     answer: None
     hostname: str | None
     path: PathChange | None
+    tls: TlsView | None
 
     @property
     def sample_variable(self) -> str:
@@ -130,6 +142,9 @@ class BackendView:
     mirrors: tuple[MirrorView, ...]
     cors: CorsView | None
     retry: "RetryView | None"
+    tls: TlsView | None
+    endpoint_variable: str
+    """Of a pool that is spoken to in TLS: holds the nginx upstream of the endpoint that was picked."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +230,8 @@ class PoolView:
     pool: Pool
     upstream: str
     endpoints: tuple[EndpointView, ...]
+    variable: str
+    """Holds the upstream of the endpoint that was picked; empty for a pool in plain text, which shares them."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +248,7 @@ class ConfigView:
     """(name in nginx, upstream)."""
     pools: tuple[PoolView, ...]
     endpoints: tuple[EndpointView, ...]
-    """Of all pools, without repetition."""
+    """Of all pools in plain text, without repetition."""
     rule_maps: tuple[RuleMap, ...]
     targets: Mapping[str, str]
     """By the id of a rule: where to send requests for it."""
@@ -254,12 +271,13 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None) -> Confi
     maps = rule_maps(place for place in places.values() if place)
     views = _Views(
         fail_open=frozenset(pool.name for pool in config.pools if pool.failure_mode is FailureMode.FAIL_OPEN),
+        tls={upstream.name: tls_view(upstream.tls) for upstream in config.upstreams if upstream.tls},
         http2=frozenset(upstream.name for upstream in config.upstreams if upstream.speaks_http2),
         places=places,
         variables=maps.variables,
         memory=memory or Memory(),
     )
-    views.memory.turn(views.fail_open, views.http2)
+    views.memory.turn(views.fail_open, views.http2, views.tls)
     streams = {server.port for server in config.streams if server.transport is Transport.TCP}
     ports = tuple(
         _port_view(
@@ -270,12 +288,15 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None) -> Confi
     )
     rules = {view.rule.id: view for port in ports for server in port.servers for view in server.rules}
     filters = [item for view in rules.values() for item in _all_filters(view.rule)]
-    pools = tuple(_pool_view(pool) for pool in config.pools)
+    secured = {target.pool for target in targets_of(config) if isinstance(target, ToPool) and target.tls}
+    pools = tuple(_pool_view(pool, is_secured=pool.name in secured) for pool in config.pools)
     return ConfigView(
         ports=ports,
         upstreams=tuple((service_upstream(upstream.name), upstream) for upstream in config.upstreams),
         pools=pools,
-        endpoints=tuple({view.address: view for pool in pools for view in pool.endpoints}.values()),
+        endpoints=tuple(
+            {view.address: view for pool in pools if not pool.variable for view in pool.endpoints}.values()
+        ),
         rule_maps=maps.maps,
         targets={name: view.target for name, view in rules.items()},
         flags=_flag_views(maps.maps),
@@ -286,6 +307,17 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None) -> Confi
         splits=tuple(split for name in sorted(rules) for split in _splits_of(rules[name])),
         cors=_cors_views(rules.values()),
     )
+
+
+def targets_of(config: GatewayConfig) -> Iterable[Target]:
+    """Where rules send requests, with repetition."""
+    return (backend.target for server in config.servers for rule in server.rules for backend in rule.backends)
+
+
+def tls_view(tls: BackendTls) -> TlsView:
+    # Whole, so that nobody finds certificates of his own whose file would take the place of another.
+    found = hashlib.sha256(tls.authorities).hexdigest()
+    return TlsView(hostname=tls.hostname, authorities=f"tls/authorities_{found}.crt")
 
 
 def certificate_name(server: Server | StreamServer, index: int) -> str:
@@ -320,6 +352,8 @@ class _Views:
     """Names of pools."""
     http2: Set[str]
     """Names of upstreams that speak it."""
+    tls: Mapping[str, TlsView]
+    """By upstream."""
     places: Mapping[int, Place | None]
     """By the identity of a location."""
     variables: Mapping[str, str]
@@ -388,7 +422,9 @@ class _Views:
         base = request_headers(is_call=rule.takes_calls)
         headers = request_headers(filters, upgrades=not speaks_http2, is_call=rule.takes_calls)
         answer = answer_headers(filters)
-        is_plain = headers == request_headers() and answer == answer_headers() and not (rewrites or rule.timeouts)
+        tls = self.tls_of(target)
+        is_plain = headers == request_headers() and answer == answer_headers()
+        is_plain = is_plain and not (rewrites or rule.timeouts or tls)
         return BackendView(
             location=location,
             serve_location=_SERVE if is_plain else f"{location}/serve",
@@ -409,7 +445,18 @@ class _Views:
             ),
             cors=cors_of(filters),
             retry=_retry_view(rule, rule.retry, location) if rule.retry and isinstance(target, ToUpstream) else None,
+            tls=tls,
+            endpoint_variable=_endpoint_variable(target.pool) if isinstance(target, ToPool) else "",
         )
+
+    def tls_of(self, target: Target) -> TlsView | None:
+        match target:
+            case ToUpstream(upstream=upstream):
+                return self.tls.get(upstream)
+            case ToPool(tls=tls):
+                return tls_view(tls) if tls else None
+            case ToStatus():
+                return None
 
     def mirror(self, rule: Rule, mirror: Mirror, *, filters: tuple[Filter, ...], location: str) -> MirrorView:
         rewrites = _rewrites(filters)
@@ -423,6 +470,7 @@ class _Views:
             answer=None,
             hostname=next((item.hostname for item in rewrites if item.hostname), None),
             path=next((item.path for item in rewrites if item.path), None),
+            tls=self.tls.get(mirror.upstream),
         )
 
 
@@ -525,17 +573,24 @@ def service_upstream(upstream: str) -> str:
     return f"service_{name(upstream)}"
 
 
+def _endpoint_variable(pool: str) -> str:
+    return f"$endpoint_{digest(pool)}"
+
+
 def socket_of_http(port: int) -> str:
     """Where the servers of a port listen whose connections come by way of a choice among all that is on it."""
     return f"unix:run/https_{port}.sock"
 
 
-def _pool_view(pool: Pool) -> PoolView:
+def _pool_view(pool: Pool, *, is_secured: bool) -> PoolView:
+    # The same address may serve another pool by another policy.
+    own = f"_{name(pool.name)}" if is_secured else ""
     addresses = sorted({endpoint.address for endpoint in pool.endpoints})
     return PoolView(
         pool=pool,
         upstream=f"pool_{name(pool.name)}",
-        endpoints=tuple(EndpointView(address, f"endpoint_{name(address)}") for address in addresses),
+        endpoints=tuple(EndpointView(address, f"endpoint_{name(address)}{own}") for address in addresses),
+        variable=_endpoint_variable(pool.name) if is_secured else "",
     )
 
 

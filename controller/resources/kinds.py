@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from controller.resources.backend_tls import BackendTLSPolicy
 from controller.resources.core import ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service
 from controller.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
 from controller.resources.grpc_route import GRPCRoute
@@ -28,6 +29,7 @@ MODELS: tuple[type[Resource], ...] = (
     TCPRoute,
     UDPRoute,
     ReferenceGrant,
+    BackendTLSPolicy,
     InferencePool,
     InferenceObjective,
     PickerPolicy,

@@ -41,6 +41,7 @@ _HEADER_NAME = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$"
 _HEADER_VALUE = r"^[!-~]+([\t ]?[!-~]+)*$"
 _DURATION = "^([0-9]{1,5}(h|m|s|ms)){1,4}$"
 _URL_PATH = f"^{_PATH_CHARACTERS}$"
+_ABSOLUTE_URI = r"^[A-Za-z][A-Za-z0-9+.\-]*://[^/?#\s]*[^?#\s]*(\?[^#\s]*)?(#\S*)?$"
 _LABEL_VALUE = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
 _PROTOCOL = rf"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|{_SUBDOMAIN}\/[A-Za-z0-9]+$"
 _ADDRESS_TYPE = rf"^Hostname|IPAddress|NamedAddress|{_DOMAIN_PATH}$"
@@ -57,6 +58,7 @@ WORDS: Mapping[str, str] = {
     _HEADER_NAME: "the name of a header: letters, digits and !#$%&'*+-.^_`|~",
     _HEADER_VALUE: "visible ASCII characters, with single spaces or tabs between them",
     _DURATION: "a duration such as 500ms, 10s or 1h30m",
+    _ABSOLUTE_URI: "a URI with a scheme and an authority, such as spiffe://example.com/name",
     _URL_PATH: "the characters of a URL path, others written as %XX",
     _LABEL_VALUE: "letters, digits, '-', '_' and '.', starting and ending with a letter or digit",
     _PROTOCOL: "a protocol such as HTTP, HTTPS, TLS, TCP or UDP, or one such as example.com/NAME",
@@ -85,6 +87,7 @@ HeaderName = Annotated[str, Field(strict=True, min_length=1, max_length=256, pat
 HeaderValue = Annotated[str, Field(strict=True, min_length=1, max_length=4096, pattern=_HEADER_VALUE)]
 Origin = Annotated[str, Field(strict=True, min_length=1, max_length=253, pattern=_ORIGIN)]
 UrlPath = Annotated[str, Field(strict=True, max_length=1024, pattern=_URL_PATH)]
+AbsoluteUri = Annotated[str, Field(strict=True, min_length=1, max_length=253, pattern=_ABSOLUTE_URI)]
 Duration = Annotated[str, Field(strict=True, pattern=_DURATION)]
 """As written, such as `1h30m`; `seconds` gives its length."""
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]

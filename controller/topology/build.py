@@ -20,6 +20,7 @@ from controller.topology.gateways import class_state, gateway_state
 from controller.topology.hostname_conflicts import without_conflicts
 from controller.topology.index import Index, Name, index_of
 from controller.topology.memory import Memory, ResolvedRoute, World
+from controller.topology.policies.backend_tls import BackendPolicies, backend_policies
 from controller.topology.policies.objectives import objectives_of
 from controller.topology.policies.picker_policy import applied_policy, policies_of
 from controller.topology.routes import is_accepted, parents_of, route_state
@@ -34,12 +35,14 @@ def build(
     now: datetime | None = None,
     catalogue: Catalogue = BUILT_IN,
     memory: Memory | None = None,
+    system_authorities: bytes | None = None,
 ) -> Topology:
     """What is attached to what, and every condition.
 
     Only GatewayClasses with `controller_name`, Gateways of these and routes with a parentRef to one of those are
     ours; others are left out. `now`, with a time zone, is when certificates are judged as expired; None judges none.
-    `catalogue` has the plugins that a PickerPolicy may name. `memory` is that of the builds before.
+    `catalogue` has the plugins that a PickerPolicy may name, `system_authorities` the certificates in PEM that a
+    BackendTLSPolicy means by `System`. `memory` is that of the builds before.
     """
     index = index_of(snapshot)
     classes = _classes(index, controller_name=controller_name)
@@ -49,13 +52,19 @@ def build(
         if item.spec.gateway_class_name in classes
     }
     standings = {name: pools.standing(item, index=index) for name, item in index.pools.items()}
+    tls_policies = backend_policies(index, system_authorities=system_authorities)
     memory = memory or Memory()
-    world = memory.world(snapshot, gateways, lambda: _world(index, gateways=gateways, standings=standings))
+    world = memory.world(
+        snapshot,
+        (gateways, system_authorities),
+        lambda: _world(index, gateways=gateways, standings=standings, policies=tls_policies),
+    )
     routes = _routes(index, world=world, memory=memory)
     stream_backends = StreamBackends(index)
     stream_routes = _stream_routes(index, gateways=world.doors, backends=stream_backends)
     attached = _attached([*(state for state, _ in routes), *stream_routes])
     policies = policies_of(index, catalogue=catalogue)
+    uses = world.backends.uses(state for state, _ in routes)
     objectives = objectives_of(index)
     applied = {
         name: applied_policy(policies.applied.get(name), objectives=objectives.priorities.get(name, {}))
@@ -67,7 +76,7 @@ def build(
         routes=tuple(state for state, _ in routes),
         pools=_pools(index, standings=standings, routes=routes, applied=applied),
         upstreams=world.backends.upstreams(),
-        policies=policies.states,
+        policies=(*tls_policies.states(uses=uses, controller_name=controller_name), *policies.states),
         objectives=objectives.states,
         base_models=base_models_of(snapshot.of(ConfigMap)),
         stream_routes=stream_routes,
@@ -83,10 +92,16 @@ def _classes(index: Index, *, controller_name: str) -> dict[str, ClassState]:
     }
 
 
-def _world(index: Index, *, gateways: Mapping[Key, GatewayState], standings: Mapping[Name, pools.Standing]) -> World:
+def _world(
+    index: Index,
+    *,
+    gateways: Mapping[Key, GatewayState],
+    standings: Mapping[Name, pools.Standing],
+    policies: BackendPolicies,
+) -> World:
     namespaces = {item.metadata.namespace for item in (*index.routes, *index.stream_routes)}
     return World(
-        backends=Backends(index, standings),
+        backends=Backends(index, standings, policies),
         doors={
             item.key: doors(item, state=gateways[item.key], index=index, namespaces=namespaces)
             for item in index.gateways
@@ -108,6 +123,7 @@ def _routes(index: Index, *, world: World, memory: Memory) -> list[ResolvedRoute
 
 def _route(route: RequestRoute, world: World) -> ResolvedRoute | None:
     parents = parents_of(route, gateways=world.doors)
+    world.backends.forget(route.key)
     return route_state(route, parents=parents, gateways=world.doors, backends=world.backends) if parents else None
 
 

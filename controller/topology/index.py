@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from controller.resources.core import EndpointSlice, Namespace, Pod, Secret, Service
+from controller.resources.backend_tls import BackendTLSPolicy
+from controller.resources.core import ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service
 from controller.resources.gateway_api import (
     Gateway,
     GatewayClass,
@@ -42,10 +43,12 @@ class Index:
     """Of all three kinds, each oldest first."""
     pools: Mapping[Name, InferencePool]
     policies: tuple[PickerPolicy, ...]
+    tls_policies: tuple[BackendTLSPolicy, ...]
     objectives: tuple[InferenceObjective, ...]
     parameters: Mapping[Name, GatewayParameters]
     services: Mapping[Name, Service]
     secrets: Mapping[Name, Secret]
+    config_maps: Mapping[Name, ConfigMap]
     service_slices: Mapping[Name, list[EndpointSlice]]
     """By namespace and the Service that they are labelled with."""
     pool_slices: Mapping[Name, list[EndpointSlice]]
@@ -81,10 +84,12 @@ def index_of(snapshot: Snapshot) -> Index:
         stream_routes=tuple(snapshot.of(StreamRoute)),
         pools={_name(item): item for item in snapshot.of(InferencePool)},
         policies=tuple(snapshot.of(PickerPolicy)),
+        tls_policies=tuple(snapshot.of(BackendTLSPolicy)),
         objectives=tuple(snapshot.of(InferenceObjective)),
         parameters={_name(item): item for item in snapshot.of(GatewayParameters)},
         services={_name(item): item for item in snapshot.of(Service)},
         secrets={_name(item): item for item in snapshot.of(Secret)},
+        config_maps={_name(item): item for item in snapshot.of(ConfigMap)},
         service_slices=_labelled(slices, SERVICE_LABEL),
         pool_slices=_labelled(slices, POOL_LABEL),
         pods=_grouped((pod.metadata.namespace, pod) for pod in pods),

@@ -12,7 +12,7 @@ from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.topology.attachment import Door
 from controller.topology.backends import Backends
-from controller.topology.types import GatewayState, RouteState
+from controller.topology.types import RouteState
 
 ResolvedRoute = tuple[RouteState, tuple[Key, ...]]
 """A route, and the InferencePools that it refers to."""
@@ -35,8 +35,11 @@ class Memory:
     _known: tuple[object, ...] = ()
     _world: World | None = None
 
-    def world(self, snapshot: Snapshot, gateways: Mapping[Key, GatewayState], make: Callable[[], World]) -> World:
-        """The world of the build before, if nothing but routes is different; else what `make` gives."""
+    def world(self, snapshot: Snapshot, around: tuple[object, ...], make: Callable[[], World]) -> World:
+        """The world of the build before, if nothing but routes is different; else what `make` gives.
+
+        `around` is what it is made of beside resources. Gateways are: they differ when a certificate expires.
+        """
         others: list[tuple[object, ...]] = []
         namespaces: set[str] = set()
         for item in snapshot.resources:
@@ -44,8 +47,7 @@ class Memory:
                 namespaces.add(item.metadata.namespace)
             else:
                 others.append(item.content)
-        # Gateways differ when a certificate expires, although no resource does.
-        known = (others, gateways, namespaces)
+        known = (others, around, namespaces)
         if self._world is None or known != self._known:
             self._world = make()
         self._known = known

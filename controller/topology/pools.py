@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.bundle import Engine, FailureMode, Pool, PoolEndpoint
+from controller.ir.policies import BackendTls
 from controller.ir.types import Target, ToPool, ToStatus
 from controller.plugins.types import DEFAULT_POLICY, AppliedPolicy
 from controller.resources.core import Pod, Service
@@ -72,7 +73,7 @@ def standing(item: InferencePool, *, index: Index) -> Standing:
     return Standing(verdict, resolved_refs(), Condition(IGNORED_FIELDS, True, "UnsupportedValue", message))
 
 
-def target(item: InferencePool, *, standing: Standing) -> Target:
+def target(item: InferencePool, *, standing: Standing, tls: BackendTls | None = None) -> Target:
     """Where requests to a pool go.
 
     A picker that cannot be resolved is one that cannot be reached: the failure mode decides.
@@ -81,7 +82,7 @@ def target(item: InferencePool, *, standing: Standing) -> Target:
         return ToStatus(500, standing.accepted.message)
     if not standing.resolved_refs.status and failure_mode(item) is FailureMode.FAIL_CLOSE:
         return ToStatus(500, standing.resolved_refs.message)
-    return ToPool(item.key.path)
+    return ToPool(item.key.path, tls=tls)
 
 
 def failure_mode(item: InferencePool) -> FailureMode:

@@ -13,6 +13,14 @@ PROTOCOLS: Final = (None, "", "http", _H2C, "kubernetes.io/ws")
 """Values of a port's appProtocol that can be served."""
 CALL_PROTOCOLS: Final = (None, "", "http", _H2C, "grpc")
 """Of a port that calls of gRPC go to, always by HTTP/2 without asking first."""
+TLS_PROTOCOLS: Final = ("https", "kubernetes.io/wss")
+"""Those that can be served beside them with TLS, whatever their case."""
+
+
+def protocols(*, takes_calls: bool, has_tls: bool) -> tuple[str | None, ...]:
+    """Values of a port's appProtocol that can be served. has_tls: a policy says so."""
+    plain = CALL_PROTOCOLS if takes_calls else PROTOCOLS
+    return (*plain, *TLS_PROTOCOLS) if has_tls else plain
 
 
 def endpoints(
@@ -39,9 +47,11 @@ def endpoints(
     if found is None:
         message = f"port {port} of {service.key} is {there[0].protocol}, accepted is {transport}"
         return unresolved("UnsupportedProtocol", message)
-    if protocols is not None and found.app_protocol not in protocols:
+    if protocols is not None and not {found.app_protocol, str(found.app_protocol).lower()} & set(protocols):
         accepted = ", ".join(item for item in protocols if item)
         message = f"port {port} of {service.key} has appProtocol {found.app_protocol}, accepted is none, {accepted}"
+        if str(found.app_protocol).lower() in TLS_PROTOCOLS:
+            message = f"{message}; {found.app_protocol} needs a BackendTLSPolicy"
         return unresolved("UnsupportedProtocol", message)
     name = (service.metadata.namespace, service.metadata.name)
     slices = index.service_slices.get(name, ())
@@ -52,7 +62,7 @@ def endpoints(
 
 
 def speaks_http2(service: Service, *, port: int) -> bool:
-    """Whether a port takes HTTP/2 without TLS, and nothing else. Source: KEP-3726, kubernetes.io/h2c."""
+    """Whether a port takes HTTP/2, and nothing else. Source: KEP-3726, kubernetes.io/h2c."""
     return any(item.port == port and item.app_protocol == _H2C for item in service.spec.ports)
 
 

@@ -150,12 +150,13 @@ class PoolState:
 
 @dataclass(frozen=True)
 class PolicyState:
-    """One PickerPolicy."""
+    """One PickerPolicy or BackendTLSPolicy."""
 
     key: Key
     generation: int
     ancestors: tuple[tuple[Key, tuple[Condition, ...]], ...]
-    """(InferencePool, conditions Accepted, IgnoredFields) of each target, in the order of targetRefs."""
+    """Of a PickerPolicy (InferencePool, conditions Accepted, IgnoredFields) of each target, in the order of targetRefs;
+    of a BackendTLSPolicy (Gateway, conditions Accepted, ResolvedRefs, IgnoredFields) of each that uses it, sorted."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Scope(StrEnum):
     RULE_FILTER = "HTTPRoute spec.rules[].filters[].type"
     BACKEND_FILTER = "HTTPRoute spec.rules[].backendRefs[].filters[].type"
     POOL = "InferencePool spec"
+    BACKEND_TLS = "BackendTLSPolicy spec"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ TABLE: Final = (
     Unsupported(Scope.BACKEND_FILTER, "ExternalAuth", Effect.REFUSED),
     Unsupported(Scope.BACKEND_FILTER, "RequestRedirect", Effect.REFUSED),
     Unsupported(Scope.POOL, "app_protocol", Effect.REFUSED, (None, "http")),
+    # Their names begin with the domain of the implementation that they are meant for: none is ours.
+    Unsupported(Scope.BACKEND_TLS, "options", Effect.IGNORED, (None, {})),
 )
 """Elsewhere, because the specification gives them a reason of their own: protocols of listeners (UnsupportedProtocol),
 addresses (UnsupportedAddress), parametersRef (InvalidParameters), appProtocol of Services (UnsupportedProtocol), client

@@ -101,6 +101,28 @@ def secret(name: str, *, chain: bytes, key: bytes) -> Json:
     return {**made, "type": "kubernetes.io/tls", "stringData": {"tls.crt": chain.decode(), "tls.key": key.decode()}}
 
 
+def authorities(name: str, *chains: bytes) -> Json:
+    """A ConfigMap with the certificates of authorities."""
+    made = _resource("v1", "ConfigMap", name)
+    del made["spec"]
+    return {**made, "data": {"ca.crt": b"".join(chains).decode()}}
+
+
+def tls_policy(
+    target: str, *, kind: str = "Service", authorities: Sequence[str] = ("ca",), **validation: object
+) -> Json:
+    """A BackendTLSPolicy for a Service or an InferencePool, of the same name."""
+    references = [{"group": "", "kind": "ConfigMap", "name": name} for name in authorities]
+    group = "" if kind == "Service" else _POOLS
+    return _resource(
+        f"{_GATEWAYS}/v1",
+        "BackendTLSPolicy",
+        target,
+        targetRefs=[{"group": group, "kind": kind, "name": target}],
+        validation={"caCertificateRefs": references, "hostname": "backend.example", **validation},
+    )
+
+
 def request_headers(**change: object) -> Json:
     return {"type": "RequestHeaderModifier", "requestHeaderModifier": change}
 

@@ -5,7 +5,9 @@ import contextlib
 import hashlib
 import json
 import socket
+import ssl
 import struct
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -48,6 +50,8 @@ class Backend:
     requests: list[Request] = field(default_factory=list)
     lost: int = 0
     """Connections that ended, by whomever."""
+    asked_names: list[str | None] = field(default_factory=list)
+    """Names that clients asked for in TLS, one for each handshake."""
 
     @property
     def connections(self) -> int:
@@ -87,10 +91,14 @@ async def close(request: Request, writer: asyncio.StreamWriter) -> None:
 
 
 @asynccontextmanager
-async def serve(answer: Answer = describe, *, name: str = "", host: str = "127.0.0.1") -> AsyncIterator[Backend]:
+async def serve(
+    answer: Answer = describe, *, name: str = "", host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Backend]:
     """A backend that treats each request so."""
     backend = Backend()
-    async with _listening(backend, answer, name=name, host=host, unix=None):
+    if tls is not None:
+        tls.sni_callback = lambda _, asked, __: backend.asked_names.append(asked)
+    async with _listening(backend, answer, name=name, host=host, unix=None, tls=tls):
         yield backend
 
 
@@ -110,6 +118,19 @@ async def serve_picks(socket: Path, answer: Answer) -> AsyncIterator[Backend]:
         yield picks
 
 
+def server_tls(chain: bytes, key: bytes, *, clients: bytes | None = None) -> ssl.SSLContext:
+    """For a server with this certificate. clients: the authority whose certificates clients must show."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(chain + key)
+        file.flush()
+        context.load_cert_chain(file.name)
+    if clients is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=clients.decode())
+    return context
+
+
 def pick(request: Request, address: str) -> bytes:
     """The picker's answer that sends nginx to an endpoint."""
     (then,) = request.values("x-infergate-then")
@@ -118,7 +139,13 @@ def pick(request: Request, address: str) -> bytes:
 
 @asynccontextmanager
 async def _listening(
-    backend: Backend, answer: Answer, *, name: str, host: str = "", unix: Path | None
+    backend: Backend,
+    answer: Answer,
+    *,
+    name: str,
+    host: str = "",
+    unix: Path | None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[None]:
     open_now: set[asyncio.Task[None]] = set()
     numbers = iter(range(1_000_000))
@@ -146,7 +173,7 @@ async def _listening(
     if unix is not None:
         server = await asyncio.start_unix_server(converse, str(unix))
     else:
-        server = await asyncio.start_server(converse, host, 0, backlog=1024)
+        server = await asyncio.start_server(converse, host, 0, backlog=1024, ssl=tls)
         backend.address = f"{host}:{server.sockets[0].getsockname()[1]}"
     try:
         yield

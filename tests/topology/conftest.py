@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from controller.resources.core import EndpointSlice, Namespace, Pod, Secret, Service
+from controller.resources.backend_tls import BackendTLSPolicy
+from controller.resources.core import ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service
 from controller.resources.gateway_api import CONTROLLER_NAME, Gateway, GatewayClass, HTTPRoute, ReferenceGrant
 from controller.resources.grpc_route import GRPCRoute
 from controller.resources.inference import InferencePool
@@ -23,7 +24,7 @@ from controller.topology.types import Topology
 Build = Callable[..., Topology]
 
 MODELS: tuple[type[Resource], ...] = (
-    *(GatewayParameters, InferenceObjective, PickerPolicy),
+    *(BackendTLSPolicy, ConfigMap, GatewayParameters, InferenceObjective, PickerPolicy),
     *(TCPRoute, TLSRoute, UDPRoute),
     *(
         EndpointSlice,

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import BaseModel
 
+from controller.resources.backend_tls import BackendTLSPolicySpec
 from controller.resources.gateway_api import GatewaySpec, HTTPRouteFilter, HTTPRouteRule, HTTPRouteSpec, Listener
 from controller.resources.inference import InferencePoolSpec
 from controller.topology.unsupported import TABLE, Scope, Unsupported
@@ -13,6 +14,7 @@ MODELS: dict[Scope, type[BaseModel]] = {
     Scope.ROUTE: HTTPRouteSpec,
     Scope.RULE: HTTPRouteRule,
     Scope.POOL: InferencePoolSpec,
+    Scope.BACKEND_TLS: BackendTLSPolicySpec,
 }
 
 

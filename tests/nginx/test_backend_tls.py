@@ -1,0 +1,178 @@
+"""Backends that are spoken to in TLS, as BackendTLSPolicies say."""
+
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from controller.agent.nginx import Nginx
+from tests.nginx.certificates import Authority
+from tests.nginx.gateway import Gateway, client_of, run_gateway, until
+from tests.nginx.resources import (
+    Json,
+    authorities,
+    pool,
+    route,
+    rule,
+    service,
+    tls_policy,
+    to_pool,
+    to_service,
+)
+from tests.nginx.servers import Backend, serve, server_tls
+
+pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
+
+OURS, OTHER = Authority("ours"), Authority("other")
+NAME = "backend.example"
+WORKERS = 2
+"""Of a gateway without those that a reload retires, which might take a connection still."""
+
+
+def _context(*names: str, authority: Authority = OURS) -> ssl.SSLContext:
+    return server_tls(*authority.certificate(*names))
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def backend() -> AsyncIterator[Backend]:
+    """Has a certificate of our authority, of the right name."""
+    async with serve(tls=_context(NAME), name="secure") as backend:
+        yield backend
+
+
+async def _status(gateway: Gateway, backend: Backend, *more: Json | list[Json]) -> int:
+    """What a new client gets from a route to a Service with these resources."""
+    await gateway.apply(
+        "resources.yaml",
+        route("cart", rule(to_service("cart"))),
+        service("cart", backend.address),
+        authorities("ca", OURS.chain),
+        *more,
+    )
+    await until(lambda: len(gateway.workers()) == WORKERS)
+    async with client_of(gateway) as http:
+        return (await http.get("/")).status_code
+
+
+async def test_backend_is_asked_by_its_name_and_known_by_its_certificate(
+    gateway: Gateway, http: httpx.AsyncClient, backend: Backend
+) -> None:
+    assert await _status(gateway, backend, tls_policy("cart")) == 200
+    assert backend.asked_names == [NAME]
+    await http.get("/")
+    connections = backend.connections
+    for _ in range(3):
+        assert (await http.get("/")).status_code == 200
+    assert backend.connections == connections
+
+
+async def test_certificate_of_another_name_is_not_taken(gateway: Gateway) -> None:
+    async with serve(tls=_context("other.example")) as backend:
+        assert await _status(gateway, backend, tls_policy("cart")) == 502
+        assert backend.requests == []
+
+
+async def test_certificate_of_another_authority_is_not_taken(gateway: Gateway) -> None:
+    async with serve(tls=_context(NAME, authority=OTHER)) as backend:
+        assert await _status(gateway, backend, tls_policy("cart")) == 502
+        assert backend.requests == []
+
+
+async def test_one_of_several_authorities_will_do(gateway: Gateway) -> None:
+    policy = tls_policy("cart", authorities=["ca", "more"])
+    async with serve(tls=_context(NAME, authority=OTHER)) as backend:
+        assert await _status(gateway, backend, policy, authorities("more", OTHER.chain)) == 200
+
+
+async def test_authority_that_goes_takes_the_backend_along(
+    gateway: Gateway, http: httpx.AsyncClient, backend: Backend
+) -> None:
+    assert await _status(gateway, backend, tls_policy("cart", authorities=["new"])) == 500
+    assert await _status(gateway, backend, tls_policy("cart")) == 200
+    assert await _status(gateway, backend, tls_policy("cart", authorities=["new"])) == 500
+    assert await _status(
+        gateway, backend, tls_policy("cart", authorities=["new"]), authorities("new", OTHER.chain)
+    ) in (502,)
+    assert (
+        await _status(gateway, backend, tls_policy("cart", authorities=["new"]), authorities("new", OURS.chain)) == 200
+    )
+
+
+async def test_backend_in_plain_text_gets_nothing_of_a_policy_s_requests(gateway: Gateway) -> None:
+    async with serve() as backend:
+        assert await _status(gateway, backend) == 200
+        backend.requests.clear()
+        assert await _status(gateway, backend, tls_policy("cart")) == 504
+        assert await _status(gateway, backend, tls_policy("cart", authorities=["missing"])) == 500
+        assert backend.requests == []
+
+
+async def test_mirror_of_a_backend_with_a_policy_is_sent_in_tls(
+    gateway: Gateway, http: httpx.AsyncClient, backend: Backend
+) -> None:
+    mirror = {"type": "RequestMirror", "requestMirror": {"backendRef": to_service("copy")}}
+    async with serve(name="plain") as plain:
+        await gateway.apply(
+            "resources.yaml",
+            route("cart", rule(to_service("cart"), filters=[mirror])),
+            service("cart", plain.address),
+            service("copy", backend.address),
+            authorities("ca", OURS.chain),
+            tls_policy("copy"),
+        )
+        assert (await http.get("/mirrored")).json()["server"] == "plain"
+        await until(lambda: [request.target for request in backend.requests] == ["/mirrored"])
+
+
+async def test_picked_endpoint_of_a_pool_is_spoken_to_in_tls(
+    gateway: Gateway, http: httpx.AsyncClient, backend: Backend
+) -> None:
+    await gateway.apply(
+        "resources.yaml",
+        route("llm", rule(to_pool("gpu"))),
+        pool("gpu", backend.address),
+        authorities("ca", OURS.chain),
+        tls_policy("gpu", kind="InferencePool"),
+    )
+    answer = await http.post("/v1/completions", json={"model": "m", "prompt": "hello"})
+    assert (answer.status_code, answer.json()["server"]) == (200, "secure")
+    assert set(backend.asked_names) == {NAME}
+
+
+async def test_pools_of_one_endpoint_keep_their_connections_apart(
+    gateway: Gateway, http: httpx.AsyncClient, backend: Backend
+) -> None:
+    """One pool knows the endpoint, the other one would be told another name."""
+    await gateway.apply(
+        "resources.yaml",
+        route("right", rule(to_pool("right"), path="/right")),
+        route("wrong", rule(to_pool("wrong"), path="/wrong")),
+        pool("right", backend.address),
+        pool("wrong", backend.address),
+        authorities("ca", OURS.chain),
+        tls_policy("right", kind="InferencePool"),
+        tls_policy("wrong", kind="InferencePool", hostname="wrong.example"),
+    )
+    body = {"model": "m", "prompt": "hello"}
+    assert (await http.post("/right", json=body)).status_code == 200
+    assert (await http.post("/wrong", json=body)).status_code >= 500
+    assert (await http.post("/right", json=body)).status_code == 200
+    assert {request.target for request in backend.requests} == {"/right"}
+
+
+async def test_pool_that_fails_open_stays_in_tls(nginx: Nginx, backend: Backend, tmp_path: Path) -> None:
+    async with run_gateway(tmp_path, nginx, picker=()) as gateway, client_of(gateway) as http:
+        await gateway.apply(
+            "resources.yaml",
+            route("llm", rule(to_pool("gpu"))),
+            pool("gpu", backend.address, mode="FailOpen"),
+            authorities("ca", OURS.chain),
+            tls_policy("gpu", kind="InferencePool"),
+        )
+        (gateway.state.run / "picker.sock").unlink()
+        answer = await http.post("/v1/completions", json={"model": "m", "prompt": "hello"})
+    assert (answer.status_code, answer.json()["server"]) == (200, "secure")
+    assert backend.asked_names == [NAME]
