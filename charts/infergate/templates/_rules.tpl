@@ -8,7 +8,7 @@
   resources: [endpointslices]
   verbs: [get, list, watch]
 - apiGroups: [gateway.networking.k8s.io]
-  resources: [gateways, grpcroutes, httproutes, referencegrants, tcproutes, tlsroutes, udproutes]
+  resources: [backendtlspolicies, gateways, grpcroutes, httproutes, referencegrants, tcproutes, tlsroutes, udproutes]
   verbs: [get, list, watch]
 - apiGroups: [inference.networking.k8s.io]
   resources: [inferencepools]
@@ -21,7 +21,14 @@
   verbs: [get, list, watch]
 # Statuses and events that are written
 - apiGroups: [gateway.networking.k8s.io]
-  resources: [gateways/status, grpcroutes/status, httproutes/status, tcproutes/status, tlsroutes/status, udproutes/status]
+  resources:
+    - backendtlspolicies/status
+    - gateways/status
+    - grpcroutes/status
+    - httproutes/status
+    - tcproutes/status
+    - tlsroutes/status
+    - udproutes/status
   verbs: [patch]
 - apiGroups: [inference.networking.k8s.io]
   resources: [inferencepools/status]

@@ -19,7 +19,8 @@ _SELECTORS: Final[Mapping[type[Resource], Mapping[str, str]]] = {
     ConfigMap: {"labelSelector": f"{LABEL}=true"},
 }
 """Other Secrets are never asked for, and pods that are over serve nothing. Of ConfigMaps, clusters hold many and large
-ones, some of which change every other second; only those that name adapters are read."""
+ones, some of which change every other second; only those that name adapters are read, and by their own names those that
+are referred to."""
 
 _ACCEPT: Final = (
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,"
@@ -37,14 +38,26 @@ class Slot:
     group: str
     namespace: str
     """Empty for all namespaces, and for cluster-scoped kinds."""
+    name: str = ""
+    """Of the one object that is asked for; empty for all."""
 
     def __str__(self) -> str:
         name = f"{self.model.__name__}.{self.group}" if self.group else self.model.__name__
+        if self.name:
+            return f"{name} {self.namespace}/{self.name}"
         return f"{name} in {self.namespace}" if self.namespace else name
 
     @property
     def query(self) -> dict[str, str | int]:
+        if self.name:
+            return {"fieldSelector": f"metadata.name={self.name}"}
         return dict(_SELECTORS.get(self.model, {}))
+
+
+def config_map_slot(name: tuple[str, str]) -> tuple[Slot, str]:
+    """The slot of one ConfigMap, and the path of its list."""
+    namespace, own = name
+    return Slot(ConfigMap, ConfigMap.group, namespace, own), f"/api/v1/namespaces/{namespace}/configmaps"
 
 
 class Discovery:

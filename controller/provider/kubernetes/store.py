@@ -1,6 +1,6 @@
 """The newest form of every object that was listed or watched, each parsed once."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -8,6 +8,7 @@ from controller.kube import Json
 from controller.provider.kubernetes.served import Slot
 from controller.provider.kubernetes.trim import trimmed
 from controller.provider.last_good import last_good_forms
+from controller.resources.core import ConfigMap
 from controller.resources.kinds import Refused, read
 from controller.resources.meta import Key, Resource
 from controller.resources.snapshot import Rejection, Snapshot, snapshot
@@ -68,15 +69,31 @@ class Store:
     def remove(self, slot: Slot, document: Json) -> tuple[Key, Difference]:
         key = _key(slot, document)
         self._slots.get(slot, set()).discard(key)
+        if self._is_in_another(slot, key):
+            return key, Difference.NOTHING
         return key, Difference.NOTHING if self._held.pop(key, None) is None else Difference.CONTENT
 
     def retain(self, slot: Slot, keys: Collection[Key]) -> tuple[Key, ...]:
         """Removes what a complete list of a slot did not have. Returns what is gone."""
-        gone = tuple(sorted(self._slots.get(slot, set()) - set(keys)))
+        left = sorted(self._slots.get(slot, set()) - set(keys))
+        gone = tuple(key for key in left if not self._is_in_another(slot, key))
+        self._slots.get(slot, set()).difference_update(left)
         for key in gone:
-            self._slots[slot].discard(key)
             del self._held[key]
         return gone
+
+    def forget(self, slot: Slot) -> tuple[Key, ...]:
+        """Removes a slot that is filled no longer. Returns what is gone."""
+        gone = self.retain(slot, ())
+        self._slots.pop(slot, None)
+        return gone
+
+    def of(self, models: tuple[type[Resource], ...]) -> Iterator[Resource]:
+        """Resources of some kinds, as far as they can be parsed."""
+        for slot, keys in self._slots.items():
+            if slot.model in models:
+                found = (self._held[key].resource for key in keys)
+                yield from (item for item in found if item is not None)
 
     def snapshot(self) -> Snapshot:
         """Everything, and the last good form of what cannot be parsed in its newest."""
@@ -91,6 +108,14 @@ class Store:
             sources=sources.items(),
         )
         return self._last
+
+    def _is_in_another(self, slot: Slot, key: Key) -> bool:
+        """Whether another slot has an object too: a ConfigMap is read by its label, or by its name, or by both."""
+        return any(
+            key in keys
+            for other, keys in self._slots.items()
+            if other.model is slot.model is ConfigMap and other != slot
+        )
 
     def _is_flawed(self, resource: Resource, source: str) -> bool:
         held = self._held.get(resource.key)

@@ -17,6 +17,8 @@ Json = dict[str, Any]  # an object of the API
 
 ROUTES = "/apis/gateway.networking.k8s.io/v1/httproutes"
 PODS = "/api/v1/pods"
+CONFIG_MAPS = "/api/v1/configmaps"
+TLS_POLICIES = "/apis/gateway.networking.k8s.io/v1/backendtlspolicies"
 
 KINDS = {
     "/api/v1": {
@@ -31,6 +33,7 @@ KINDS = {
         "gatewayclasses": "GatewayClass",
         "gateways": "Gateway",
         "httproutes": "HTTPRoute",
+        "backendtlspolicies": "BackendTLSPolicy",
     },
 }
 
@@ -198,7 +201,8 @@ class FakeApi:
         return web.json_response({"kind": "APIGroupDiscoveryList", "items": items}, headers={"ETag": etag})
 
     def _list(self, request: web.BaseRequest, path: str, namespace: str) -> web.StreamResponse:
-        found = [item for (space, _), item in sorted(self._objects.get(path, {}).items()) if namespace in ("", space)]
+        held = sorted(self._objects.get(path, {}).items())
+        found = [item for (space, _), item in held if namespace in ("", space) and _is_selected(request, item)]
         begin, limit = int(request.query.get("continue", "0")), int(request.query.get("limit", "500"))
         metadata: Json = {"resourceVersion": str(self._version)}
         if begin + limit < len(found):
@@ -217,7 +221,7 @@ class FakeApi:
         assert task is not None
         self._watches.add(task)
         try:
-            await self._events(response, path, namespace, version)
+            await self._events(request, response, path, namespace, version)
         except asyncio.CancelledError:
             if request.transport is not None:
                 request.transport.abort()
@@ -225,11 +229,14 @@ class FakeApi:
             self._watches.discard(task)
         return response
 
-    async def _events(self, response: web.StreamResponse, path: str, namespace: str, version: int) -> None:
+    async def _events(
+        self, request: web.BaseRequest, response: web.StreamResponse, path: str, namespace: str, version: int
+    ) -> None:
         while True:
             for number, place, event in list(self._history):
                 space = event["object"]["metadata"].get("namespace", "")
-                if number > version and place == path and (event["type"] == "BOOKMARK" or namespace in ("", space)):
+                is_meant = namespace in ("", space) and _is_selected(request, event["object"])
+                if number > version and place == path and (event["type"] == "BOOKMARK" or is_meant):
                     await response.write(json.dumps(event).encode() + b"\n")
                 version = max(version, number)
             async with self._changed:
@@ -264,6 +271,16 @@ class FakeApi:
         self._history.append((self._version, path, {"type": type_, "object": document}))
         async with self._changed:
             self._changed.notify_all()
+
+
+def _is_selected(request: web.BaseRequest, item: Json) -> bool:
+    """Whether the selectors of a request mean an object, as far as they name it or one of its labels."""
+    field, _, name = request.query.get("fieldSelector", "").partition("=")
+    label, _, value = request.query.get("labelSelector", "").partition("=")
+    metadata = item["metadata"]
+    return (field != "metadata.name" or metadata["name"] == name) and (
+        not label or metadata.get("labels", {}).get(label) == value
+    )
 
 
 def refusal(code: int, reason: str, *, wait: int = 0) -> web.Response:

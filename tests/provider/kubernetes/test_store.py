@@ -3,7 +3,7 @@ import base64
 from controller.provider.changes import describe
 from controller.provider.kubernetes.served import Slot
 from controller.provider.kubernetes.store import Difference, Store
-from controller.resources.core import Secret, Service
+from controller.resources.core import ConfigMap, Secret, Service
 from controller.resources.gateway_api import HTTPRoute
 from tests.provider.kubernetes.fake import Json, route
 
@@ -74,3 +74,27 @@ def test_address_of_a_service_is_content() -> None:
     status = {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}
     _, difference = store.put(slot, {**_at(2, service), "status": status}, path="/api/v1/services")
     assert difference is Difference.CONTENT
+
+
+def _config_map(version: int) -> Json:
+    return _at(version, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca", "namespace": "b"}})
+
+
+def test_object_stays_while_one_of_its_slots_has_it() -> None:
+    store = Store()
+    labelled, named = Slot(ConfigMap, "", ""), Slot(ConfigMap, "", "b", "ca")
+    key, _ = store.put(labelled, _config_map(1), path="/api/v1/configmaps")
+    store.put(named, _config_map(1), path="/api/v1/namespaces/b/configmaps")
+    assert store.remove(labelled, _config_map(2)) == (key, Difference.NOTHING)
+    assert store.held(key) is not None
+    assert store.forget(named) == (key,)
+    assert store.held(key) is None
+
+
+def test_list_without_an_object_that_another_slot_has_takes_nothing_away() -> None:
+    store = Store()
+    labelled, named = Slot(ConfigMap, "", ""), Slot(ConfigMap, "", "b", "ca")
+    key, _ = store.put(named, _config_map(1), path="/api/v1/namespaces/b/configmaps")
+    store.put(labelled, _config_map(1), path="/api/v1/configmaps")
+    assert store.retain(labelled, ()) == ()
+    assert store.remove(named, _config_map(2)) == (key, Difference.CONTENT)
