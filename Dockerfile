@@ -27,7 +27,7 @@ LABEL org.opencontainers.image.title="Infergate" \
       org.opencontainers.image.description="An inference gateway on NGINX" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends python3 \
+    && apt-get install --yes --no-install-recommends ca-certificates python3 \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --system --gid 10001 infergate \
     && useradd --system --uid 10001 --gid 10001 --home-dir /var/lib/infergate --create-home infergate

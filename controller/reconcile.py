@@ -41,13 +41,25 @@ _ENDPOINTS_DELAY: Final = 5.0
 
 
 def topology_of(
-    snapshot: Snapshot, *, catalogue: Catalogue = BUILT_IN, memory: topology_memory.Memory | None = None
+    snapshot: Snapshot,
+    *,
+    catalogue: Catalogue = BUILT_IN,
+    system_authorities: bytes | None = None,
+    memory: topology_memory.Memory | None = None,
 ) -> Topology:
     """The topology of a snapshot whose Gateways share one data plane.
 
-    `catalogue` has the picker's plugins, `memory` is that of the topologies before.
+    `catalogue` has the picker's plugins, `system_authorities` the certificates in PEM that this machine trusts, and
+    `memory` is that of the topologies before.
     """
-    built = build(snapshot, controller_name=CONTROLLER_NAME, now=datetime.now(UTC), catalogue=catalogue, memory=memory)
+    built = build(
+        snapshot,
+        controller_name=CONTROLLER_NAME,
+        now=datetime.now(UTC),
+        catalogue=catalogue,
+        system_authorities=system_authorities,
+        memory=memory,
+    )
     return shared(built, snapshot=snapshot)
 
 
@@ -103,6 +115,8 @@ class Reconciler:
     name: str = "local"
     catalogue: Catalogue = BUILT_IN
     """Plugins that the picker has."""
+    system_authorities: bytes | None = None
+    """Certificates in PEM that this machine trusts; None without any."""
     on_state: Callable[[State], None] = lambda state: None
     """Called after each turn."""
     endpoints_delay: float = _ENDPOINTS_DELAY
@@ -149,7 +163,9 @@ class Reconciler:
 
     async def turn(self, snapshot: Snapshot, change: Change | None) -> None:
         """Brings the data plane to a snapshot. `change` says why there is one; None: nothing changed since the last."""
-        topology = topology_of(snapshot, catalogue=self.catalogue, memory=self._built)
+        topology = topology_of(
+            snapshot, catalogue=self.catalogue, system_authorities=self.system_authorities, memory=self._built
+        )
         self._refused.forget_changed(snapshot)
         self._look_at_ports(topology)
         refusals = self._refused.refusals()

@@ -7,7 +7,7 @@ Kubernetes gives pods variables such as `INFERGATE_PORT=tcp://…` for a Service
 import contextlib
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +16,15 @@ from controller.errors import SettingInvalid
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")
+_AUTHORITIES_FILES = tuple(
+    Path(path)
+    for path in (
+        "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine
+        "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+        "/etc/ssl/ca-bundle.pem",  # SUSE
+        "/etc/ssl/cert.pem",
+    )
+)
 _LARGE_REQUEST = 256 * 1024
 """Bytes of nginx's memory that a request with a large body takes; the rest is on disk."""
 
@@ -52,6 +61,23 @@ def settings(environment: Mapping[str, str] = os.environ) -> Settings:
         first = problem.errors()[0]
         variable = f"INFERGATE_{str(first['loc'][0]).upper()}"
         raise SettingInvalid(f"{variable}={str(first['input'])[:80]}: {first['msg'].lower()}") from problem
+
+
+def system_authorities(
+    environment: Mapping[str, str] = os.environ, files: Sequence[Path] = _AUTHORITIES_FILES
+) -> bytes | None:
+    """Certificates in PEM of the authorities that this system trusts: those that SSL_CERT_FILE names, else where a
+    distribution has them. None when there are none.
+
+    Blocks while it reads.
+    """
+    chosen = environment.get("SSL_CERT_FILE")
+    for path in [Path(chosen)] if chosen else files:
+        with contextlib.suppress(OSError):
+            found = path.read_bytes()
+            if b"-----BEGIN CERTIFICATE-----" in found:
+                return found
+    return None
 
 
 def usable_processors(cpu_max: Path = _CPU_MAX) -> int:

@@ -3,7 +3,14 @@ from pathlib import Path
 import pytest
 
 from controller.errors import SettingInvalid
-from controller.settings import Settings, fitting_large_requests, settings, usable_files, usable_processors
+from controller.settings import (
+    Settings,
+    fitting_large_requests,
+    settings,
+    system_authorities,
+    usable_files,
+    usable_processors,
+)
 
 
 def test_settings_come_from_the_environment() -> None:
@@ -48,3 +55,12 @@ def test_large_requests_fit_into_a_quarter_of_the_memory(tmp_path: Path, limit: 
     file = tmp_path / "memory.max"
     file.write_text(limit)
     assert 64 <= fitting_large_requests(file) <= most
+
+
+def test_authorities_are_in_the_first_file_that_has_some(tmp_path: Path) -> None:
+    empty, good = tmp_path / "empty", tmp_path / "good"
+    empty.write_text("nothing")
+    good.write_text("-----BEGIN CERTIFICATE-----")
+    files = (tmp_path / "missing", empty, good)
+    assert system_authorities({}, files) == good.read_bytes()
+    assert system_authorities({"SSL_CERT_FILE": str(empty)}, files) is None

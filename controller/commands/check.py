@@ -18,7 +18,7 @@ from controller.provider.file import read
 from controller.reconcile import Reconciler, State
 from controller.render.files import RenderSettings
 from controller.resources.snapshot import Snapshot
-from controller.settings import settings
+from controller.settings import settings, system_authorities
 from controller.status.types import Row, Severity
 
 _WORDS = {
@@ -71,9 +71,13 @@ def table(rows: Sequence[Row]) -> str:
 async def _judged(snapshot: Snapshot, binary: nginx.Nginx | None) -> State:
     states: list[State] = []
     async with TrialDataPlane(binary) as data_plane:
-        await Reconciler(data_plane, RenderSettings(), catalogue=installed(), on_state=states.append).turn(
-            snapshot, None
-        )
+        await Reconciler(
+            data_plane,
+            RenderSettings(),
+            catalogue=installed(),
+            system_authorities=system_authorities(),
+            on_state=states.append,
+        ).turn(snapshot, None)
     return states[-1]
 
 

@@ -36,6 +36,7 @@ from controller.provider.kubernetes.statuses import StatusWriter
 from controller.resources.core import Service
 from controller.resources.gateway_api import CONTROLLER_NAME, Gateway
 from controller.resources.meta import Key
+from controller.settings import system_authorities
 from controller.status.notices import rejected
 
 log = logging.getLogger(__name__)
@@ -197,7 +198,13 @@ class _Replica:
         )
         catalogue = installed()
         publishing = Publishing(self._server, clock=time.monotonic, catalogue=catalogue)
-        self._loop = Loop(publishing, self._provisioning, self._writer.want, catalogue=catalogue)
+        self._loop = Loop(
+            publishing,
+            self._provisioning,
+            self._writer.want,
+            catalogue=catalogue,
+            system_authorities=system_authorities(),
+        )
         self._registry = registry_of(
             leads=lambda: self._leadership.is_leader, gateways=lambda: len(self._provisioning.gateways)
         )

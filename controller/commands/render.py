@@ -15,7 +15,7 @@ from controller.plugins.installed import installed
 from controller.provider.file import read
 from controller.render.files import RenderSettings, render
 from controller.resources.gateway_api import CONTROLLER_NAME
-from controller.settings import settings
+from controller.settings import settings, system_authorities
 from controller.topology.build import build
 from controller.translate.build import translate
 
@@ -42,7 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _bundles(directory: Path) -> Iterator[Bundle]:
-    topology = build(read(directory), controller_name=CONTROLLER_NAME, catalogue=installed())
+    topology = build(
+        read(directory),
+        controller_name=CONTROLLER_NAME,
+        catalogue=installed(),
+        system_authorities=system_authorities(),
+    )
     for gateway in topology.gateways:
         yield render(translate(topology, name=gateway.key.path, gateways={gateway.key}), RenderSettings())
 

@@ -28,7 +28,14 @@ from controller.plugins.installed import installed
 from controller.provider.file import FileProvider
 from controller.reconcile import Reconciler, State
 from controller.render.files import RenderSettings
-from controller.settings import Settings, fitting_large_requests, settings, usable_files, usable_processors
+from controller.settings import (
+    Settings,
+    fitting_large_requests,
+    settings,
+    system_authorities,
+    usable_files,
+    usable_processors,
+)
 from controller.status.types import Row, Severity
 
 log = logging.getLogger(__name__)
@@ -101,7 +108,14 @@ class Gateway:
         async with data_plane:
             rendering = replace(render_settings(self.settings, listen=self.listen), access_log=access_log)
             can_open = partial(_can_open, rendering.listen_addresses)
-            reconciler = Reconciler(data_plane, rendering, catalogue=installed(), on_state=hear, can_open=can_open)
+            reconciler = Reconciler(
+                data_plane,
+                rendering,
+                catalogue=installed(),
+                system_authorities=system_authorities(),
+                on_state=hear,
+                can_open=can_open,
+            )
             await reconciler.run(FileProvider(self.directory).snapshots())
 
 

@@ -46,6 +46,8 @@ class Loop:
     want: Callable[[tuple[StatusUpdate, ...]], None]
     """Told the statuses that all resources should have."""
     catalogue: Catalogue = BUILT_IN
+    system_authorities: bytes | None = None
+    """Certificates in PEM that this machine trusts; None without any."""
     _judged: set[Key] = field(default_factory=set, init=False)
     """Gateways of which enough is known for a status."""
     _settled_at: float = field(default=0.0, init=False)
@@ -98,6 +100,7 @@ class Loop:
             controller_name=CONTROLLER_NAME,
             now=datetime.now(UTC),
             catalogue=self.catalogue,
+            system_authorities=self.system_authorities,
             memory=self._memory,
         )
         self._newest = (snapshot, topology)

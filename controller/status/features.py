@@ -9,6 +9,7 @@ Source: Gateway API v1.6.1, pkg/features.
 from typing import Final
 
 FEATURES: Final = (
+    "BackendTLSPolicy",
     "GRPCRoute",
     "GRPCRouteNamedRouteRule",
     "Gateway",

@@ -14,7 +14,7 @@ from controller.status.derive import derive
 from controller.status.features import FEATURES
 from controller.status.rows import worst_first
 from controller.status.types import Severity
-from tests.nginx.certificates import certificate
+from tests.nginx.certificates import Authority, certificate
 
 Json = dict[str, Any]  # a piece of a resource
 
@@ -192,6 +192,36 @@ def test_named_rule_of_calls_is_in_the_table_when_nothing_is_said_against_it(tmp
     objections = _objections(tmp_path, kind="GRPCRoute", rule={**TO_CART, "name": "cart"})
     assert {"GRPCRoute", "GRPCRouteNamedRouteRule"} <= set(FEATURES)
     assert objections == []
+
+
+AUTHORITIES: Json = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "ca"},
+    "data": {"ca.crt": Authority().chain.decode()},
+}
+ALT_NAMES: Json = {"subjectAltNames": [{"type": "URI", "uri": "spiffe://example/cart"}]}
+
+
+@pytest.mark.parametrize(
+    ("feature", "validation"), [("BackendTLSPolicy", {}), ("BackendTLSPolicySANValidation", ALT_NAMES)]
+)
+def test_policy_is_in_the_table_when_nothing_is_said_against_it(feature: str, validation: Json, tmp_path: Path) -> None:
+    policy: Json = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "BackendTLSPolicy",
+        "metadata": {"name": "cart"},
+        "spec": {
+            "targetRefs": [{"group": "", "kind": "Service", "name": "cart"}],
+            "validation": {
+                "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "ca"}],
+                "hostname": "cart.example",
+                **validation,
+            },
+        },
+    }
+    objections = _objections(tmp_path, more=[AUTHORITIES, policy])
+    assert (feature in FEATURES) == (not objections), objections
 
 
 def test_every_feature_of_a_route_in_the_table_is_tried() -> None:

@@ -180,8 +180,11 @@ def _well_known(name: str, *, system_authorities: bytes | None) -> bytes | Condi
     return system_authorities
 
 
-def _tls(policy: Key, validation: BackendTLSPolicyValidation, *, authorities: bytes) -> BackendTls:
+def _tls(policy: Key, validation: BackendTLSPolicyValidation, *, authorities: bytes) -> BackendTls | Condition:
     names = (AltName(item.uri or item.hostname or "", item.type == "URI") for item in validation.subject_alt_names)
     distinct = tuple(dict.fromkeys(names))
     is_hostname_alone = distinct == (AltName(validation.hostname),)
+    if distinct and not is_hostname_alone:
+        message = "validation.subjectAltNames other than the hostname alone are not supported yet"
+        return refused("Invalid", message)
     return BackendTls(policy, validation.hostname, authorities, names=() if is_hostname_alone else distinct)
