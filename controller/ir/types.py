@@ -195,6 +195,8 @@ class Server:
     is_elsewhere: bool = False
     """Whether connections for these hostnames never come here: they are a StreamServer's of the same port. A request
     for one of them came over a connection that was opened for another host."""
+    client_certificate: Certificate | None = None
+    """Shown to backends that are spoken to in TLS."""
 
     @property
     def is_tls(self) -> bool:

@@ -164,11 +164,11 @@ def _template(name: str, context: Mapping[str, object]) -> bytes:
 def _certificate_files(config: GatewayConfig) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     servers: list[Server | StreamServer] = [*config.servers, *config.streams]
-    for server in servers:
-        for index, certificate in enumerate(server.certificates):
-            stem = certificate_name(server, index)
-            files[f"{stem}.crt"] = certificate.chain
-            files[f"{stem}.key"] = certificate.key
+    shown = (server.client_certificate for server in config.servers if server.client_certificate)
+    for certificate in (*(one for server in servers for one in server.certificates), *shown):
+        stem = certificate_name(certificate)
+        files[f"{stem}.crt"] = certificate.chain
+        files[f"{stem}.key"] = certificate.key
     return files
 
 

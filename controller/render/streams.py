@@ -13,7 +13,7 @@ from controller.ir.streams import Mode, StreamRule, StreamServer, Transport
 from controller.ir.types import GatewayConfig, Server, Upstream
 from controller.render.maps import digest
 from controller.render.quoting import expression
-from controller.render.views import certificate_name, service_upstream, socket_of_http
+from controller.render.views import certificate_files, service_upstream, socket_of_http
 from controller.render.weights import Split, splits
 
 CLOSED: Final = "unix:run/closed.sock"
@@ -208,10 +208,7 @@ def _server_view(server: StreamServer) -> StreamServerView:
         server=server,
         hostnames=tuple("_" if host == "*" else host for host in server.hostnames) if is_named else (),
         is_default=is_named and "*" in server.hostnames,
-        certificate_files=tuple(
-            (f"{certificate_name(server, index)}.crt", f"{certificate_name(server, index)}.key")
-            for index in range(len(server.certificates))
-        ),
+        certificate_files=tuple(certificate_files(certificate) for certificate in server.certificates),
         upstream=only or (_variable(server.rule) if split and is_datagram and server.rule else ""),
         handed_to=_variable(server.rule) if split and not is_datagram and server.rule else "",
     )

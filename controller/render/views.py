@@ -8,9 +8,10 @@ from functools import partial
 from controller.bundle import FailureMode, Pool
 from controller.ir.filters import Filter, Mirror, PathChange, Redirect, Rewrite
 from controller.ir.policies import BackendTls, Retry, Timeouts
-from controller.ir.streams import StreamServer, Transport
+from controller.ir.streams import Transport
 from controller.ir.types import (
     Backend,
+    Certificate,
     GatewayConfig,
     Location,
     Priority,
@@ -193,6 +194,8 @@ class ServerView:
     is_default: bool
     certificate_files: tuple[tuple[str, str], ...]
     """(chain, key), relative to nginx.conf."""
+    client_certificate: tuple[str, str] | None
+    """As above; shown to backends."""
     locations: tuple[LocationView, ...]
     rules: tuple[RuleView, ...]
 
@@ -320,10 +323,14 @@ def tls_view(tls: BackendTls) -> TlsView:
     return TlsView(hostname=tls.hostname, authorities=f"tls/authorities_{found}.crt")
 
 
-def certificate_name(server: Server | StreamServer, index: int) -> str:
-    """File name, without ending, of a server's certificate, relative to nginx.conf."""
-    source = server.certificates[index].source
-    return f"tls/{name(source.path)}"
+def certificate_name(certificate: Certificate) -> str:
+    """File name, without ending, relative to nginx.conf."""
+    return f"tls/{name(certificate.source.path)}"
+
+
+def certificate_files(certificate: Certificate) -> tuple[str, str]:
+    stem = certificate_name(certificate)
+    return f"{stem}.crt", f"{stem}.key"
 
 
 def _port_view(servers: Sequence[ServerView], *, is_shared: bool) -> PortView:
@@ -366,10 +373,8 @@ class _Views:
             server=server,
             hostnames=tuple("_" if hostname == "*" else hostname for hostname in server.hostnames),
             is_default="*" in server.hostnames,
-            certificate_files=tuple(
-                (f"{certificate_name(server, index)}.crt", f"{certificate_name(server, index)}.key")
-                for index in range(len(server.certificates))
-            ),
+            certificate_files=tuple(certificate_files(item) for item in server.certificates),
+            client_certificate=certificate_files(shown) if (shown := server.client_certificate) else None,
             locations=tuple(self.location(location, rules) for location in server.locations),
             rules=tuple(rules.values()),
         )

@@ -1,4 +1,7 @@
-"""Certificates of listeners: Secrets of type kubernetes.io/tls, checked before nginx sees them."""
+"""Certificates of listeners, and those that Gateways show to backends, checked before nginx sees them.
+
+Both are Secrets of type kubernetes.io/tls.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +25,7 @@ TLS_TYPE: Final = "kubernetes.io/tls"
 
 @dataclass(frozen=True)
 class Resolved:
-    """A certificate that can be served."""
+    """A certificate that can be shown."""
 
     certificate: Certificate
     expires: datetime
@@ -36,30 +39,37 @@ class _Broken:
     message: str
 
 
-def certificate(reference: SecretObjectReference, *, gateway: Gateway, index: Index) -> Resolved | Condition:
-    """The certificate that a listener refers to.
+def certificate(
+    reference: SecretObjectReference,
+    *,
+    gateway: Gateway,
+    index: Index,
+    field: str = "certificateRefs",
+    reason: str = "InvalidCertificateRef",
+) -> Resolved | Condition:
+    """The certificate that a field of a Gateway refers to.
 
-    Reasons: InvalidCertificateRef, RefNotPermitted.
+    Reasons: `reason`, RefNotPermitted.
     """
     namespace = reference.namespace or gateway.metadata.namespace
     target = Key(group=reference.group, kind=reference.kind, namespace=namespace, name=reference.name)
     if (reference.group, reference.kind) != (Secret.group, "Secret"):
         found = f"{reference.kind}.{reference.group}" if reference.group else reference.kind
-        return unresolved("InvalidCertificateRef", f"certificateRefs accepts a Secret of the core group, found {found}")
+        return unresolved(reason, f"{field} accepts a Secret of the core group, found {found}")
     if not permits(index.grants, source=gateway.key, target=target):
         message = f"{target} is in another namespace and no ReferenceGrant there permits {gateway.key} to use it"
         return unresolved("RefNotPermitted", message)
     secret = index.secrets.get((namespace, reference.name))
     if secret is None:
-        return unresolved("InvalidCertificateRef", f"{target} does not exist")
+        return unresolved(reason, f"{target} does not exist")
     if secret.type != TLS_TYPE:
-        return unresolved("InvalidCertificateRef", f"{target} has type {secret.type}, accepted is {TLS_TYPE}")
-    for field in ("tls.crt", "tls.key"):
-        if field not in secret.data:
-            return unresolved("InvalidCertificateRef", f"{target} has no {field}")
+        return unresolved(reason, f"{target} has type {secret.type}, accepted is {TLS_TYPE}")
+    for name in ("tls.crt", "tls.key"):
+        if name not in secret.data:
+            return unresolved(reason, f"{target} has no {name}")
     expires = _expiry(secret.data["tls.crt"], secret.data["tls.key"])
     if isinstance(expires, _Broken):
-        return unresolved("InvalidCertificateRef", f"{target}: {expires.message}")
+        return unresolved(reason, f"{target}: {expires.message}")
     return Resolved(Certificate(target, secret.data["tls.crt"], secret.data["tls.key"]), expires)
 
 

@@ -67,6 +67,7 @@ def gateway_state(gateway: Gateway, *, of: ClassState, index: Index, now: dateti
     )
     parameters = parameters_of(gateway, of_class=of.parameters, index=index)
     broken = parameters if isinstance(parameters, Condition) else None
+    shown = _client_certificate(gateway, index=index)
     problem = broken or _problem(gateway, of=of) or _without_listeners(listeners)
     if problem is not None:
         listeners = tuple(replace(item, serves=False) for item in listeners)
@@ -76,11 +77,12 @@ def gateway_state(gateway: Gateway, *, of: ClassState, index: Index, now: dateti
         listeners=listeners,
         conditions=ordered(
             problem or _accepted_with(listeners),
-            _all_resolved(listeners),
+            _all_resolved(listeners, shown=shown, now=now),
             ignored(row.path for row in fields_set(spec, scope=Scope.GATEWAY)),
         ),
         serves=any(item.serves for item in listeners),
         addresses=tuple(item.value for item in spec.addresses if item.type == "IPAddress" and item.value),
+        client_certificate=shown.certificate if isinstance(shown, certificates.Resolved) else None,
         data_plane=_data_plane(gateway, parameters=of.parameters if isinstance(parameters, Condition) else parameters),
     )
 
@@ -126,11 +128,34 @@ def _accepted_with(listeners: Sequence[ListenerState]) -> Condition:
     return replace(accepted(message), reason="ListenersNotValid")
 
 
-def _all_resolved(listeners: Sequence[ListenerState]) -> Condition:
+def _client_certificate(gateway: Gateway, *, index: Index) -> certificates.Resolved | Condition | None:
+    """What backends in TLS are shown; None where they are shown nothing.
+
+    Reasons: InvalidClientCertificateRef, RefNotPermitted. Source: Gateway API, GatewayBackendTLS.clientCertificateRef.
+    """
+    backend = gateway.spec.tls.backend if gateway.spec.tls else None
+    if backend is None or backend.client_certificate_ref is None:
+        return None
+    return certificates.certificate(
+        backend.client_certificate_ref,
+        gateway=gateway,
+        index=index,
+        field="tls.backend.clientCertificateRef",
+        reason="InvalidClientCertificateRef",
+    )
+
+
+def _all_resolved(
+    listeners: Sequence[ListenerState], *, shown: certificates.Resolved | Condition | None, now: datetime | None
+) -> Condition:
     broken = [
         item.name for item in listeners if any(c.type == "ResolvedRefs" and c.status is False for c in item.conditions)
     ]
-    return unresolved("ListenersNotResolved", f"listeners: {', '.join(broken)}") if broken else resolved_refs()
+    problems = [shown] if isinstance(shown, Condition) else []
+    if broken:
+        problems.append(unresolved("ListenersNotResolved", f"listeners: {', '.join(broken)}"))
+    expired = _expired([shown] if isinstance(shown, certificates.Resolved) else (), now=now)
+    return merged(problems) if problems else resolved_refs(expired)
 
 
 def _is_accepted(listener: ListenerState) -> bool:

@@ -79,6 +79,8 @@ class GatewayState:
     """Whether it has a data plane: accepted, with at least one listener that serves."""
     addresses: tuple[str, ...] = ()
     """IP addresses that the user asks for, in the order of the resource; empty leaves the choice to the data plane."""
+    client_certificate: Certificate | None = None
+    """Shown to backends that are spoken to in TLS."""
     data_plane: DataPlaneState = DataPlaneState()
 
 

@@ -56,7 +56,6 @@ class Unsupported:
 TABLE: Final = (
     Unsupported(Scope.GATEWAY, "allowed_listeners.namespaces.from_", Effect.IGNORED, (None, "None")),
     Unsupported(Scope.GATEWAY, "default_scope", Effect.IGNORED, (None, "None")),
-    Unsupported(Scope.GATEWAY, "tls.backend.client_certificate_ref", Effect.IGNORED),
     Unsupported(Scope.LISTENER, "tls.options", Effect.REFUSED, (None, {})),
     Unsupported(Scope.ROUTE, "use_default_gateways", Effect.IGNORED, (None, "None")),
     Unsupported(Scope.RULE, "session_persistence", Effect.IGNORED),

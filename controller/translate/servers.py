@@ -26,6 +26,8 @@ class Listening:
     """As in the server's."""
     is_elsewhere: bool = False
     """Whether connections for its hostnames are passed on instead of read."""
+    client_certificate: Certificate | None = None
+    """As above."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def _servers_on(listeners: Sequence[Listening]) -> Iterable[Server]:
             rules=tuple(rules[name] for name in sorted(rules)),
             max_body_size=listener.max_body_size,
             is_elsewhere=listener.is_elsewhere,
+            client_certificate=listener.client_certificate,
         )
 
 

@@ -10,18 +10,21 @@ import pytest_asyncio
 
 from controller.agent.nginx import Nginx
 from tests.nginx.certificates import Authority
-from tests.nginx.gateway import Gateway, client_of, run_gateway, until
+from tests.nginx.gateway import Gateway, client_of, free_ports, run_gateway, until
 from tests.nginx.resources import (
     Json,
     authorities,
+    listener,
     pool,
     route,
     rule,
+    secret,
     service,
     tls_policy,
     to_pool,
     to_service,
 )
+from tests.nginx.resources import gateway as gateway_resource
 from tests.nginx.servers import Backend, serve, server_tls
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
@@ -176,3 +179,36 @@ async def test_pool_that_fails_open_stays_in_tls(nginx: Nginx, backend: Backend,
         answer = await http.post("/v1/completions", json={"model": "m", "prompt": "hello"})
     assert (answer.status_code, answer.json()["server"]) == (200, "secure")
     assert backend.asked_names == [NAME]
+
+
+def _edge(port: int, *, name: str = "edge", shows: str | None) -> Json:
+    made = gateway_resource(listener(port))
+    made["metadata"]["name"] = name
+    if shows:
+        made["spec"]["tls"] = {"backend": {"clientCertificateRef": {"name": shows}}}
+    return made
+
+
+async def test_gateway_shows_its_own_certificate_and_no_other_gateway_s(nginx: Nginx, tmp_path: Path) -> None:
+    """Two Gateways on one nginx, one backend that takes no client without a certificate of our authority."""
+    chain, key = OURS.certificate("edge.example")
+    tls = server_tls(*OURS.certificate(NAME), clients=OURS.chain)
+    bare = free_ports(1)[0]
+    to_both = route("cart", rule(to_service("cart")))
+    to_both["spec"]["parentRefs"] = [{"name": "edge"}, {"name": "bare"}]
+    async with serve(tls=tls) as backend, run_gateway(tmp_path, nginx) as gateway, httpx.AsyncClient() as http:
+        gateway.write("gateway.yaml", _edge(gateway.port, shows="edge-tls"))
+        await gateway.apply(
+            "resources.yaml",
+            _edge(bare, name="bare", shows=None),
+            secret("edge-tls", chain=chain, key=key),
+            to_both,
+            service("cart", backend.address),
+            authorities("ca", OURS.chain),
+            tls_policy("cart"),
+        )
+        for _ in range(3):
+            assert (await http.get(gateway.url)).status_code == 200
+            # A server of TLS 1.3 misses the certificate only after the handshake.
+            assert (await http.get(f"http://127.0.0.1:{bare}")).status_code == 502
+    assert len(backend.requests) == 3

@@ -21,7 +21,7 @@ MADE_HERE = (
     # Calls of macros, whose own values are looked at where they stand.
     r"(added|body|changed_path|headers|mirror_location|mirrored|named_locations|paused"
     r"|preflight|redirect|refused|remembered|retried|rewrite|scheme|secured|sent|split|timeouts|title|tried)\(.*\)|bodies\[.*\]|body",
-    r"tls\.authorities|backend\.endpoint_variable",
+    r"view\.client_certificate\[\d\]|tls\.authorities|backend\.endpoint_variable",
     r"item\.variable ~ .*|item\.values\[.*\]",
     r"rule\.rule\.route\.path|view\.targets\[choice\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",
     r"backend\.timeouts\.\w+ \| milliseconds",

@@ -15,6 +15,7 @@ from controller.status.features import FEATURES
 from controller.status.rows import worst_first
 from controller.status.types import Severity
 from tests.nginx.certificates import Authority, certificate
+from tests.nginx.resources import secret
 
 Json = dict[str, Any]  # a piece of a resource
 
@@ -222,6 +223,16 @@ def test_policy_is_in_the_table_when_nothing_is_said_against_it(feature: str, va
     }
     objections = _objections(tmp_path, more=[AUTHORITIES, policy])
     assert (feature in FEATURES) == (not objections), objections
+
+
+def test_client_certificate_is_in_the_table_when_nothing_is_said_against_it(tmp_path: Path) -> None:
+    chain, key = certificate("edge.example")
+    gateway = {"tls": {"backend": {"clientCertificateRef": {"name": "edge"}}}}
+    found = secret("edge", chain=chain, key=key)
+    objections = _objections(tmp_path, gateway=gateway, more=[found])
+    assert ("GatewayBackendClientCertificate" in FEATURES) == (not objections), objections
+    (objection,) = _objections(tmp_path, gateway=gateway)
+    assert "InvalidClientCertificateRef" in objection
 
 
 def test_every_feature_of_a_route_in_the_table_is_tried() -> None:

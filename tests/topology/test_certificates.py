@@ -215,3 +215,57 @@ def test_overlapping_hostnames_of_https_listeners_are_told(build_all: Build) -> 
         if c.type == "OverlappingTLSConfig"
     }
     assert overlapping == {"a", "c"}
+
+
+def _showing(reference: str) -> str:
+    return f"""
+    kind: Gateway
+    metadata: {{name: web}}
+    spec:
+      gatewayClassName: infergate
+      listeners: [{{name: http, port: 80, protocol: HTTP}}]
+      tls: {{backend: {{clientCertificateRef: {reference}}}}}
+    """
+
+
+CLIENT_CERTIFICATES = [
+    ("{name: tls}", "True/ResolvedRefs"),
+    ("{name: missing}", "False/InvalidClientCertificateRef"),
+    ("{name: opaque}", "False/InvalidClientCertificateRef"),
+    ("{name: half}", "False/InvalidClientCertificateRef"),
+    ("{name: tls, kind: ConfigMap}", "False/InvalidClientCertificateRef"),
+    ("{name: tls, group: example.com}", "False/InvalidClientCertificateRef"),
+    ("{name: tls, namespace: other}", "False/RefNotPermitted"),
+]
+
+
+@pytest.mark.parametrize(("reference", "expected"), CLIENT_CERTIFICATES)
+def test_certificate_for_backends_is_a_reference_of_the_gateway(
+    build_all: Build, reference: str, expected: str
+) -> None:
+    pair = _pair("edge.example")
+    secrets = (_secret(*pair), _secret(*pair, name="opaque", type_="Opaque"), _secret(pair[0], None, name="half"))
+    gateway = build_all(_showing(reference), *secrets).gateways[0]
+
+    found = {item.type: f"{item.status}/{item.reason}" for item in gateway.conditions}
+    assert found == {"Accepted": "True/Accepted", "ResolvedRefs": expected}
+    assert gateway.serves
+    assert (gateway.client_certificate is not None) == expected.startswith("True")
+
+
+def test_grant_opens_another_namespace_to_the_certificate_for_backends(build_all: Build) -> None:
+    grant = """
+    kind: ReferenceGrant
+    metadata: {name: edge, namespace: other}
+    spec:
+      from: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: shop}]
+      to: [{group: '', kind: Secret}]
+    """
+    secret = _secret(*_pair("edge.example"), namespace="other")
+    assert build_all(_showing("{name: tls, namespace: other}"), secret, grant).gateways[0].client_certificate
+
+
+def test_expired_certificate_for_backends_is_a_warning(build_all: Build) -> None:
+    late = NOW + timedelta(days=31)
+    gateway = build_all(_showing("{name: tls}"), _secret(*_pair("edge.example")), now=late).gateways[0]
+    assert "expired" in next(item.message for item in gateway.conditions if item.type == "ResolvedRefs")
