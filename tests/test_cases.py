@@ -22,6 +22,7 @@ from controller.render.files import VERSION_FILE, RenderSettings, render
 from controller.resources.gateway_api import CONTROLLER_NAME
 from controller.resources.snapshot import Snapshot
 from controller.status.derive import derive
+from controller.status.shared_addresses import programmed_at
 from controller.status.types import Programmed
 from controller.topology.build import build
 from controller.topology.sharing import shared
@@ -121,7 +122,11 @@ def _status(topology: Topology, snapshot: Snapshot) -> bytes:
 
     GatewayClasses are left out: their status is the same everywhere.
     """
-    serving = {item.key: Programmed(serving=True) for item in topology.gateways}
+    sound = Programmed(serving=True)
+    serving = {
+        item.key: programmed_at(item, said=sound, listening=RenderSettings().listen_addresses if item.addresses else ())
+        for item in topology.gateways
+    }
     updates = derive(topology, snapshot=snapshot, controller_name=CONTROLLER_NAME, programmed=serving)
     rejected = sorted(f"{item.subject}: {item.field}: {item.message}" for item in snapshot.rejections)
     found = {str(item.key): item.status for item in updates if item.key.kind != "GatewayClass"}

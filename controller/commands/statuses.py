@@ -15,7 +15,8 @@ from controller.status.derive import derive
 from controller.status.features import FEATURES
 from controller.status.objects import status_list
 from controller.status.rows import worst_first
-from controller.status.types import Address, AddressType, Json, Programmed, Row, Severity, StatusUpdate
+from controller.status.shared_addresses import programmed_at
+from controller.status.types import Json, Programmed, Row, Severity, StatusUpdate
 
 
 def rows(state: State) -> tuple[Row, ...]:
@@ -79,6 +80,7 @@ def _programmed(state: State) -> Mapping[Key, Programmed]:
     """What the one data plane says, for each Gateway."""
     if state.serving is None:
         return {}
-    addresses = tuple(Address(AddressType.IP, address) for address in state.addresses)
-    said = Programmed(serving=state.serving, addresses=addresses, message=state.problem, reason="Invalid")
-    return {gateway.key: said for gateway in state.topology.gateways}
+    said = Programmed(serving=state.serving, message=state.problem, reason="Invalid")
+    return {
+        gateway.key: programmed_at(gateway, said=said, listening=state.addresses) for gateway in state.topology.gateways
+    }

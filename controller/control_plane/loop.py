@@ -22,7 +22,7 @@ from controller.resources.gateway_api import CONTROLLER_NAME, Gateway
 from controller.resources.meta import Key
 from controller.resources.snapshot import Rejection, Snapshot
 from controller.status.derive import derive
-from controller.status.features import FEATURES
+from controller.status.features import IN_CLUSTER
 from controller.status.types import StatusUpdate
 from controller.topology.build import build
 from controller.topology.conditions import PROGRAMMED
@@ -149,7 +149,7 @@ class Loop:
             controller_name=CONTROLLER_NAME,
             programmed=found,
             refusals=self.publishing.refusals(topology),
-            features=FEATURES,
+            features=IN_CLUSTER,
         )
         unknown = self._unknown(topology, snapshot)
         self.want(tuple(status for status in statuses if status.key not in unknown))

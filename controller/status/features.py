@@ -13,10 +13,12 @@ FEATURES: Final = (
     "GRPCRoute",
     "GRPCRouteNamedRouteRule",
     "Gateway",
+    "GatewayAddressEmpty",
     "GatewayBackendClientCertificate",
     "GatewayHTTPListenerIsolation",
     "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayPort8080",
+    "GatewayStaticAddresses",
     "HTTPRoute",
     "HTTPRoute303RedirectStatusCode",
     "HTTPRoute307RedirectStatusCode",
@@ -52,3 +54,6 @@ FEATURES: Final = (
     "UDPRoute",
 )
 """Sorted, as the specification demands."""
+
+IN_CLUSTER: Final = tuple(sorted((*FEATURES, "GatewayInfrastructurePropagation")))
+"""Where each Gateway has a data plane of its own."""

@@ -11,7 +11,7 @@ from controller.provider.file import read
 from controller.reconcile import topology_of
 from controller.resources.gateway_api import CONTROLLER_NAME, GatewayClass
 from controller.status.derive import derive
-from controller.status.features import FEATURES
+from controller.status.features import FEATURES, IN_CLUSTER
 from controller.status.rows import worst_first
 from controller.status.types import Severity
 from tests.nginx.certificates import Authority, certificate
@@ -135,6 +135,18 @@ def test_port_of_a_parent_is_supported_and_chooses_the_listener(feature: str, tm
 def test_propagation_is_in_the_table_when_nothing_is_said_against_it(tmp_path: Path) -> None:
     objections = _objections(tmp_path, gateway={"infrastructure": {"labels": {"a": "b"}, "annotations": {"a": "b"}}})
     assert ("GatewayInfrastructurePropagation" in FEATURES) == (not objections), objections
+    assert "GatewayInfrastructurePropagation" in IN_CLUSTER  # where nothing is said: the objection is of one machine
+
+
+@pytest.mark.parametrize(
+    ("feature", "addresses"),
+    [("GatewayAddressEmpty", [{"type": "IPAddress"}]), ("GatewayStaticAddresses", [{"value": "10.0.0.1"}])],
+)
+def test_addresses_are_in_the_table_when_nothing_is_said_against_them(
+    feature: str, addresses: list[Json], tmp_path: Path
+) -> None:
+    objections = _objections(tmp_path, gateway={"addresses": addresses})
+    assert (feature in FEATURES) == (not objections), objections
 
 
 PASSING: Json = {"tls": {"mode": "Passthrough"}}
