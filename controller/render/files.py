@@ -140,16 +140,19 @@ class Subject:
 def trace(bundle: Bundle, *, path: str, line: int) -> tuple[Subject, ...]:
     """The resources that a line of a rendered file comes from, as the comment says that opens its fragment.
 
-    Empty when the line belongs to no resource.
+    The comment may have several lines. Empty when the line belongs to no resource.
     """
     text = next((item.content for item in bundle.files if item.path == path), b"").decode("utf-8", "surrogateescape")
+    opening: list[str] = []
     for above in reversed(text.splitlines()[:line]):
-        if opening := _SUBJECTS.match(above):
-            return tuple(
-                Subject(Key(_GROUPS[kind], kind, namespace, name), listener or None)
-                for kind, namespace, name, listener in _SUBJECT.findall(opening[0])
-            )
-    return ()
+        if found := _SUBJECTS.match(above):
+            opening.insert(0, found[0])
+        elif opening:
+            break
+    return tuple(
+        Subject(Key(_GROUPS[kind], kind, namespace, name), listener or None)
+        for kind, namespace, name, listener in _SUBJECT.findall("\n".join(opening))
+    )
 
 
 def _template(name: str, context: Mapping[str, object]) -> bytes:
