@@ -73,6 +73,11 @@ class StreamServerView:
     """Socket, or variable that holds one; empty: they are closed."""
 
     @property
+    def route(self) -> str:
+        """Whose connections all of a port are; empty where a name decides."""
+        return "" if self.hostnames or self.server.rule is None else str(self.server.rule.route)
+
+    @property
     def listen(self) -> str:
         """What follows the address in `listen`."""
         if self.server.transport is Transport.UDP:
@@ -149,6 +154,7 @@ def streams_view(config: GatewayConfig) -> StreamsView:
     split_views += [_split_view(rule, Transport.UDP) for rule in sent if _is_split(rule)]
     values = {value for view in split_views for value in view.values}
     used = {value for port in ports for _, value, _ in port.choices} | values
+    used |= {view.handed_to for port in ports for view in port.servers}
     return StreamsView(
         ports=ports,
         upstreams=tuple((service_upstream(item.name), item) for item in config.stream_upstreams),
@@ -201,16 +207,19 @@ def _whose(server: Server | StreamServer) -> str:
 
 def _server_view(server: StreamServer) -> StreamServerView:
     is_named = server.mode is Mode.TERMINATE
-    only = _only_upstream(server.rule)
     is_datagram = server.transport is Transport.UDP
-    split = server.rule is not None and _is_split(server.rule)
+    handed_to = "" if is_datagram else _handed_to(server.rule)
+    upstream = ""
+    if server.rule is not None and not is_named:
+        # One that is found by its name hands connections over all the same: its `set` comes before the name is known.
+        upstream = _variable(server.rule) if is_datagram and _is_split(server.rule) else _only_upstream(server.rule)
     return StreamServerView(
         server=server,
         hostnames=tuple("_" if host == "*" else host for host in server.hostnames) if is_named else (),
         is_default=is_named and "*" in server.hostnames,
         certificate_files=tuple(certificate_files(certificate) for certificate in server.certificates),
-        upstream=only or (_variable(server.rule) if split and is_datagram and server.rule else ""),
-        handed_to=_variable(server.rule) if split and not is_datagram and server.rule else "",
+        upstream=upstream,
+        handed_to="" if upstream or handed_to == CLOSED else handed_to,
     )
 
 
@@ -227,9 +236,9 @@ def _is_split(rule: StreamRule) -> bool:
     return len({upstream for upstream, _ in _drawn(rule)}) > 1
 
 
-def _only_upstream(rule: StreamRule | None) -> str:
+def _only_upstream(rule: StreamRule) -> str:
     """The one upstream that has all connections; empty when there are several, or none."""
-    found = {upstream for upstream, _ in _drawn(rule)} if rule else set()
+    found = {upstream for upstream, _ in _drawn(rule)}
     return next(iter(found)) if len(found) == 1 else ""
 
 
