@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import yaml
 
 from controller.reconcile import State
-from controller.resources.gateway_api import CONTROLLER_NAME, GROUP, Gateway, GatewayClass, HTTPRoute
+from controller.resources.gateway_api import CONTROLLER_NAME, GROUP, Gateway, GatewayClass, HTTPRoute, ListenerSet
 from controller.resources.grpc_route import GRPCRoute, RequestRoute
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
@@ -41,11 +41,14 @@ def _dangling(snapshot: Snapshot) -> Iterator[Row]:
     In a cluster they may belong to somebody else; in a directory they are most likely misspelt.
     """
     classes = {item.metadata.name for item in snapshot.of(GatewayClass)}
-    gateways = {item.key for item in snapshot.of(Gateway)}
+    parents = {item.key for kind in (Gateway, ListenerSet) for item in snapshot.of(kind)}
     for gateway in snapshot.of(Gateway):
         name = gateway.spec.gateway_class_name
         if name not in classes:
             yield _nobody(gateway.key, f"spec.gatewayClassName: GatewayClass {name} does not exist")
+    for item in snapshot.of(ListenerSet):
+        if item.parent not in parents:
+            yield _nobody(item.key, f"spec.parentRef: {item.parent} does not exist")
     routes: list[RequestRoute | StreamRoute] = [
         *snapshot.of(HTTPRoute),
         *snapshot.of(GRPCRoute),
@@ -55,7 +58,7 @@ def _dangling(snapshot: Snapshot) -> Iterator[Row]:
         for number, parent in enumerate(route.spec.parent_refs or ()):
             namespace = parent.namespace or route.metadata.namespace
             key = Key(parent.group, parent.kind, namespace, parent.name)
-            if (parent.group, parent.kind) == (GROUP, "Gateway") and key not in gateways:
+            if parent.group == GROUP and parent.kind in ("Gateway", "ListenerSet") and key not in parents:
                 yield _nobody(route.key, f"spec.parentRefs[{number}]: {key} does not exist")
         if not route.spec.parent_refs:
             yield _nobody(route.key, "spec.parentRefs: there is none")

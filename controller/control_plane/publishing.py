@@ -105,7 +105,7 @@ class Publishing:
             routes |= found.routes
             listeners |= found.listeners
             listeners |= {
-                (gateway.key, listener.name): found.ports[listener.opening]
+                (listener.owner, listener.name): found.ports[listener.opening]
                 for listener in gateway.listeners
                 if listener.opening in found.ports
             }

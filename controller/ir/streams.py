@@ -64,7 +64,8 @@ class StreamRule:
 class StreamServer:
     """What becomes of the connections for some hostnames on a port."""
 
-    gateway: Key
+    owner: Key
+    """The Gateway or ListenerSet that has the listener."""
     listener: str
     """Name of the listener, for a reader."""
     port: int

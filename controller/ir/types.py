@@ -178,7 +178,8 @@ def is_unconditional(match: Match) -> bool:
 class Server:
     """What answers for some hostnames on a port."""
 
-    gateway: Key
+    owner: Key
+    """The Gateway or ListenerSet that has the listener."""
     listener: str
     """Name of the listener, for a reader."""
     port: int

@@ -23,8 +23,8 @@ ENDPOINTS_FILE = "endpoints.conf"
 """Changes when pods come and go. The picker knows them without it, so a reload for it alone may wait."""
 
 _ONE_SUBJECT = (
-    r"(HTTPRoute|GRPCRoute|TLSRoute|TCPRoute|UDPRoute|Gateway|InferencePool|Service) ([a-z0-9.-]+)/([a-z0-9.-]+)"
-    r"(?:, listener ([a-z0-9.-]+))?"
+    r"(HTTPRoute|GRPCRoute|TLSRoute|TCPRoute|UDPRoute|Gateway|ListenerSet|InferencePool|Service) "
+    r"([a-z0-9.-]+)/([a-z0-9.-]+)(?:, listener ([a-z0-9.-]+))?"
 )
 _SUBJECT = re.compile(_ONE_SUBJECT)
 _SUBJECTS = re.compile(rf"\s*# {_ONE_SUBJECT}(?:, {_ONE_SUBJECT})*")
@@ -39,6 +39,7 @@ _GROUPS = {
     "UDPRoute": "gateway.networking.k8s.io",
     "GRPCRoute": "gateway.networking.k8s.io",
     "Gateway": "gateway.networking.k8s.io",
+    "ListenerSet": "gateway.networking.k8s.io",
     "InferencePool": "inference.networking.k8s.io",
     "Service": "",
 }
@@ -134,7 +135,7 @@ class Subject:
 
     key: Key
     listener: str | None
-    """Name of the listener when the key is a Gateway's."""
+    """Name of the listener when the key is a Gateway's or a ListenerSet's."""
 
 
 def trace(bundle: Bundle, *, path: str, line: int) -> tuple[Subject, ...]:

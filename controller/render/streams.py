@@ -200,7 +200,7 @@ def _port_view(servers: Sequence[StreamServer], *, config: GatewayConfig) -> Str
 
 
 def _whose(server: Server | StreamServer) -> str:
-    listener = f"{server.gateway}, listener {server.listener}"
+    listener = f"{server.owner}, listener {server.listener}"
     rule = server.rule if isinstance(server, StreamServer) else None
     return f"{rule.route}, of {listener}" if rule else listener
 

@@ -206,7 +206,7 @@ class ServerView:
     @property
     def listener(self) -> str:
         """Names the listener among all."""
-        return f"{self.server.gateway.path}/{self.server.listener}"
+        return f"{self.server.owner.path}/{self.server.listener}"
 
 
 @dataclass(frozen=True)

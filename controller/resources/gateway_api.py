@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from controller.resources.meta import Model, Resource
+from controller.resources.meta import Key, Model, Resource
 from controller.resources.scalars import (
     AddressType,
     Broken,
@@ -181,6 +181,14 @@ def _distinct_listeners(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]
     return listeners
 
 
+Listeners = Annotated[
+    tuple[Listener, ...],
+    Field(min_length=1, max_length=64),
+    AfterValidator(unique_by("name")),
+    AfterValidator(_distinct_listeners),
+]
+
+
 class GatewaySpecAddress(Model):
     type: AddressType = "IPAddress"
     value: Annotated[str, Field(strict=True, max_length=253)] | None = None
@@ -252,12 +260,7 @@ class GatewayTLSConfig(Model):
 
 class GatewaySpec(Model):
     gateway_class_name: ObjectName
-    listeners: Annotated[
-        tuple[Listener, ...],
-        Field(min_length=1, max_length=64),
-        AfterValidator(unique_by("name")),
-        AfterValidator(_distinct_listeners),
-    ]
+    listeners: Listeners
     addresses: Annotated[tuple[GatewaySpecAddress, ...], Field(max_length=16), AfterValidator(_distinct_addresses)] = ()
     infrastructure: GatewayInfrastructure | None = None
     allowed_listeners: AllowedListeners | None = None
@@ -270,6 +273,34 @@ class Gateway(Resource):
     versions: ClassVar[tuple[str, ...]] = ("v1",)
 
     spec: GatewaySpec
+
+
+# ListenerSet
+
+
+class ParentGatewayReference(Model):
+    group: Group = GROUP
+    kind: Kind = "Gateway"
+    name: ObjectName
+    namespace: DnsLabel | None = None
+
+
+class ListenerSetSpec(Model):
+    parent_ref: ParentGatewayReference
+    listeners: Listeners
+
+
+class ListenerSet(Resource):
+    group: ClassVar[str] = GROUP
+    versions: ClassVar[tuple[str, ...]] = ("v1",)
+
+    spec: ListenerSetSpec
+
+    @property
+    def parent(self) -> Key:
+        """What it names as its parent, whether it exists or not."""
+        parent = self.spec.parent_ref
+        return Key(parent.group, parent.kind, parent.namespace or self.metadata.namespace, parent.name)
 
 
 # HTTPRoute

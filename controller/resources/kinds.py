@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from controller.resources.backend_tls import BackendTLSPolicy
 from controller.resources.core import ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service
-from controller.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
+from controller.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant
 from controller.resources.grpc_route import GRPCRoute
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Resource
@@ -23,6 +23,7 @@ from controller.resources.stream_routes import TCPRoute, TLSRoute, UDPRoute
 MODELS: tuple[type[Resource], ...] = (
     GatewayClass,
     Gateway,
+    ListenerSet,
     HTTPRoute,
     GRPCRoute,
     TLSRoute,

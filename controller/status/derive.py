@@ -6,7 +6,7 @@ Times and other controllers' parts come in `merge`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from controller.resources.gateway_api import HTTPRoute
+from controller.resources.gateway_api import HTTPRoute, ListenerSet
 from controller.resources.grpc_route import GRPCRoute, RequestRoute
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
@@ -14,6 +14,7 @@ from controller.resources.stream_routes import StreamRoute
 from controller.status.types import Json, Programmed, StatusUpdate
 from controller.topology.conditions import (
     ACCEPTED,
+    CONFLICTED,
     PARTIALLY_INVALID,
     PROGRAMMED,
     Condition,
@@ -25,6 +26,7 @@ from controller.topology.refusals import Refusals
 from controller.topology.types import (
     ClassState,
     GatewayState,
+    ListenerSetState,
     ListenerState,
     ParentState,
     PolicyState,
@@ -33,6 +35,9 @@ from controller.topology.types import (
     StreamRouteState,
     Topology,
 )
+
+_Listener = tuple[ListenerState, tuple[Condition, ...]]
+"""A listener, and its conditions with what the data plane says."""
 
 
 def derive(
@@ -51,9 +56,12 @@ def derive(
     resources say, before `refusals` were taken out. `features` are named by each GatewayClass.
     """
     facts = _Facts(programmed or {}, refusals or Refusals({}, {}, {}), controller_name)
+    gateways = {item.key: item for item in topology.gateways}
+    counts = _attached_sets(topology.listener_sets)
     updates = [
         *(_class(item, features=features) for item in topology.classes),
-        *(facts.gateway(item) for item in topology.gateways),
+        *(facts.gateway(item, attached_sets=counts.get(item.key)) for item in topology.gateways),
+        *(facts.listener_set(item, gateway=gateways[item.gateway]) for item in topology.listener_sets),
         *(facts.route(item) for item in topology.routes),
         *(facts.route(item) for item in topology.stream_routes),
         *(facts.pool(item) for item in topology.pools),
@@ -87,27 +95,45 @@ class _Facts:
     refusals: Refusals
     controller_name: str
 
-    def gateway(self, item: GatewayState) -> StatusUpdate:
+    def gateway(self, item: GatewayState, *, attached_sets: int | None) -> StatusUpdate:
+        """`attached_sets` is None where no ListenerSet names the Gateway."""
         report = self.programmed.get(item.key)
-        listeners = [(state, self._listener(state, gateway=item, report=report)) for state in item.listeners]
-        failed = [state.name for state, conditions in listeners if _status(conditions, PROGRAMMED) is False]
-        programmed = _gateway_programmed(item, report=report, failed=failed)
+        listeners = self._listeners(item)
+        own = [(state, conditions) for state, conditions in listeners if state.owner == item.key]
+        status: Json = {
+            "conditions": _json(
+                ordered(*item.conditions, _gateway_programmed(item, report=report, listeners=listeners))
+            ),
+            "listeners": [_listener_json(state, conditions) for state, conditions in own],
+            "addresses": [{"type": str(a.type), "value": a.value} for a in report.addresses] if report else [],
+        }
+        if attached_sets is not None:
+            status["attachedListenerSets"] = attached_sets
+        return StatusUpdate(item.key, item.generation, status)
+
+    def listener_set(self, item: ListenerSetState, *, gateway: GatewayState) -> StatusUpdate:
+        report = self.programmed.get(gateway.key)
+        all_listeners = self._listeners(gateway)
+        own = [(state, conditions) for state, conditions in all_listeners if state.owner == item.key]
+        of_gateway = _gateway_programmed(gateway, report=report, listeners=all_listeners)
+        programmed = _set_programmed(item, gateway=of_gateway, listeners=own)
         status: Json = {
             "conditions": _json(ordered(*item.conditions, programmed)),
-            "listeners": [_listener_json(state, conditions) for state, conditions in listeners],
-            "addresses": [{"type": str(a.type), "value": a.value} for a in report.addresses] if report else [],
+            "listeners": [_listener_json(state, conditions) for state, conditions in own],
         }
         return StatusUpdate(item.key, item.generation, status)
 
-    def _listener(
-        self, item: ListenerState, *, gateway: GatewayState, report: Programmed | None
-    ) -> tuple[Condition, ...]:
+    def _listeners(self, gateway: GatewayState) -> list[_Listener]:
+        report = self.programmed.get(gateway.key)
+        return [(item, self._listener(item, report=report)) for item in gateway.listeners]
+
+    def _listener(self, item: ListenerState, *, report: Programmed | None) -> tuple[Condition, ...]:
         conditions = item.conditions
-        words = self.refusals.listeners.get((gateway.key, item.name))
+        words = self.refusals.listeners.get((item.owner, item.name))
         closed = self.refusals.ports.get(item.opening)
         if not item.serves:
             what = "the listener is not served, see its other conditions and those of the Gateway"
-            return ordered(*conditions, Condition(PROGRAMMED, False, "Invalid", what))
+            return ordered(*conditions, Condition(PROGRAMMED, False, _reason_unserved(item), what))
         if words is not None:
             return ordered(*conditions, Condition(PROGRAMMED, False, "Invalid", f"nginx refused the listener: {words}"))
         if closed is not None:
@@ -159,7 +185,45 @@ def _programmed(report: Programmed | None) -> Condition:
     return Condition(PROGRAMMED, True, "Programmed")
 
 
-def _gateway_programmed(item: GatewayState, *, report: Programmed | None, failed: Sequence[str]) -> Condition:
+def _reason_unserved(item: ListenerState) -> str:
+    """Of Programmed. The conformance suite wants the conflict's own reason on ListenerSets, and on Gateways none."""
+    conflict = next((found for found in item.conditions if found.type == CONFLICTED and found.status), None)
+    return conflict.reason if conflict and item.owner.kind == ListenerSet.__name__ else "Invalid"
+
+
+def _set_programmed(item: ListenerSetState, *, gateway: Condition, listeners: Sequence[_Listener]) -> Condition:
+    """Source: Gateway API, ListenerSetConditionProgrammed."""
+    verdict = next(found for found in item.conditions if found.type == ACCEPTED)
+    if verdict.status is not True:
+        reason = "ParentNotProgrammed" if verdict.reason == "ParentNotAccepted" else verdict.reason
+        return Condition(PROGRAMMED, False, reason, verdict.message)
+    if gateway.status is None:
+        return gateway
+    if gateway.status is False:
+        return Condition(PROGRAMMED, False, "ParentNotProgrammed", gateway.message)
+    failed = _failed(listeners)
+    if len(failed) == len(listeners):
+        return Condition(PROGRAMMED, False, "ListenersNotValid", "no listener is served, see listeners")
+    message = f"listeners that are not served: {', '.join(failed)}" if failed else ""
+    return Condition(PROGRAMMED, True, "Programmed", message)
+
+
+def _failed(listeners: Sequence[_Listener]) -> list[str]:
+    return [state.name for state, conditions in listeners if _status(conditions, PROGRAMMED) is False]
+
+
+def _attached_sets(listener_sets: Sequence[ListenerSetState]) -> dict[Key, int]:
+    """Number of ListenerSets that are accepted, by each Gateway that one names.
+
+    Source: Gateway API, GatewayStatus.attachedListenerSets.
+    """
+    counts = dict.fromkeys((item.gateway for item in listener_sets), 0)
+    for item in listener_sets:
+        counts[item.gateway] += _status(item.conditions, ACCEPTED) is True
+    return counts
+
+
+def _gateway_programmed(item: GatewayState, *, report: Programmed | None, listeners: Sequence[_Listener]) -> Condition:
     if not item.serves:
         what = (
             "the Gateway is not accepted" if _status(item.conditions, "Accepted") is False else "no listener is served"
@@ -169,9 +233,10 @@ def _gateway_programmed(item: GatewayState, *, report: Programmed | None, failed
         return _programmed(None)
     if not report.serving:
         return Condition(PROGRAMMED, False, report.reason, report.message)
-    if len(failed) == len(item.listeners):
+    if len(_failed(listeners)) == len(listeners):
         return Condition(PROGRAMMED, False, "Invalid", "no listener is served, see listeners")
     words = [report.message] if report.message else []
+    failed = _failed([(state, conditions) for state, conditions in listeners if state.owner == item.key])
     if failed:
         words.append(f"listeners that are not served: {', '.join(failed)}")
     return Condition(PROGRAMMED, True, "Programmed", "; ".join(words))

@@ -28,6 +28,9 @@ _OURS: Final = frozenset(
 )
 """Types of conditions that are removed when they hold no longer. Others are not ours to touch."""
 
+_OURS_ALONE: Final = frozenset({"attachedListenerSets"})
+"""Fields that are removed when there is nothing to say in them any longer."""
+
 
 def merge(update: StatusUpdate, old: Json | None, *, now: datetime, controller_name: str) -> Json:
     """The status to write. It equals `old` when nothing changed.
@@ -35,7 +38,7 @@ def merge(update: StatusUpdate, old: Json | None, *, now: datetime, controller_n
     `now`, with a time zone, becomes the time of conditions whose status changed; others keep theirs. Entries of other
     controllers and conditions of other types stay as they are.
     """
-    before = old or {}
+    before = {name: value for name, value in (old or {}).items() if name in update.status or name not in _OURS_ALONE}
     clock = _Clock(update.generation, now)
     status: Json = {**before, **update.status}
     if "conditions" in update.status:

@@ -1,18 +1,19 @@
-"""Which listeners of a Gateway a route is attached to, and on which hostnames."""
+"""Which listeners of a parent a route is attached to, and on which hostnames."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from controller.resources.gateway_api import GROUP, Gateway, Listener, ParentReference
+from controller.resources.gateway_api import GROUP, Gateway, Listener, ListenerSet, ParentReference
 from controller.resources.meta import Key
 from controller.topology.conditions import Condition, refused
 from controller.topology.index import Index, selects
+from controller.topology.listener_sets import listeners_of
 from controller.topology.types import GatewayState, ListenerState
 
 ANY_HOST = "*"
 
 Attached = tuple[tuple[str, tuple[str, ...]], ...]
-"""(listener, hostnames), in the order of the Gateway."""
+"""(listener, hostnames), in the order of the parent."""
 
 
 @dataclass(frozen=True)
@@ -26,24 +27,38 @@ class Door:
     """Of routes of the Gateway API."""
 
 
-def doors(gateway: Gateway, *, state: GatewayState, index: Index, namespaces: Collection[str]) -> tuple[Door, ...]:
-    """One per listener, in the order of the Gateway. `namespaces` are those that have routes."""
-    return tuple(
+@dataclass(frozen=True)
+class Parent:
+    """What routes may name as their parent: a Gateway of ours, or a ListenerSet that names one."""
+
+    key: Key
+    gateway: Key
+    doors: tuple[Door, ...]
+    """One per listener, in the order of the resource. None for a ListenerSet that is not let in."""
+
+
+def parent(owner: Gateway | ListenerSet, *, state: GatewayState, index: Index, namespaces: Collection[str]) -> Parent:
+    """A Gateway, or a ListenerSet that names it, with what its listeners let in. `namespaces` have routes."""
+    states = listeners_of(owner.key, gateway=state)
+    doors = tuple(
         Door(
             state=listener_state,
-            namespaces=_admitted(listener, gateway=gateway, index=index, namespaces=namespaces),
+            namespaces=_admitted(listener, owner=owner, index=index, namespaces=namespaces),
             kinds=frozenset(kind for group, kind in listener_state.supported_kinds if group == GROUP),
         )
-        for listener, listener_state in zip(gateway.spec.listeners, state.listeners, strict=True)
+        for listener, listener_state in zip(owner.spec.listeners if states else (), states, strict=True)
     )
+    return Parent(key=owner.key, gateway=state.key, doors=doors)
 
 
-def _admitted(listener: Listener, *, gateway: Gateway, index: Index, namespaces: Collection[str]) -> frozenset[str]:
+def _admitted(
+    listener: Listener, *, owner: Gateway | ListenerSet, index: Index, namespaces: Collection[str]
+) -> frozenset[str]:
     allowed = listener.allowed_routes.namespaces
     if allowed.from_ == "All":
         return frozenset(namespaces)
     if allowed.from_ == "Same":
-        return frozenset({gateway.metadata.namespace})
+        return frozenset({owner.metadata.namespace})
     if allowed.selector is None:
         return frozenset()
     selector = allowed.selector
@@ -64,7 +79,8 @@ def attach(
         if parent.section_name in (None, door.state.name) and parent.port in (None, door.state.port)
     ]
     if not named:
-        return refused("NoMatchingParent", f"the Gateway has no listener with {_section(parent)}")
+        what = f"has no listener with {_section(parent)}" if doors else "is not let in by its Gateway"
+        return refused("NoMatchingParent", f"the {parent.kind} {what}")
     allowing = [door for door in named if route.kind in door.kinds and route.namespace in door.namespaces]
     if not allowing:
         names = ", ".join(door.state.name for door in named)

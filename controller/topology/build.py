@@ -1,7 +1,7 @@
 """A topology from a snapshot."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -13,19 +13,28 @@ from controller.resources.grpc_route import RequestRoute
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.topology import pools
-from controller.topology.attachment import Door, doors
+from controller.topology.attachment import Parent, parent
 from controller.topology.backends import Backends
 from controller.topology.base_models import base_models_of
 from controller.topology.gateways import class_state, gateway_state
 from controller.topology.hostname_conflicts import without_conflicts
 from controller.topology.index import Index, Name, index_of
+from controller.topology.listener_sets import listener_set_state
 from controller.topology.memory import Memory, ResolvedRoute, World
 from controller.topology.policies.backend_tls import BackendPolicies, backend_policies
 from controller.topology.policies.objectives import objectives_of
 from controller.topology.policies.picker_policy import applied_policy, policies_of
 from controller.topology.routes import is_accepted, parents_of, route_state
 from controller.topology.streams import StreamBackends, stream_route_state
-from controller.topology.types import ClassState, GatewayState, PoolState, RouteState, StreamRouteState, Topology
+from controller.topology.types import (
+    ClassState,
+    GatewayState,
+    ListenerSetState,
+    PoolState,
+    RouteState,
+    StreamRouteState,
+    Topology,
+)
 
 
 def build(
@@ -61,7 +70,7 @@ def build(
     )
     routes = _routes(index, world=world, memory=memory)
     stream_backends = StreamBackends(index)
-    stream_routes = _stream_routes(index, gateways=world.doors, backends=stream_backends)
+    stream_routes = _stream_routes(index, parents=world.parents, backends=stream_backends)
     attached = _attached([*(state for state, _ in routes), *stream_routes])
     policies = policies_of(index, catalogue=catalogue)
     uses = world.backends.uses(state for state, _ in routes)
@@ -81,6 +90,7 @@ def build(
         base_models=base_models_of(snapshot.of(ConfigMap)),
         stream_routes=stream_routes,
         stream_upstreams=stream_backends.upstreams(),
+        listener_sets=_listener_sets(index, gateways=gateways),
     )
 
 
@@ -92,6 +102,17 @@ def _classes(index: Index, *, controller_name: str) -> dict[str, ClassState]:
     }
 
 
+def _listener_sets(index: Index, *, gateways: Mapping[Key, GatewayState]) -> tuple[ListenerSetState, ...]:
+    """ListenerSets that name a Gateway of ours, sorted by key."""
+    states = [
+        listener_set_state(item, gateway=gateway, state=gateways[gateway.key], index=index)
+        for gateway in index.gateways
+        if gateway.key in gateways
+        for item in index.listener_sets.get(gateway.key, ())
+    ]
+    return tuple(sorted(states, key=lambda item: item.key))
+
+
 def _world(
     index: Index,
     *,
@@ -100,13 +121,15 @@ def _world(
     policies: BackendPolicies,
 ) -> World:
     namespaces = {item.metadata.namespace for item in (*index.routes, *index.stream_routes)}
+    owners = [
+        (owner, gateways[item.key])
+        for item in index.gateways
+        if item.key in gateways
+        for owner in (item, *index.listener_sets.get(item.key, ()))
+    ]
     return World(
         backends=Backends(index, standings, policies),
-        doors={
-            item.key: doors(item, state=gateways[item.key], index=index, namespaces=namespaces)
-            for item in index.gateways
-            if item.key in gateways
-        },
+        parents={owner.key: parent(owner, state=state, index=index, namespaces=namespaces) for owner, state in owners},
     )
 
 
@@ -122,39 +145,39 @@ def _routes(index: Index, *, world: World, memory: Memory) -> list[ResolvedRoute
 
 
 def _route(route: RequestRoute, world: World) -> ResolvedRoute | None:
-    parents = parents_of(route, gateways=world.doors)
+    parents = parents_of(route, parents=world.parents)
     world.backends.forget(route.key)
-    return route_state(route, parents=parents, gateways=world.doors, backends=world.backends) if parents else None
+    return route_state(route, parents=parents, backends=world.backends) if parents else None
 
 
 def _stream_routes(
-    index: Index, *, gateways: Mapping[Key, Sequence[Door]], backends: StreamBackends
+    index: Index, *, parents: Mapping[Key, Parent], backends: StreamBackends
 ) -> tuple[StreamRouteState, ...]:
     states = [
-        stream_route_state(route, parents=parents, gateways=gateways, backends=backends)
+        stream_route_state(route, parents=found, backends=backends)
         for route in index.stream_routes
-        if (parents := parents_of(route, gateways=gateways))
+        if (found := parents_of(route, parents=parents))
     ]
     return tuple(sorted(states, key=lambda state: state.key))
 
 
 def _attached(routes: Iterable[RouteState | StreamRouteState]) -> Counter[tuple[Key, str]]:
-    """Number of accepted routes by Gateway and listener. Source: Gateway API, ListenerStatus.attachedRoutes."""
+    """Number of accepted routes by listener (owner, name). Source: Gateway API, ListenerStatus.attachedRoutes."""
     return Counter(
         place
         for route in routes
         for place in {
-            (parent.gateway, listener)
-            for parent in route.parents
-            if is_accepted(parent)
-            for listener, _ in parent.listeners
+            (standing.owner, listener)
+            for standing in route.parents
+            if is_accepted(standing)
+            for listener, _ in standing.listeners
         }
     )
 
 
 def _counted(gateway: GatewayState, *, attached: Mapping[tuple[Key, str], int]) -> GatewayState:
     listeners = tuple(
-        replace(item, attached_routes=attached.get((gateway.key, item.name), 0)) for item in gateway.listeners
+        replace(item, attached_routes=attached.get((item.owner, item.name), 0)) for item in gateway.listeners
     )
     return replace(gateway, listeners=listeners)
 
@@ -170,8 +193,8 @@ def _pools(
     for route, used in routes:
         for pool in used:
             under = parents.setdefault(pool, {})
-            for parent in route.parents:
-                under[parent.gateway] = under.get(parent.gateway, False) or is_accepted(parent)
+            for standing in route.parents:
+                under[standing.gateway] = under.get(standing.gateway, False) or is_accepted(standing)
     states = [
         PoolState(
             key=item.key,

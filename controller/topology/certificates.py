@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 
 from controller.ir.types import Certificate
 from controller.resources.core import Secret
-from controller.resources.gateway_api import Gateway, SecretObjectReference
+from controller.resources.gateway_api import Gateway, ListenerSet, SecretObjectReference
 from controller.resources.meta import Key
 from controller.topology.conditions import Condition, unresolved
 from controller.topology.grants import permits
@@ -42,22 +42,22 @@ class _Broken:
 def certificate(
     reference: SecretObjectReference,
     *,
-    gateway: Gateway,
+    owner: Gateway | ListenerSet,
     index: Index,
     field: str = "certificateRefs",
     reason: str = "InvalidCertificateRef",
 ) -> Resolved | Condition:
-    """The certificate that a field of a Gateway refers to.
+    """The certificate that a field of a Gateway or of a ListenerSet refers to.
 
     Reasons: `reason`, RefNotPermitted.
     """
-    namespace = reference.namespace or gateway.metadata.namespace
+    namespace = reference.namespace or owner.metadata.namespace
     target = Key(group=reference.group, kind=reference.kind, namespace=namespace, name=reference.name)
     if (reference.group, reference.kind) != (Secret.group, "Secret"):
         found = f"{reference.kind}.{reference.group}" if reference.group else reference.kind
         return unresolved(reason, f"{field} accepts a Secret of the core group, found {found}")
-    if not permits(index.grants, source=gateway.key, target=target):
-        message = f"{target} is in another namespace and no ReferenceGrant there permits {gateway.key} to use it"
+    if not permits(index.grants, source=owner.key, target=target):
+        message = f"{target} is in another namespace and no ReferenceGrant there permits {owner.key} to use it"
         return unresolved("RefNotPermitted", message)
     secret = index.secrets.get((namespace, reference.name))
     if secret is None:

@@ -1,16 +1,17 @@
-"""GatewayClasses of ours, their Gateways and the listeners of those.
+"""GatewayClasses of ours, their Gateways and the listeners of those, ListenerSets' among them.
 
-Listeners that conflict are all refused: none of them wins.
+Listeners of one resource that conflict are all refused: none of them wins.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from ipaddress import ip_address
 
 from controller.ir.streams import Opening
 from controller.ir.types import Certificate
-from controller.resources.gateway_api import GROUP, Gateway, GatewayClass, GatewayInfrastructure, Listener
+from controller.resources.gateway_api import GROUP, Gateway, GatewayClass, GatewayInfrastructure, Listener, ListenerSet
 from controller.resources.parameters import GatewayParametersSpec
 from controller.topology import certificates
 from controller.topology.attachment import ANY_HOST, covers
@@ -29,6 +30,7 @@ from controller.topology.conditions import (
     unsupported,
 )
 from controller.topology.index import Index
+from controller.topology.listener_sets import admitted
 from controller.topology.parameters import parameters_of, parameters_of_class
 from controller.topology.protocols import (
     PROTOCOLS,
@@ -50,37 +52,36 @@ def class_state(item: GatewayClass, *, index: Index) -> ClassState:
 
 
 def gateway_state(gateway: Gateway, *, of: ClassState, index: Index, now: datetime | None) -> GatewayState:
-    """A Gateway with its listeners, before routes are attached. Without `now` no certificate is called expired."""
+    """A Gateway with its listeners, before routes are attached. Without `now` no certificate is called expired.
+
+    Listeners of ListenerSets follow its own. Where two conflict, the one of the earlier resource has what both want.
+    Source: Gateway API, ListenerSetSpec.listeners.
+    """
     spec = gateway.spec
-    conflicts = _conflicts(spec.listeners)
-    overlaps = _overlaps(spec.listeners)
-    listeners = tuple(
-        _listener_state(
-            item,
-            gateway=gateway,
-            conflict=conflicts.get(item.name),
-            overlap=overlaps.get(item.name),
-            index=index,
-            now=now,
-        )
-        for item in spec.listeners
+    claims = _Claims()
+    listeners = _listener_states(gateway, gateway=gateway, claims=claims, index=index, now=now)
+    of_sets = tuple(
+        state
+        for item in admitted(gateway, index=index)
+        for state in _listener_states(item, gateway=gateway, claims=claims, index=index, now=now)
     )
     parameters = parameters_of(gateway, of_class=of.parameters, index=index)
     broken = parameters if isinstance(parameters, Condition) else None
     shown = _client_certificate(gateway, index=index)
     problem = broken or _problem(gateway, of=of) or _without_listeners(listeners)
+    merged_listeners = (*listeners, *of_sets)
     if problem is not None:
-        listeners = tuple(replace(item, serves=False) for item in listeners)
+        merged_listeners = tuple(replace(item, serves=False) for item in merged_listeners)
     return GatewayState(
         key=gateway.key,
         generation=gateway.metadata.generation,
-        listeners=listeners,
+        listeners=merged_listeners,
         conditions=ordered(
             problem or _accepted_with(listeners),
             _all_resolved(listeners, shown=shown, now=now),
             ignored(row.path for row in fields_set(spec, scope=Scope.GATEWAY)),
         ),
-        serves=any(item.serves for item in listeners),
+        serves=any(item.serves for item in merged_listeners),
         addresses=tuple(item.value for item in spec.addresses if item.type == "IPAddress" and item.value),
         client_certificate=shown.certificate if isinstance(shown, certificates.Resolved) else None,
         data_plane=_data_plane(gateway, parameters=of.parameters if isinstance(parameters, Condition) else parameters),
@@ -138,7 +139,7 @@ def _client_certificate(gateway: Gateway, *, index: Index) -> certificates.Resol
         return None
     return certificates.certificate(
         backend.client_certificate_ref,
-        gateway=gateway,
+        owner=gateway,
         index=index,
         field="tls.backend.clientCertificateRef",
         reason="InvalidClientCertificateRef",
@@ -162,9 +163,65 @@ def _is_accepted(listener: ListenerState) -> bool:
     return any(item.type == "Accepted" and item.status is True for item in listener.conditions)
 
 
+@dataclass(frozen=True)
+class _Claims:
+    """What the listeners of earlier resources have."""
+
+    families: dict[Opening, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Of protocols."""
+    hostnames: set[tuple[Opening, str]] = field(default_factory=set)
+
+    def add(self, listener: Listener) -> None:
+        self.families[_opening(listener)].add(family_of(listener.protocol))
+        self.hostnames.add((_opening(listener), _host(listener)))
+
+    def conflict(self, listener: Listener) -> Condition | None:
+        """The Conflicted condition of a listener that wants what another resource has.
+
+        Does not say whose it is: who may read the one resource may not be allowed to read the other.
+        """
+        if self.families.get(_opening(listener), set()) - {family_of(listener.protocol)}:
+            message = f"port {listener.port} has another protocol in the Gateway or in an older ListenerSet"
+            return Condition(CONFLICTED, True, "ProtocolConflict", message)
+        if (_opening(listener), _host(listener)) in self.hostnames:
+            message = (
+                f"port {listener.port} with hostname {_host(listener)} is in the Gateway or in an older ListenerSet"
+            )
+            return Condition(CONFLICTED, True, "HostnameConflict", message)
+        return None
+
+
+def _listener_states(
+    owner: Gateway | ListenerSet, *, gateway: Gateway, claims: _Claims, index: Index, now: datetime | None
+) -> tuple[ListenerState, ...]:
+    """Listeners of a Gateway or of a ListenerSet. Adds what they have to the claims."""
+    listeners = owner.spec.listeners
+    taken = {item.name: claims.conflict(item) for item in listeners}
+    left = [item for item in listeners if taken[item.name] is None]
+    conflicts = _conflicts(left)
+    overlaps = _overlaps(left)
+    states = tuple(
+        _listener_state(
+            item,
+            owner=owner,
+            gateway=gateway,
+            conflict=taken[item.name] or conflicts.get(item.name),
+            overlap=overlaps.get(item.name),
+            index=index,
+            now=now,
+        )
+        for item in listeners
+    )
+    for item in left:
+        if item.protocol in PROTOCOLS and item.name not in conflicts:
+            claims.add(item)
+    return states
+
+
 def _listener_state(
     listener: Listener,
     *,
+    owner: Gateway | ListenerSet,
     gateway: Gateway,
     conflict: Condition | None,
     overlap: Condition | None,
@@ -174,13 +231,13 @@ def _listener_state(
     kinds, refs = _kinds(listener)
     pairs: list[certificates.Resolved] = []
     if needs_certificates(listener):
-        pairs, more = _certificates(listener, gateway=gateway, index=index)
+        pairs, more = _certificates(listener, owner=owner, index=index)
         refs += more
-    problem = _listener_problem(listener, gateway=gateway)
-    if problem is None and conflict is not None:
-        problem = refused(conflict.reason, conflict.message)
+    problem = refused(conflict.reason, conflict.message) if conflict is not None else None
+    problem = problem or _listener_problem(listener, gateway=gateway)
     served = tuple(item.certificate for item in pairs)
     return ListenerState(
+        owner=owner.key,
         name=listener.name,
         port=listener.port,
         protocol=listener.protocol,
@@ -214,14 +271,14 @@ def _kinds(listener: Listener) -> tuple[tuple[tuple[str, str], ...], list[Condit
 
 
 def _certificates(
-    listener: Listener, *, gateway: Gateway, index: Index
+    listener: Listener, *, owner: Gateway | ListenerSet, index: Index
 ) -> tuple[list[certificates.Resolved], list[Condition]]:
     references = listener.tls.certificate_refs if listener.tls else ()
     if not references:
         return [], [
             unresolved("InvalidCertificateRef", f"tls.certificateRefs is empty, protocol {listener.protocol} needs one")
         ]
-    found = [certificates.certificate(item, gateway=gateway, index=index) for item in references]
+    found = [certificates.certificate(item, owner=owner, index=index) for item in references]
     good: dict[Certificate, certificates.Resolved] = {}
     for item in found:
         if not isinstance(item, Condition):

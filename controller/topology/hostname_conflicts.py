@@ -15,7 +15,7 @@ from controller.topology.conditions import ACCEPTED, accepted, ordered, refused
 from controller.topology.types import ParentState, RouteState
 
 _Place = tuple[Key, str]
-"""Gateway and name of the listener."""
+"""Owner and name of a listener."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ def _settled(parent: ParentState, *, route: Key, claims: dict[_Place, dict[str, 
     kept: list[tuple[str, tuple[str, ...]]] = []
     lost: list[str] = []
     for listener, hostnames in parent.listeners:
-        here = claims.setdefault((parent.gateway, listener), {})
+        here = claims.setdefault((parent.owner, listener), {})
         found = _first_holder(hostnames, claims=here, kind=route.kind)
         if found is None:
             kept.append((listener, hostnames))

@@ -13,11 +13,12 @@ from controller.resources.gateway_api import (
     HTTPRoute,
     LabelSelector,
     LabelSelectorRequirement,
+    ListenerSet,
     ReferenceGrant,
 )
 from controller.resources.grpc_route import GRPCRoute, RequestRoute
 from controller.resources.inference import InferencePool
-from controller.resources.meta import Resource
+from controller.resources.meta import Key, Resource
 from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
 from controller.resources.snapshot import Snapshot
@@ -38,6 +39,8 @@ class Index:
 
     classes: tuple[GatewayClass, ...]
     gateways: tuple[Gateway, ...]
+    listener_sets: Mapping[Key, list[ListenerSet]]
+    """By what they name as their parent."""
     routes: tuple[RequestRoute, ...]
     stream_routes: tuple[StreamRoute, ...]
     """Of all three kinds, each oldest first."""
@@ -80,6 +83,7 @@ def index_of(snapshot: Snapshot) -> Index:
     return Index(
         classes=tuple(snapshot.of(GatewayClass)),
         gateways=tuple(snapshot.of(Gateway)),
+        listener_sets=_grouped((item.parent, item) for item in snapshot.of(ListenerSet)),
         routes=(*snapshot.of(HTTPRoute), *snapshot.of(GRPCRoute)),
         stream_routes=tuple(snapshot.of(StreamRoute)),
         pools={_name(item): item for item in snapshot.of(InferencePool)},

@@ -10,7 +10,7 @@ from controller.remembered import Remembered
 from controller.resources.grpc_route import RequestRoute
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
-from controller.topology.attachment import Door
+from controller.topology.attachment import Parent
 from controller.topology.backends import Backends
 from controller.topology.types import RouteState
 
@@ -23,8 +23,8 @@ class World:
     """What routes are resolved against."""
 
     backends: Backends
-    doors: Mapping[Key, tuple[Door, ...]]
-    """Of each Gateway."""
+    parents: Mapping[Key, Parent]
+    """Gateways and their ListenerSets."""
 
 
 @dataclass

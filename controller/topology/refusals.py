@@ -15,7 +15,7 @@ class Refusals:
 
     routes: Mapping[Key, str]
     listeners: Mapping[tuple[Key, str], str]
-    """By Gateway and name of the listener."""
+    """By owner and name of the listener."""
     ports: Mapping[Opening, str]
     """Ports that cannot be opened."""
 
@@ -62,7 +62,7 @@ def _has_expression(case: Case) -> bool:
 def _without_listeners(gateway: GatewayState, refusals: Refusals) -> GatewayState:
     listeners = tuple(
         replace(listener, serves=False)
-        if listener.opening in refusals.ports or (gateway.key, listener.name) in refusals.listeners
+        if listener.opening in refusals.ports or (listener.owner, listener.name) in refusals.listeners
         else listener
         for listener in gateway.listeners
     )

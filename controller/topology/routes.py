@@ -12,7 +12,6 @@ from functools import partial
 from controller.ir.filters import Filter
 from controller.ir.types import Backend, Case, Match, Priority, Rule, ToStatus
 from controller.resources.gateway_api import (
-    GROUP,
     HTTPBackendRef,
     HTTPRouteMatch,
     HTTPRouteRule,
@@ -21,7 +20,7 @@ from controller.resources.gateway_api import (
 from controller.resources.grpc_route import GRPCRouteMatch, GRPCRouteRule, RequestRoute
 from controller.resources.meta import Key, Resource
 from controller.resources.stream_routes import StreamRoute
-from controller.topology.attachment import Attached, Door, attach
+from controller.topology.attachment import Attached, Parent, attach
 from controller.topology.attempts import ignored_of, retry_of, timeouts_of
 from controller.topology.backends import Backends, backend_key
 from controller.topology.conditions import (
@@ -62,23 +61,22 @@ class ResolvedRule:
 
 
 def parents_of(
-    route: RequestRoute | StreamRoute, *, gateways: Mapping[Key, Sequence[Door]]
-) -> list[tuple[ParentReference, Key]]:
-    """parentRefs to Gateways of ours."""
+    route: RequestRoute | StreamRoute, *, parents: Mapping[Key, Parent]
+) -> list[tuple[ParentReference, Parent]]:
+    """parentRefs to Gateways of ours and to their ListenerSets."""
     found = []
-    for parent in route.spec.parent_refs:
-        if parent.kind == "Gateway" and parent.group == GROUP:
-            key = Key(GROUP, "Gateway", parent.namespace or route.metadata.namespace, parent.name)
-            if key in gateways:
-                found.append((parent, key))
+    for reference in route.spec.parent_refs:
+        namespace = reference.namespace or route.metadata.namespace
+        parent = parents.get(Key(reference.group, reference.kind, namespace, reference.name))
+        if parent is not None:
+            found.append((reference, parent))
     return found
 
 
 def route_state(
     route: RequestRoute,
     *,
-    parents: Sequence[tuple[ParentReference, Key]],
-    gateways: Mapping[Key, Sequence[Door]],
+    parents: Sequence[tuple[ParentReference, Parent]],
     backends: Backends,
 ) -> tuple[RouteState, tuple[Key, ...]]:
     """A route with a parent of ours, and the InferencePools that it refers to."""
@@ -104,13 +102,14 @@ def route_state(
         generation=route.metadata.generation,
         parents=tuple(
             ParentState(
-                parent=as_written(parent),
-                gateway=gateway,
+                parent=as_written(reference),
+                owner=parent.key,
+                gateway=parent.gateway,
                 listeners=() if isinstance(attached, Condition) else attached,
                 conditions=ordered(*common, *_verdict(attached, invalid=invalid)),
             )
-            for parent, gateway in parents
-            for attached in (attach(key, hostnames=route.spec.hostnames, parent=parent, doors=gateways[gateway]),)
+            for reference, parent in parents
+            for attached in (attach(key, hostnames=route.spec.hostnames, parent=reference, doors=parent.doors),)
         ),
         cases=tuple(case for rule in rules for case in rule.cases),
         created=age_of(route),

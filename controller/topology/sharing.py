@@ -8,6 +8,7 @@ from controller.resources.gateway_api import Gateway
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.topology.conditions import CONFLICTED, IGNORED_FIELDS, Condition, elsewhere, merged, ordered, refused
+from controller.topology.listener_sets import judged_again
 from controller.topology.parameters import EVERYWHERE, fields_given
 from controller.topology.protocols import family_of
 from controller.topology.types import DataPlaneState, GatewayState, ListenerState, Topology
@@ -25,25 +26,27 @@ def shared(topology: Topology, *, snapshot: Snapshot) -> Topology:
     ages = [item.key for item in snapshot.of(Gateway)]
     for gateway in sorted(topology.gateways, key=lambda item: ages.index(item.key)):
         for listener in (item for item in gateway.listeners if item.serves):
+            place = (listener.owner, listener.name)
             owner, protocol = protocols.setdefault(listener.opening, (gateway.key, listener.protocol))
             holder = claims.setdefault((listener.opening, listener.hostname), gateway.key)
             if family_of(protocol) != family_of(listener.protocol):
                 message = f"port {listener.port} speaks {protocol} for {owner}, which is older"
-                lost[gateway.key, listener.name] = Condition(CONFLICTED, True, "ProtocolConflict", message)
+                lost[place] = Condition(CONFLICTED, True, "ProtocolConflict", message)
             elif holder != gateway.key:
                 message = (
                     f"port {listener.port} with hostname {listener.hostname or '*'} belongs to {holder}, which is older"
                 )
-                lost[gateway.key, listener.name] = Condition(CONFLICTED, True, "HostnameConflict", message)
+                lost[place] = Condition(CONFLICTED, True, "HostnameConflict", message)
+    gateways = {
+        gateway.key: replace(
+            _without_data_plane(gateway), listeners=tuple(_judged(item, lost) for item in gateway.listeners)
+        )
+        for gateway in topology.gateways
+    }
     return replace(
         topology,
-        gateways=tuple(
-            replace(
-                _without_data_plane(gateway),
-                listeners=tuple(_judged(gateway.key, item, lost) for item in gateway.listeners),
-            )
-            for gateway in topology.gateways
-        ),
+        gateways=tuple(gateways.values()),
+        listener_sets=tuple(judged_again(item, gateway=gateways[item.gateway]) for item in topology.listener_sets),
     )
 
 
@@ -67,8 +70,8 @@ def _without_effect(found: DataPlaneState) -> Iterator[str]:
             yield f"GatewayParameters {field}"
 
 
-def _judged(gateway: Key, listener: ListenerState, lost: Mapping[tuple[Key, str], Condition]) -> ListenerState:
-    conflict = lost.get((gateway, listener.name))
+def _judged(listener: ListenerState, lost: Mapping[tuple[Key, str], Condition]) -> ListenerState:
+    conflict = lost.get((listener.owner, listener.name))
     if conflict is None:
         return listener
     others = (item for item in listener.conditions if item.type not in (CONFLICTED, "Accepted"))

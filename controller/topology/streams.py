@@ -3,7 +3,7 @@
 A backend that does not resolve, or has no endpoint, keeps its share, whose connections are closed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from controller.ir.streams import StreamBackend, StreamRule, Transport
@@ -13,7 +13,7 @@ from controller.resources.gateway_api import ParentReference
 from controller.resources.meta import Key
 from controller.resources.stream_routes import BackendRef, StreamRoute, TLSRoute, UDPRoute
 from controller.topology import services
-from controller.topology.attachment import Door, attach
+from controller.topology.attachment import Parent, attach
 from controller.topology.backends import backend_key
 from controller.topology.conditions import (
     Condition,
@@ -83,8 +83,7 @@ class StreamBackends:
 def stream_route_state(
     route: StreamRoute,
     *,
-    parents: Sequence[tuple[ParentReference, Key]],
-    gateways: Mapping[Key, Sequence[Door]],
+    parents: Sequence[tuple[ParentReference, Parent]],
     backends: StreamBackends,
 ) -> StreamRouteState:
     """A route with a parent of ours. Of several rules, which older versions have, the first takes every connection."""
@@ -110,13 +109,14 @@ def stream_route_state(
         generation=route.metadata.generation,
         parents=tuple(
             ParentState(
-                parent=as_written(parent),
-                gateway=gateway,
+                parent=as_written(reference),
+                owner=parent.key,
+                gateway=parent.gateway,
                 listeners=() if isinstance(attached, Condition) else attached,
                 conditions=ordered(*common, attached if isinstance(attached, Condition) else accepted()),
             )
-            for parent, gateway in parents
-            for attached in (attach(key, hostnames=hostnames, parent=parent, doors=gateways[gateway]),)
+            for reference, parent in parents
+            for attached in (attach(key, hostnames=hostnames, parent=reference, doors=parent.doors),)
         ),
         rule=StreamRule(
             route=key,

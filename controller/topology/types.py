@@ -26,8 +26,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class ListenerState:
-    """One listener of a Gateway."""
+    """One listener of a Gateway, its own or that of a ListenerSet."""
 
+    owner: Key
+    """The Gateway or ListenerSet whose spec it is in. Names are unique in there."""
     name: str
     port: int
     protocol: str
@@ -72,7 +74,7 @@ class GatewayState:
     key: Key
     generation: int
     listeners: tuple[ListenerState, ...]
-    """In the order of the resource."""
+    """Its own in the order of the resource, then those of ListenerSets, the oldest set first."""
     conditions: tuple[Condition, ...]
     """Accepted, ResolvedRefs, IgnoredFields; sorted by type. Programmed is the data plane's to say."""
     serves: bool
@@ -82,6 +84,17 @@ class GatewayState:
     client_certificate: Certificate | None = None
     """Shown to backends that are spoken to in TLS."""
     data_plane: DataPlaneState = DataPlaneState()
+
+
+@dataclass(frozen=True)
+class ListenerSetState:
+    """One ListenerSet that names a Gateway of ours. Its listeners are among the Gateway's, if that lets them in."""
+
+    key: Key
+    generation: int
+    gateway: Key
+    conditions: tuple[Condition, ...]
+    """Accepted. Programmed is the data plane's to say."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,8 @@ class ParentState:
 
     parent: dict[str, str | int]
     """The parentRef as the user wrote it, for the status."""
+    owner: Key
+    """The Gateway, or the ListenerSet of it, that the parentRef names."""
     gateway: Key
     listeners: tuple[tuple[str, tuple[str, ...]], ...]
     """(listener, hostnames on which the route is reachable there; `*` is any). Empty when nothing accepts it.
@@ -197,3 +212,4 @@ class Topology:
     stream_routes: tuple[StreamRouteState, ...] = ()
     stream_upstreams: tuple[Upstream, ...] = ()
     """Of every Service port that a route of connections uses and that has endpoints."""
+    listener_sets: tuple[ListenerSetState, ...] = ()

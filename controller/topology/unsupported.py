@@ -54,7 +54,6 @@ class Unsupported:
 
 
 TABLE: Final = (
-    Unsupported(Scope.GATEWAY, "allowed_listeners.namespaces.from_", Effect.IGNORED, (None, "None")),
     Unsupported(Scope.GATEWAY, "default_scope", Effect.IGNORED, (None, "None")),
     Unsupported(Scope.LISTENER, "tls.options", Effect.REFUSED, (None, {})),
     Unsupported(Scope.ROUTE, "use_default_gateways", Effect.IGNORED, (None, "None")),

@@ -22,7 +22,7 @@ def translate(topology: Topology, *, name: str, gateways: Collection[Key]) -> Ga
     listening = list(serving(topology, gateways=gateways))
     servers = servers_of(
         [
-            _listening(gateway, listener, attached.get((gateway.key, listener.name), ()))
+            _listening(gateway, listener, attached.get((listener.owner, listener.name), ()))
             for gateway, listener in listening
             if listener.protocol in HTTP_PROTOCOLS or shares_a_port(listener, others=(item for _, item in listening))
         ]
@@ -70,7 +70,7 @@ def _attached(routes: list[RouteState]) -> dict[tuple[Key, str], tuple[Attached,
     for route in routes:
         for parent in route.parents:
             for listener, hostnames in parent.listeners:
-                here = found.setdefault((parent.gateway, listener), {})
+                here = found.setdefault((parent.owner, listener), {})
                 known = here[route.key].hostnames if route.key in here else ()
                 here[route.key] = Attached(hostnames=tuple(sorted({*known, *hostnames})), cases=route.cases)
     return {listener: tuple(routes.values()) for listener, routes in found.items()}
@@ -78,7 +78,7 @@ def _attached(routes: list[RouteState]) -> dict[tuple[Key, str], tuple[Attached,
 
 def _listening(gateway: GatewayState, listener: ListenerState, routes: tuple[Attached, ...]) -> Listening:
     return Listening(
-        gateway=gateway.key,
+        owner=listener.owner,
         name=listener.name,
         port=listener.port,
         hostname=listener.hostname or ANY,

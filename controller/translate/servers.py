@@ -14,7 +14,8 @@ from controller.translate.precedence import precedence
 class Listening:
     """A listener with the routes that are attached to it."""
 
-    gateway: Key
+    owner: Key
+    """The Gateway or ListenerSet that has it."""
     name: str
     port: int
     hostname: str
@@ -67,7 +68,7 @@ def _servers_on(listeners: Sequence[Listening]) -> Iterable[Server]:
         locations = locations_of(cases)
         rules = {case.rule.id: case.rule for location in locations for case in location.cases}
         yield Server(
-            gateway=listener.gateway,
+            owner=listener.owner,
             listener=listener.name,
             port=listener.port,
             hostnames=tuple(sorted(hostnames)),

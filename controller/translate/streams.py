@@ -18,7 +18,6 @@ HTTP_PROTOCOLS = ("HTTP", "HTTPS")
 class _Listening:
     """A listener with the routes that are attached to it."""
 
-    gateway: Key
     listener: ListenerState
     routes: tuple[tuple[tuple[str, ...], StreamRule], ...]
     """(hostnames on which the route is reachable there, rule), oldest first."""
@@ -48,8 +47,8 @@ def streams_of(topology: Topology, *, gateways: Collection[Key]) -> tuple[Stream
     """
     routes = _attached(sorted(topology.stream_routes, key=lambda route: route.created))
     by_opening: dict[Opening, list[_Listening]] = {}
-    for gateway, listener in serving(topology, gateways=gateways):
-        place = _Listening(gateway.key, listener, tuple(routes.get((gateway.key, listener.name), ())))
+    for _, listener in serving(topology, gateways=gateways):
+        place = _Listening(listener, tuple(routes.get((listener.owner, listener.name), ())))
         by_opening.setdefault(listener.opening, []).append(place)
     found = [server for listeners in by_opening.values() for server in _servers_on(listeners)]
     return tuple(sorted(found, key=lambda item: (item.port, item.transport, item.mode, item.hostnames)))
@@ -72,7 +71,7 @@ def _attached(routes: Iterable[StreamRouteState]) -> dict[tuple[Key, str], list[
     for route in routes:
         for parent in route.parents:
             for listener, hostnames in parent.listeners:
-                found.setdefault((parent.gateway, listener), []).append((hostnames, route.rule))
+                found.setdefault((parent.owner, listener), []).append((hostnames, route.rule))
     return found
 
 
@@ -90,7 +89,7 @@ def _servers_on(listeners: Sequence[_Listening]) -> Iterable[StreamServer]:
     for (owner, _), (rule, hostnames) in alike.items():
         place = owners[owner]
         yield StreamServer(
-            gateway=place.gateway,
+            owner=place.listener.owner,
             listener=place.listener.name,
             port=place.listener.port,
             transport=place.listener.opening.transport,

@@ -20,14 +20,21 @@ def listener(port: int, *, name: str = "http", hostname: str | None = None, cert
     return made
 
 
-def gateway(*listeners: Json) -> Json:
-    return _resource(f"{_GATEWAYS}/v1", "Gateway", "edge", gatewayClassName="infergate", listeners=list(listeners))
+def gateway(*listeners: Json, **more: object) -> Json:
+    spec = {"gatewayClassName": "infergate", "listeners": list(listeners), **more}
+    return _resource(f"{_GATEWAYS}/v1", "Gateway", "edge", **spec)
 
 
-def route(name: str, *rules: Json, hostnames: Sequence[str] = (), section: str | None = None) -> Json:
-    """A route on all listeners, or on the one called `section`."""
-    parent = {"name": "edge", "sectionName": section} if section else {"name": "edge"}
-    spec: Json = {"parentRefs": [parent], "rules": list(rules)}
+def listener_set(name: str, *listeners: Json) -> Json:
+    return _resource(f"{_GATEWAYS}/v1", "ListenerSet", name, parentRef={"name": "edge"}, listeners=list(listeners))
+
+
+def route(
+    name: str, *rules: Json, hostnames: Sequence[str] = (), section: str | None = None, parents: Sequence[Json] = ()
+) -> Json:
+    """A route on all listeners of the Gateway, on the one called `section`, or on those of other `parents`."""
+    own = {"name": "edge", "sectionName": section} if section else {"name": "edge"}
+    spec: Json = {"parentRefs": list(parents) or [own], "rules": list(rules)}
     if hostnames:
         spec["hostnames"] = list(hostnames)
     return _resource(f"{_GATEWAYS}/v1", "HTTPRoute", name, **spec)

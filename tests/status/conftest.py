@@ -6,14 +6,14 @@ from textwrap import dedent
 import pytest
 import yaml
 
-from controller.resources.gateway_api import CONTROLLER_NAME, Gateway, GatewayClass, HTTPRoute
+from controller.resources.gateway_api import CONTROLLER_NAME, Gateway, GatewayClass, HTTPRoute, ListenerSet
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Resource
 from controller.resources.policies import InferenceObjective, PickerPolicy
 from controller.resources.snapshot import Snapshot, snapshot
 
 MODELS: tuple[type[Resource], ...] = (
-    *(Gateway, GatewayClass, HTTPRoute, InferenceObjective, InferencePool, PickerPolicy),
+    *(Gateway, GatewayClass, HTTPRoute, InferenceObjective, InferencePool, ListenerSet, PickerPolicy),
 )
 
 ALWAYS = f"""

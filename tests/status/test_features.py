@@ -247,6 +247,18 @@ def test_client_certificate_is_in_the_table_when_nothing_is_said_against_it(tmp_
     assert "InvalidClientCertificateRef" in objection
 
 
+def test_listener_set_is_in_the_table_when_nothing_is_said_against_it(tmp_path: Path) -> None:
+    text = """
+    apiVersion: gateway.networking.k8s.io/v1
+    kind: ListenerSet
+    metadata: {name: more}
+    spec: {parentRef: {name: edge}, listeners: [{name: more, port: 8443, protocol: HTTP}]}
+    """
+    (tmp_path / "set.yaml").write_text(text)
+    objections = _objections(tmp_path, gateway={"allowedListeners": {"namespaces": {"from": "Same"}}})
+    assert ("ListenerSet" in FEATURES) == (not objections), objections
+
+
 def test_every_feature_of_a_route_in_the_table_is_tried() -> None:
     elsewhere = {
         "HTTPRoute",

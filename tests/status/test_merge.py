@@ -70,7 +70,12 @@ def test_parents_of_other_controllers_stay() -> None:
 
 
 def test_fields_of_others_stay() -> None:
-    assert _merge({"conditions": []}, {"attachedListenerSets": 1}) == {"attachedListenerSets": 1}
+    assert _merge({"conditions": []}, {"example": 1}) == {"example": 1}
+
+
+def test_number_of_listener_sets_goes_when_there_is_nothing_to_say() -> None:
+    assert _merge({"attachedListenerSets": 0}, {"attachedListenerSets": 1}) == {"attachedListenerSets": 0}
+    assert _merge({"addresses": []}, {"attachedListenerSets": 1}) == {}
 
 
 def test_empty_status_of_a_resource_without_any_stays_empty() -> None:

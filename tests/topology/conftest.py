@@ -10,7 +10,14 @@ import yaml
 
 from controller.resources.backend_tls import BackendTLSPolicy
 from controller.resources.core import ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service
-from controller.resources.gateway_api import CONTROLLER_NAME, Gateway, GatewayClass, HTTPRoute, ReferenceGrant
+from controller.resources.gateway_api import (
+    CONTROLLER_NAME,
+    Gateway,
+    GatewayClass,
+    HTTPRoute,
+    ListenerSet,
+    ReferenceGrant,
+)
 from controller.resources.grpc_route import GRPCRoute
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Resource
@@ -26,19 +33,8 @@ Build = Callable[..., Topology]
 MODELS: tuple[type[Resource], ...] = (
     *(BackendTLSPolicy, ConfigMap, GatewayParameters, InferenceObjective, PickerPolicy),
     *(TCPRoute, TLSRoute, UDPRoute),
-    *(
-        EndpointSlice,
-        Gateway,
-        GatewayClass,
-        GRPCRoute,
-        HTTPRoute,
-        InferencePool,
-        Namespace,
-        Pod,
-        ReferenceGrant,
-        Secret,
-        Service,
-    ),
+    *(EndpointSlice, Gateway, GatewayClass, GRPCRoute, HTTPRoute, InferencePool, ListenerSet, Namespace, Pod),
+    *(ReferenceGrant, Secret, Service),
 )
 
 CLASS = f"""

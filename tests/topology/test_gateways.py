@@ -145,7 +145,6 @@ def test_requested_addresses_are_kept_in_order(build_all: Build) -> None:
 
 IGNORED = [
     ("defaultScope: All", "defaultScope"),
-    ("allowedListeners: {namespaces: {from: Same}}", "allowedListeners.namespaces.from"),
 ]
 
 

@@ -22,7 +22,8 @@ def _topology(*matches: Match) -> Topology:
     rule = Rule(ROUTE, 0, "", filters=(), backends=(Backend(ToPool("demo/gpu"), 1),))
     cases = tuple(Case(match, rule) for match in matches)
     listeners = tuple(
-        ListenerState(name, port, "HTTP", None, (), (), (), 0, serves=True) for name, port in (("a", 80), ("b", 81))
+        ListenerState(GATEWAY, name, port, "HTTP", None, (), (), (), 0, serves=True)
+        for name, port in (("a", 80), ("b", 81))
     )
     return Topology(
         classes=(),

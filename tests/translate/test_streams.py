@@ -17,6 +17,7 @@ CERTIFICATE = Certificate(Key("", "Secret", "demo", "tls"), b"chain", b"key")
 def _listener(name: str, hostname: str | None = None, *, protocol: str = "TLS", ends: bool = False) -> ListenerState:
     certificates = (CERTIFICATE,) if ends or protocol == "HTTPS" else ()
     return ListenerState(
+        owner=EDGE,
         name=name,
         port=443,
         protocol=protocol,
@@ -32,7 +33,7 @@ def _listener(name: str, hostname: str | None = None, *, protocol: str = "TLS", 
 
 def _route(name: str, created: str, **listeners: tuple[str, ...]) -> StreamRouteState:
     key = Key(GROUP, "TLSRoute", "demo", name)
-    parent = ParentState(parent={}, gateway=EDGE, listeners=tuple(listeners.items()), conditions=())
+    parent = ParentState(parent={}, owner=EDGE, gateway=EDGE, listeners=tuple(listeners.items()), conditions=())
     return StreamRouteState(key, 1, (parent,), StreamRule(key, 0, (StreamBackend(name, 1),)), created)
 
 

@@ -8,7 +8,16 @@
   resources: [endpointslices]
   verbs: [get, list, watch]
 - apiGroups: [gateway.networking.k8s.io]
-  resources: [backendtlspolicies, gateways, grpcroutes, httproutes, referencegrants, tcproutes, tlsroutes, udproutes]
+  resources:
+    - backendtlspolicies
+    - gateways
+    - grpcroutes
+    - httproutes
+    - listenersets
+    - referencegrants
+    - tcproutes
+    - tlsroutes
+    - udproutes
   verbs: [get, list, watch]
 - apiGroups: [inference.networking.k8s.io]
   resources: [inferencepools]
@@ -26,6 +35,7 @@
     - gateways/status
     - grpcroutes/status
     - httproutes/status
+    - listenersets/status
     - tcproutes/status
     - tlsroutes/status
     - udproutes/status
