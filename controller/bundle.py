@@ -117,6 +117,27 @@ class PoolEndpoint(msgspec.Struct, frozen=True, omit_defaults=True, rename="came
     """Changes when a pod of the same name and address is another pod."""
 
 
+class ModelTarget(msgspec.Struct, frozen=True, rename="camel"):
+    """A model that requests are given instead of the one that they name."""
+
+    model: str
+    weight: int
+    """At least 0; 0 gets nothing. Shares are weights over their sum."""
+
+
+class ModelRewrite(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """Which models requests are given that name one of some models, or any."""
+
+    source: str
+    """`Kind namespace/name` of the resource that says so, and the rule in it, for a reader: unique in a pool."""
+    targets: tuple[ModelTarget, ...]
+    """In the order of the resource; the sum of their weights is above 0."""
+    models: tuple[str, ...] = ()
+    """Exact names, sorted; without one, every model that no other rewrite of the pool names."""
+    sticky_header: str = ""
+    """Name, in lower case, of the header whose value keeps a user on one target; empty: each request is drawn anew."""
+
+
 class Pool(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """The endpoints behind one InferencePool."""
 
@@ -127,6 +148,9 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     failure_mode: FailureMode = FailureMode.FAIL_CLOSE
     policy: AppliedPolicy = DEFAULT_POLICY
     """What PickerPolicy and InferenceObjectives say of the pool."""
+    rewrites: tuple[ModelRewrite, ...] = ()
+    """In order of precedence: the first that names the model of a request has it, then the first that names none. What
+    can never be met is left out."""
 
 
 class Pools(msgspec.Struct, frozen=True, rename="camel"):

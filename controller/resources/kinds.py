@@ -16,6 +16,7 @@ from controller.resources.meta import Resource
 from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
 from controller.resources.problems import Problem, near, problems
+from controller.resources.rewrites import InferenceModelRewrite
 from controller.resources.scalars import quoted, shown_name
 from controller.resources.snapshot import Rejection
 from controller.resources.stream_routes import TCPRoute, TLSRoute, UDPRoute
@@ -33,6 +34,7 @@ MODELS: tuple[type[Resource], ...] = (
     BackendTLSPolicy,
     InferencePool,
     InferenceObjective,
+    InferenceModelRewrite,
     PickerPolicy,
     GatewayParameters,
     Service,

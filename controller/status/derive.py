@@ -28,9 +28,11 @@ from controller.topology.types import (
     GatewayState,
     ListenerSetState,
     ListenerState,
+    ObjectiveState,
     ParentState,
     PolicyState,
     PoolState,
+    RewriteState,
     RouteState,
     StreamRouteState,
     Topology,
@@ -66,10 +68,8 @@ def derive(
         *(facts.route(item) for item in topology.stream_routes),
         *(facts.pool(item) for item in topology.pools),
         *(facts.policy(item) for item in topology.policies),
-        *(
-            StatusUpdate(item.key, item.generation, {"conditions": _json(item.conditions)})
-            for item in topology.objectives
-        ),
+        *(_alone(item) for item in topology.objectives),
+        *(_alone(item) for item in topology.rewrites),
         *_abandoned(topology, snapshot=snapshot, controller_name=controller_name),
     ]
     return tuple(sorted(updates, key=_order))
@@ -80,6 +80,10 @@ def _class(item: ClassState, *, features: Sequence[str]) -> StatusUpdate:
     if features:
         status["supportedFeatures"] = [{"name": name} for name in features]
     return StatusUpdate(item.key, item.generation, status)
+
+
+def _alone(item: ObjectiveState | RewriteState) -> StatusUpdate:
+    return StatusUpdate(item.key, item.generation, {"conditions": _json(item.conditions)})
 
 
 def _order(update: StatusUpdate) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
+from controller.bundle import ModelRewrite
 from controller.plugins.catalogue import BUILT_IN, Catalogue
 from controller.plugins.types import AppliedPolicy
 from controller.resources.core import ConfigMap
@@ -24,6 +25,7 @@ from controller.topology.memory import Memory, ResolvedRoute, World
 from controller.topology.policies.backend_tls import BackendPolicies, backend_policies
 from controller.topology.policies.objectives import objectives_of
 from controller.topology.policies.picker_policy import applied_policy, policies_of
+from controller.topology.policies.rewrites import rewrites_of
 from controller.topology.routes import is_accepted, parents_of, route_state
 from controller.topology.streams import StreamBackends, stream_route_state
 from controller.topology.types import (
@@ -75,6 +77,7 @@ def build(
     policies = policies_of(index, catalogue=catalogue)
     uses = world.backends.uses(state for state, _ in routes)
     objectives = objectives_of(index)
+    rewrites = rewrites_of(index)
     applied = {
         name: applied_policy(policies.applied.get(name), objectives=objectives.priorities.get(name, {}))
         for name in index.pools
@@ -83,10 +86,11 @@ def build(
         classes=tuple(sorted(classes.values(), key=lambda item: item.key)),
         gateways=tuple(_counted(gateways[key], attached=attached) for key in sorted(gateways)),
         routes=tuple(state for state, _ in routes),
-        pools=_pools(index, standings=standings, routes=routes, applied=applied),
+        pools=_pools(index, standings=standings, routes=routes, applied=applied, rewrites=rewrites.of_pools),
         upstreams=world.backends.upstreams(),
         policies=(*tls_policies.states(uses=uses, controller_name=controller_name), *policies.states),
         objectives=objectives.states,
+        rewrites=rewrites.states,
         base_models=base_models_of(snapshot.of(ConfigMap)),
         stream_routes=stream_routes,
         stream_upstreams=stream_backends.upstreams(),
@@ -188,6 +192,7 @@ def _pools(
     standings: Mapping[Name, pools.Standing],
     routes: Iterable[tuple[RouteState, tuple[Key, ...]]],
     applied: Mapping[Name, AppliedPolicy],
+    rewrites: Mapping[Name, tuple[ModelRewrite, ...]],
 ) -> tuple[PoolState, ...]:
     parents: dict[Key, dict[Key, bool]] = {}
     for route, used in routes:
@@ -199,7 +204,7 @@ def _pools(
         PoolState(
             key=item.key,
             generation=item.metadata.generation,
-            pool=pools.pool_of(item, index=index, policy=applied[name]),
+            pool=pools.pool_of(item, index=index, policy=applied[name], rewrites=rewrites.get(name, ())),
             parents=tuple(
                 (gateway, standings[name].under(route_is_accepted=one_is))
                 for gateway, one_is in sorted(parents.get(item.key, {}).items())

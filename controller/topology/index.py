@@ -21,6 +21,7 @@ from controller.resources.inference import InferencePool
 from controller.resources.meta import Key, Resource
 from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
+from controller.resources.rewrites import InferenceModelRewrite
 from controller.resources.snapshot import Snapshot
 from controller.resources.stream_routes import StreamRoute
 from controller.topology.grants import Grants, grants_of
@@ -48,6 +49,7 @@ class Index:
     policies: tuple[PickerPolicy, ...]
     tls_policies: tuple[BackendTLSPolicy, ...]
     objectives: tuple[InferenceObjective, ...]
+    rewrites: tuple[InferenceModelRewrite, ...]
     parameters: Mapping[Name, GatewayParameters]
     services: Mapping[Name, Service]
     secrets: Mapping[Name, Secret]
@@ -90,6 +92,7 @@ def index_of(snapshot: Snapshot) -> Index:
         policies=tuple(snapshot.of(PickerPolicy)),
         tls_policies=tuple(snapshot.of(BackendTLSPolicy)),
         objectives=tuple(snapshot.of(InferenceObjective)),
+        rewrites=tuple(snapshot.of(InferenceModelRewrite)),
         parameters={_name(item): item for item in snapshot.of(GatewayParameters)},
         services={_name(item): item for item in snapshot.of(Service)},
         secrets={_name(item): item for item in snapshot.of(Secret)},

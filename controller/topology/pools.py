@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from controller.bundle import Engine, FailureMode, Pool, PoolEndpoint
+from controller.bundle import Engine, FailureMode, ModelRewrite, Pool, PoolEndpoint
 from controller.ir.policies import BackendTls
 from controller.ir.types import Target, ToPool, ToStatus
 from controller.plugins.types import DEFAULT_POLICY, AppliedPolicy
@@ -90,13 +90,23 @@ def failure_mode(item: InferencePool) -> FailureMode:
     return FailureMode(reference.failure_mode) if reference is not None else FailureMode.FAIL_CLOSE
 
 
-def pool_of(item: InferencePool, *, index: Index, policy: AppliedPolicy = DEFAULT_POLICY) -> Pool:
+def pool_of(
+    item: InferencePool,
+    *,
+    index: Index,
+    policy: AppliedPolicy = DEFAULT_POLICY,
+    rewrites: tuple[ModelRewrite, ...] = (),
+) -> Pool:
     """A pool with its ready endpoints, one for each address."""
     by_address: dict[str, PoolEndpoint] = {}
     for endpoint in sorted((*_of_pods(item, index=index), *_of_slices(item, index=index)), key=_order):
         by_address.setdefault(endpoint.address, endpoint)
     return Pool(
-        name=item.key.path, endpoints=tuple(by_address.values()), failure_mode=failure_mode(item), policy=policy
+        name=item.key.path,
+        endpoints=tuple(by_address.values()),
+        failure_mode=failure_mode(item),
+        policy=policy,
+        rewrites=rewrites,
     )
 
 

@@ -187,6 +187,16 @@ class ObjectiveState:
 
 
 @dataclass(frozen=True)
+class RewriteState:
+    """One InferenceModelRewrite. What it does is in the pool that it is for."""
+
+    key: Key
+    generation: int
+    conditions: tuple[Condition, ...]
+    """Accepted, IgnoredFields, InvalidAnnotations; sorted by type."""
+
+
+@dataclass(frozen=True)
 class BaseModel:
     """A base model with its adapters, as a namespace says."""
 
@@ -207,6 +217,7 @@ class Topology:
     """Of every Service port that a rule uses and that has endpoints; maybe some that rules used before."""
     policies: tuple[PolicyState, ...] = ()
     objectives: tuple[ObjectiveState, ...] = ()
+    rewrites: tuple[RewriteState, ...] = ()
     base_models: tuple[BaseModel, ...] = ()
     """Oldest first."""
     stream_routes: tuple[StreamRouteState, ...] = ()

@@ -10,10 +10,12 @@ from controller.resources.gateway_api import CONTROLLER_NAME, Gateway, GatewayCl
 from controller.resources.inference import InferencePool
 from controller.resources.meta import Resource
 from controller.resources.policies import InferenceObjective, PickerPolicy
+from controller.resources.rewrites import InferenceModelRewrite
 from controller.resources.snapshot import Snapshot, snapshot
 
 MODELS: tuple[type[Resource], ...] = (
-    *(Gateway, GatewayClass, HTTPRoute, InferenceObjective, InferencePool, ListenerSet, PickerPolicy),
+    *(Gateway, GatewayClass, HTTPRoute, InferenceModelRewrite, InferenceObjective, InferencePool, ListenerSet),
+    PickerPolicy,
 )
 
 ALWAYS = f"""

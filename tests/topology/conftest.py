@@ -23,6 +23,7 @@ from controller.resources.inference import InferencePool
 from controller.resources.meta import Resource
 from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
+from controller.resources.rewrites import InferenceModelRewrite
 from controller.resources.snapshot import Snapshot, snapshot
 from controller.resources.stream_routes import TCPRoute, TLSRoute, UDPRoute
 from controller.topology.build import build
@@ -31,7 +32,7 @@ from controller.topology.types import Topology
 Build = Callable[..., Topology]
 
 MODELS: tuple[type[Resource], ...] = (
-    *(BackendTLSPolicy, ConfigMap, GatewayParameters, InferenceObjective, PickerPolicy),
+    *(BackendTLSPolicy, ConfigMap, GatewayParameters, InferenceModelRewrite, InferenceObjective, PickerPolicy),
     *(TCPRoute, TLSRoute, UDPRoute),
     *(EndpointSlice, Gateway, GatewayClass, GRPCRoute, HTTPRoute, InferencePool, ListenerSet, Namespace, Pod),
     *(ReferenceGrant, Secret, Service),

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from controller.resources.inference import InferencePool
-from controller.resources.meta import Key
 from controller.resources.policies import InferenceObjective
-from controller.topology.conditions import Condition, accepted, refused
 from controller.topology.index import Index, Name
+from controller.topology.policies.references import age, standing_of
 from controller.topology.types import ObjectiveState
 
 
@@ -29,30 +27,11 @@ def objectives_of(index: Index) -> Objectives:
     taken: dict[Name, InferenceObjective] = {}
     priorities: dict[Name, dict[str, int]] = {}
     states: list[ObjectiveState] = []
-    for item in sorted(index.objectives, key=_age):
+    for item in sorted(index.objectives, key=age):
         first = taken.setdefault((item.metadata.namespace, item.metadata.name), item)
-        verdict = _judged(item, first=first, index=index)
+        verdict = standing_of(item, item.spec.pool_ref, first=first, index=index)
         if verdict.status:
             pool = (item.metadata.namespace, item.spec.pool_ref.name)
             priorities.setdefault(pool, {})[item.metadata.name] = item.spec.priority
         states.append(ObjectiveState(item.key, item.metadata.generation, (verdict,)))
     return Objectives(tuple(sorted(states, key=lambda item: item.key)), priorities)
-
-
-def _age(item: InferenceObjective) -> tuple[object, ...]:
-    is_former = item.key.group != InferenceObjective.group
-    return (item.metadata.creation_timestamp, item.metadata.namespace, item.metadata.name, is_former)
-
-
-def _judged(item: InferenceObjective, *, first: InferenceObjective, index: Index) -> Condition:
-    if first is not item:
-        return refused("Conflicted", f"{first.key} of {first.key.group}, which comes first, has the name")
-    reference = item.spec.pool_ref
-    pool = Key(reference.group, reference.kind, item.metadata.namespace, reference.name)
-    if (reference.group, reference.kind) != (InferencePool.group, InferencePool.__name__):
-        found = f"{reference.kind} of {reference.group or 'the core group'}"
-        message = f"spec.poolRef accepts {InferencePool.__name__} of {InferencePool.group}, found {found}"
-        return refused("Invalid", message)
-    if (pool.namespace, pool.name) not in index.pools:
-        return refused("TargetNotFound", f"spec.poolRef: {pool} does not exist")
-    return accepted()
