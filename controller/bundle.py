@@ -34,6 +34,14 @@ POOL_HEADER: Final = "x-infergate-pool"
 """From nginx to the picker: `namespace/name` of the pool to pick from."""
 THEN_HEADER: Final = "x-infergate-then"
 """From nginx to the picker: the named location that serves the picked request."""
+REWRITES_HEADER: Final = "x-infergate-rewrites"
+"""From nginx to the picker: the named location that serves the request when it is to name another model; absent where
+nginx cannot change that."""
+TARGET_HEADER: Final = "x-infergate-target"
+"""From the picker to nginx: the model that the request names instead. From nginx to the picker: the one that was chosen
+on the first pick of the request."""
+NAMED_MODEL_HEADER: Final = "x-gateway-model-name"
+"""From nginx to the picker: the model that the request names, where nginx read it."""
 TRIED_HEADER: Final = "x-infergate-tried"
 """From nginx to the picker: endpoints that failed before, oldest first; empty on a first pick.
 
@@ -62,6 +70,8 @@ STEERING_HEADERS: Final = (
     POOL_HEADER,
     THEN_HEADER,
     TRIED_HEADER,
+    REWRITES_HEADER,
+    TARGET_HEADER,
     ENDPOINT_HEADER,
     STREAMS_HEADER,
     USAGE_HEADER,

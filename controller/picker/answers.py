@@ -6,7 +6,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from controller.bundle import ENDPOINT_HEADER, MODEL_HEADER, STREAMS_HEADER, USAGE_HEADER
+from controller.bundle import ENDPOINT_HEADER, MODEL_HEADER, STREAMS_HEADER, TARGET_HEADER, USAGE_HEADER
 from controller.picker.endpoints import Endpoint
 from controller.picker.errors import error_body
 from controller.picker.requests import PickRequest
@@ -18,6 +18,7 @@ _FALLBACKS: Final = b"x-gateway-destination-endpoint-fallbacks"
 _STREAMS: Final = f"{STREAMS_HEADER}: 1\r\n".encode()
 _USAGE: Final = f"{USAGE_HEADER}: 1\r\n".encode()
 _MODEL: Final = MODEL_HEADER.encode()
+_TARGET: Final = TARGET_HEADER.encode()
 LONGEST_MODEL: Final = 256
 """Characters of a model's name that the access log shows; a longer one is of nobody's model."""
 
@@ -102,6 +103,8 @@ def answer_of_pick(request: PickRequest, chosen: Sequence[Endpoint], *, more: by
     # A name that a header cannot hold is no model's.
     if model and len(model) <= LONGEST_MODEL and model.isprintable():
         answer += b"%b: %b\r\n" % (_MODEL, model.encode())
+    if request.target:
+        answer += b"%b: %b\r\n" % (_TARGET, request.target.encode())
     return answer + more + b"\r\n"
 
 

@@ -75,7 +75,7 @@ class Picks:
             return _TAKEN
         started = self._clock()
         try:
-            request = pick_request(method, path, headers, body)
+            request = pick_request(method, path, headers, body, target_of=self._director.target)
         except NotFromGateway:
             self._director.count("", Outcome.NOT_FROM_GATEWAY)
             return answer_of_refusal(_NOT_FROM_GATEWAY, method=method, path=path)

@@ -47,6 +47,10 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     """`ip:port`; empty where it was refused."""
     explanation: bytes
     """JSON, for a request that asked; else empty."""
+    model: str
+    """As the client names it; only where a rewrite has a model for it, else empty."""
+    target: str
+    """What it was given instead."""
 
 
 class DecisionView(msgspec.Struct, frozen=True, rename="camel"):
@@ -69,6 +73,10 @@ class DecisionView(msgspec.Struct, frozen=True, rename="camel"):
     cached_tokens: int
     chunks: int
     explanation: msgspec.Raw | None
+    model: str | None
+    """What a rewrite has another model for; None where there is no rewrite."""
+    target: str | None
+    """The model that it was given."""
 
 
 class Decisions:
@@ -109,6 +117,8 @@ class Decisions:
                 outcome,
                 choice,
                 explanation,
+                request.model if request.target else "",
+                request.target,
             )
         )
 
@@ -142,4 +152,6 @@ def _view(decision: Decision, *, offset: float) -> DecisionView:
         cached_tokens=decision.cached_bytes // BYTES_PER_TOKEN,
         chunks=decision.chunks,
         explanation=msgspec.Raw(decision.explanation) if decision.explanation else None,
+        model=decision.model or None,
+        target=decision.target or None,
     )

@@ -12,7 +12,7 @@ from controller.picker.health import Failure
 from controller.picker.inflight import InFlight
 from controller.picker.model_lists import merged
 from controller.picker.pools import PoolState, PoolTable
-from controller.picker.requests import PickRequest, Try
+from controller.picker.requests import Headers, PickRequest, Try
 from controller.picker.scheduling.matching import chunks_at
 from controller.picker.scheduling.profile import Profile
 from controller.picker.scheduling.tracing import traced
@@ -59,8 +59,9 @@ class Director:
             return self._refuse(request, found)
         pool, candidates = found
         request.candidates = len(candidates)
-        if request.model and request.model in pool.memory.adapters:
-            request.adapter = request.model
+        served = request.target or request.model
+        if served and served in pool.memory.adapters:
+            request.adapter = served
         request.reads_usage = request.tells_usage and pool.policy.usage
         profile = self.profile(pool)
         run = profile if request.trace is None else traced(profile, request.trace)
@@ -96,6 +97,13 @@ class Director:
         """Whether clients of a pool may ask why an endpoint was chosen."""
         known = self._table.pools.get(pool)
         return known is not None and known.policy.explain
+
+    def target(self, pool: str, model: str, headers: Headers) -> str:
+        """The model that a request is given for the one that it names; empty where it keeps its own."""
+        known = self._table.pools.get(pool)
+        if known is None or known.targets is None or not model:
+            return ""
+        return known.targets.draw(model, headers)
 
     def models(self, pool: str) -> bytes:
         """What the endpoints of a pool serve, as `merged` says; those that fail only where all do."""
@@ -172,7 +180,7 @@ class Director:
             prompt_bytes=request.prompt_bytes,
             matched_bytes=OFFSETS[matched],
             adapter=request.adapter,
-            model=request.model if request.reads_usage else "",
+            model=(request.target or request.model) if request.reads_usage else "",
             is_streamed=request.is_streamed,
             fallbacks=tuple(chosen[1:]),
         )

@@ -47,6 +47,7 @@ def explanation(
         "why": _why(trace, chosen=chosen),
         "choice": chosen[0].address if chosen else None,
         "fallbacks": [endpoint.address for endpoint in chosen[1:]],
+        **_names(request),
         "tried": [f"{one.address}={one.failure.value}" for one in request.tried],
         "waitedMs": round(waited * 1000),
         "promptTokens": request.prompt_bytes // BYTES_PER_TOKEN,
@@ -64,6 +65,11 @@ def explanation(
             # Names of many plugins; what is left is bounded by the lengths of addresses.
             return _encode({name: found[name] for name in ("outcome", "why", "choice", "waitedMs")})[:LARGEST]
         told = told[: len(told) // 2]
+
+
+def _names(request: PickRequest) -> Json:
+    """The model that is asked for and the one that is given, where a rewrite says which."""
+    return {"model": request.model, "target": request.target} if request.target else {}
 
 
 def _why(trace: Trace, *, chosen: Sequence[Endpoint]) -> str:

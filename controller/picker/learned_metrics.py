@@ -60,9 +60,23 @@ def learned_metrics(table: PoolTable) -> Iterable[Metric]:
             for model, usage in sorted(pool.memory.usage.sums.items()):
                 counter.add_metric((pool.name, model), told(usage))
         yield counter
+    yield _rewritten(table)
     for name, (text, of_endpoint) in _OF_ENDPOINT.items():
         gauge = GaugeMetricFamily(f"infergate_{name}", text, labels=("pool", "endpoint_name", "model_server_endpoint"))
         for pool in table.pools.values():
             for endpoint in pool.endpoints:
                 gauge.add_metric((pool.name, endpoint.name, endpoint.address), of_endpoint(endpoint))
         yield gauge
+
+
+def _rewritten(table: PoolTable) -> Metric:
+    """Requests by the model that they name, as far as a rewrite names it too, and the one that they were given."""
+    counter = CounterMetricFamily(
+        "infergate_rewritten_requests",
+        "Requests that were given a model by a rewrite.",
+        labels=("pool", "model", "target_model"),
+    )
+    for pool in table.pools.values():
+        for (model, target), count in sorted(pool.memory.rewritten.counts.items()):
+            counter.add_metric((pool.name, model, target), count)
+    return counter

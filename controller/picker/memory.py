@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from controller.picker.rates import Rates
+from controller.picker.targets import Rewritten
 from controller.picker.usage import UsageByModel
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ class PoolMemory:
     """Models and LoRA adapters that its endpoints say they serve."""
     usage: UsageByModel = field(default_factory=UsageByModel)
     """As answers told it."""
+    rewritten: Rewritten = field(default_factory=Rewritten)
+    """Requests that were given another model."""
     first_byte_timeout: float | None = None
     """Seconds, as the pool's policy says; None where it does not."""
     _kept: dict[str, object] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from controller.picker.inflight import InFlight
 from controller.picker.memory import PoolMemory
 from controller.picker.overdue import LEAST_WAIT
 from controller.picker.prefix import capacity_of, share_out
+from controller.picker.targets import ModelTargets
 from controller.picker.watch import DEFAULT_WATCH, Watch, watch_of
 from controller.plugins.types import AppliedPolicy
 
@@ -35,6 +36,8 @@ class PoolState:
     memory: PoolMemory
     policy: AppliedPolicy
     watch: Watch
+    targets: ModelTargets | None = None
+    """Which models requests are given; None where every request keeps its own."""
 
 
 class PoolTable:
@@ -128,6 +131,7 @@ class PoolTable:
             memory=memory,
             policy=pool.policy,
             watch=watch,
+            targets=ModelTargets(pool.rewrites, memory=memory.rewritten) if pool.rewrites else None,
         )
 
     def _watch_endpoints(self) -> None:

@@ -95,8 +95,11 @@ _TOKENS: Final = msgspec.json.Decoder(list[int])
 _TEXT_PARTS: Final = frozenset({"text", "input_text", "output_text", "tool_use", "tool_result", "thinking", "message"})
 
 
-def read_prompt(path: str, body: bytes) -> Prompt:
-    """The prompt in a body of OpenAI's or Anthropic's APIs; without prompt when the path or the body is another."""
+def read_prompt(path: str, body: bytes, *, served: str = "") -> Prompt:
+    """The prompt in a body of OpenAI's or Anthropic's APIs; without prompt when the path or the body is another.
+
+    `served` is the model that computes it, where that is not the one that the body names.
+    """
     kind = path.rpartition("/")[2]
     if kind not in _PATHS:
         return NO_PROMPT
@@ -109,7 +112,7 @@ def read_prompt(path: str, body: bytes) -> Prompt:
     return Prompt(
         model=model,
         stream=_stream(asked),
-        root=xxhash.xxh3_64_intdigest(f"{model}\0{asked.cache_salt or ''}".encode("utf-8", "replace")),
+        root=xxhash.xxh3_64_intdigest(f"{served or model}\0{asked.cache_salt or ''}".encode("utf-8", "replace")),
         is_streamed=asked.stream is True,
         max_tokens=int(most) if most and 0 < most < 2**53 else None,
         tells_usage=asked.stream is not True or kind in _TELL_IN_STREAMS or _asks_for_usage(asked.stream_options),

@@ -1,13 +1,21 @@
 """A pick as NGINX asks for it: the client's request with the gateway's headers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 
-from controller.bundle import ID_HEADER, POOL_HEADER, THEN_HEADER, TRIED_HEADER, TryOutcome
+from controller.bundle import (
+    ID_HEADER,
+    NAMED_MODEL_HEADER,
+    POOL_HEADER,
+    REWRITES_HEADER,
+    THEN_HEADER,
+    TRIED_HEADER,
+    TryOutcome,
+)
 from controller.picker.chunks import chunk_hashes
 from controller.picker.health import Failure
 from controller.picker.prompt import KEPT, NO_PROMPT, read_prompt
@@ -20,6 +28,11 @@ _POOL: Final = POOL_HEADER.encode()
 _THEN: Final = THEN_HEADER.encode()
 _TRIED: Final = TRIED_HEADER.encode()
 _ID: Final = ID_HEADER.encode()
+_REWRITES: Final = REWRITES_HEADER.encode()
+_NAMED_MODEL: Final = NAMED_MODEL_HEADER.encode()
+TargetOf = Callable[[str, str, Headers], str]
+"""The model that a request of a pool is given for the one that it names; empty where it keeps its own."""
+
 _FAILURES: Final[dict[str, Failure]] = {
     TryOutcome.UNREACHABLE: Failure.UNREACHABLE,
     TryOutcome.CLOSED: Failure.CLOSED,
@@ -60,6 +73,8 @@ class PickRequest(msgspec.Struct, gc=False, eq=False):
     """Of the client and the gateway, names in lower case."""
     model: str = ""
     """As the client names it; empty when the body does not say."""
+    target: str = ""
+    """The model that it is given, where a rewrite of the pool says so; may be the same. Else empty."""
     is_streamed: bool = False
     """Whether the answer is to come token by token."""
     max_tokens: int | None = None
@@ -121,24 +136,38 @@ class BodyPieces:
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
 
-def pick_request(method: str, path: str, headers: Headers, body: BodyPieces) -> PickRequest:
+def _keeps_its_model(pool: str, model: str, headers: Headers) -> str:
+    return ""
+
+
+def pick_request(
+    method: str, path: str, headers: Headers, body: BodyPieces, *, target_of: TargetOf = _keeps_its_model
+) -> PickRequest:
     """The request that is made of a whole body. Raises NotFromGateway when a header of the gateway is missing."""
     identity = headers.get(_ID, b"")
     then = headers.get(_THEN, b"")
     if not identity or not then:
         raise NotFromGateway
     tried = headers.get(_TRIED, b"")
-    prompt = read_prompt(path, body.kept) if body.size else NO_PROMPT
+    pool = headers[_POOL].decode("latin-1")
+    model = target = ""
+    if _REWRITES in headers:
+        model = headers.get(_NAMED_MODEL, b"").decode("utf-8", "replace")
+        target = target_of(pool, model, headers)
+        if target and target != model:
+            then = headers[_REWRITES]
+    prompt = read_prompt(path, body.kept, served=target) if body.size else NO_PROMPT
     return PickRequest(
         id=identity.decode("latin-1"),
-        pool=headers[_POOL].decode("latin-1"),
+        pool=pool,
         then=then,
         tried=read_tried(tried.decode("latin-1")) if tried else (),
         method=method,
         path=path,
         size=body.size,
         headers=headers,
-        model=prompt.model,
+        model=model or prompt.model,
+        target=target,
         is_streamed=prompt.is_streamed,
         max_tokens=prompt.max_tokens,
         tells_usage=prompt.tells_usage,

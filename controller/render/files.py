@@ -62,6 +62,12 @@ class RenderSettings:
     access_log: str = "/dev/stdout"
     """Path of the access log, relative to the state directory."""
 
+    @property
+    def rewritten_memory(self) -> int:
+        """Bytes of memory that bodies on disk may take together whose model is rewritten, each twice its length: a
+        quarter of what large requests may take. Further ones are answered 429."""
+        return self.max_large_requests * 64 * 1024
+
 
 def opening_of(path: str) -> Opening | None:
     """The port that a file of a bundle opens; None when it opens none."""
@@ -77,7 +83,7 @@ def render(config: GatewayConfig, settings: RenderSettings, *, memory: Memory | 
     `memory` is that of the renderings before.
     """
     memory = memory or Memory()
-    view = config_view(config, memory=memory)
+    view = config_view(config, memory=memory, around=(settings,))
     streams = streams_view(config)
     context = {
         "name": config.name,

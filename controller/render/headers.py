@@ -45,11 +45,12 @@ class Header:
 
 @lru_cache(maxsize=1024)
 def request_headers(
-    filters: tuple[Filter, ...] = (), *, upgrades: bool = True, is_call: bool = False
+    filters: tuple[Filter, ...] = (), *, upgrades: bool = True, encodings: bool = True, is_call: bool = False
 ) -> tuple[Header, ...]:
     """Everything that is set on a request to a backend, sorted by name.
 
-    Without `upgrades` none is passed on; calls of gRPC have none anyway.
+    Without `upgrades` none is passed on; calls of gRPC have none anyway. Without `encodings` the answer is asked for
+    uncompressed, whatever the client and filters say.
     Filters apply in order: what one sets, the next one can extend or remove.
     """
     values = _REQUEST_BASE | (_OF_CALLS if is_call else {} if upgrades else _NO_UPGRADE)
@@ -60,6 +61,9 @@ def request_headers(
             values[name] = _appended(values, name, inside(value))
         for name in change.remove:
             values[name] = ""
+    if not encodings:
+        values = {name: value for name, value in values.items() if name.lower() != "accept-encoding"}
+        values["accept-encoding"] = ""
     return tuple(Header(name, expression(value)) for name, value in sorted(values.items()))
 
 

@@ -48,11 +48,11 @@ class LocationView:
     rule: "RuleView | None"
     """What serves every request; None where a map chooses."""
     place: str
-    """Tells the map who asks."""
+    """Tells the map who asks; empty where there is none."""
     chooser: str
-    """The variable of the map."""
+    """The variable of the map, or what holds the one rule."""
     reads_model: bool
-    """Whether the map asks for the model, so that the body is read before."""
+    """Whether the body is read for the model before a rule is chosen."""
     default: str
     """What serves requests for which the map has no choice."""
 
@@ -146,6 +146,10 @@ class BackendView:
     tls: TlsView | None
     endpoint_variable: str
     """Of a pool that is spoken to in TLS: holds the nginx upstream of the endpoint that was picked."""
+    rewritten_location: str = ""
+    """Where a picked request goes whose model is another one; empty where none is."""
+    rewritten_headers: tuple[Header, ...] = ()
+    """What it sends."""
 
 
 @dataclass(frozen=True)
@@ -267,20 +271,24 @@ class ConfigView:
         return any(server.reads_models for port in self.ports for server in port.servers)
 
 
-def config_view(config: GatewayConfig, *, memory: Memory | None = None) -> ConfigView:
-    """Everything the templates need of a configuration. `memory` is that of the views before."""
+def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: tuple[object, ...] = ()) -> ConfigView:
+    """Everything the templates need of a configuration.
+
+    `memory` is that of the views before, `around` what the templates are given beside views.
+    """
     # By identity, since a location is compared by all that it leads to.
     places = {id(location): place_of(location) for server in config.servers for location in server.locations}
     maps = rule_maps(place for place in places.values() if place)
     views = _Views(
         fail_open=frozenset(pool.name for pool in config.pools if pool.failure_mode is FailureMode.FAIL_OPEN),
         tls={upstream.name: tls_view(upstream.tls) for upstream in config.upstreams if upstream.tls},
+        rewriting=frozenset(pool.name for pool in config.pools if pool.rewrites),
         http2=frozenset(upstream.name for upstream in config.upstreams if upstream.speaks_http2),
         places=places,
         variables=maps.variables,
         memory=memory or Memory(),
     )
-    views.memory.turn(views.fail_open, views.http2, views.tls)
+    views.memory.turn(*around, views.fail_open, views.rewriting, views.http2, views.tls)
     streams = {server.port for server in config.streams if server.transport is Transport.TCP}
     ports = tuple(
         _port_view(
@@ -357,6 +365,8 @@ class _Views:
 
     fail_open: Set[str]
     """Names of pools."""
+    rewriting: Set[str]
+    """Names of pools that give some models another name."""
     http2: Set[str]
     """Names of upstreams that speak it."""
     tls: Mapping[str, TlsView]
@@ -367,7 +377,9 @@ class _Views:
     memory: Memory
 
     def server(self, server: Server) -> ServerView:
-        chosen = {case.rule.id for location in server.locations if self.places[id(location)] for case in location.cases}
+        chosen = {
+            case.rule.id for location in server.locations if not self.is_direct(location) for case in location.cases
+        }
         rules = {rule.id: self._known_rule(rule, server, is_named=rule.id in chosen) for rule in server.rules}
         return ServerView(
             server=server,
@@ -385,11 +397,26 @@ class _Views:
         return LocationView(
             path=location.path,
             is_exact=location.is_exact,
-            rule=None if place else last,
+            rule=last if self.is_direct(location) else None,
             place=place.id if place else "",
-            chooser=self.variables[place.id] if place else "",
-            reads_model=place is not None and place.asks_for_model,
+            chooser=self.variables[place.id] if place else "$infergate_default",
+            reads_model=self.reads_model(location),
             default=last.target if last else _NO_RULE,
+        )
+
+    def is_direct(self, location: Location) -> bool:
+        """Whether its one rule needs no look at the request first."""
+        return self.places[id(location)] is None and not self.reads_model(location)
+
+    def reads_model(self, location: Location) -> bool:
+        """Whether a rule is chosen by the model, or leads to a pool that gives models other names."""
+        place = self.places[id(location)]
+        return (place is not None and place.asks_for_model) or any(self.rewrites(case.rule) for case in location.cases)
+
+    def rewrites(self, rule: Rule) -> bool:
+        targets = (backend.target for backend in rule.backends if backend.weight > 0)
+        return any(isinstance(target, ToPool) and target.pool in self.rewriting for target in targets) and not any(
+            isinstance(item, Redirect) for item in rule.filters
         )
 
     def _known_rule(self, rule: Rule, server: Server, *, is_named: bool) -> RuleView:
@@ -428,6 +455,7 @@ class _Views:
         headers = request_headers(filters, upgrades=not speaks_http2, is_call=rule.takes_calls)
         answer = answer_headers(filters)
         tls = self.tls_of(target)
+        is_rewriting = isinstance(target, ToPool) and target.pool in self.rewriting
         is_plain = headers == request_headers() and answer == answer_headers()
         is_plain = is_plain and not (rewrites or rule.timeouts or tls)
         return BackendView(
@@ -452,6 +480,8 @@ class _Views:
             retry=_retry_view(rule, rule.retry, location) if rule.retry and isinstance(target, ToUpstream) else None,
             tls=tls,
             endpoint_variable=_endpoint_variable(target.pool) if isinstance(target, ToPool) else "",
+            rewritten_location=f"{location}/rewritten" if is_rewriting else "",
+            rewritten_headers=request_headers(filters, encodings=False) if is_rewriting else (),
         )
 
     def tls_of(self, target: Target) -> TlsView | None:

@@ -17,4 +17,4 @@ function isOver(variables) {
     );
 }
 
-export default { watch };
+export default { isOver, watch };

@@ -52,6 +52,10 @@ function refuseBody(r) {
     refuse(r, 400, INVALID_BODY);
 }
 
+function refuseLarge(r) {
+    refuse(r, 429, ERRORS[429]);
+}
+
 function refuse(r, status, error) {
     if (status === 503 && !r.variables.infergate_call) {
         r.variables.infergate_mode = 'fail_close';
@@ -99,4 +103,4 @@ function lastUpstream(r) {
     return (r.variables.upstream_addr || '').split(/ : |, /).pop();
 }
 
-export default { answer, lastUpstream, refuseBody };
+export default { answer, lastUpstream, refuseBody, refuseLarge };

@@ -29,13 +29,16 @@ const SCALAR = /^(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|fa
 const MORE = -1;
 const BROKEN = -2;
 
-// A scan as window.js feeds it. `model` is null without one.
+// A scan as window.js feeds it. `model` is null without one; else it stands between the bytes `from` and `to`, quotes included.
 function scanner() {
     const scan = {
         step: start,
         after: end,
         then: null,
         model: null,
+        from: 0,
+        to: 0,
+        base: 0,
         isNamed: false,
         isBroken: false,
         closers: [],
@@ -59,6 +62,7 @@ function take(scan, bytes, isLast) {
         scan.isBroken = true;
         scan.model = null;
     }
+    scan.base += at;
     return at;
 }
 
@@ -164,6 +168,8 @@ function name(scan, bytes, at, isLast) {
         }
         if (close !== MORE && close - at <= LONGEST_NAME) {
             scan.model = decoded(bytes, at, close);
+            scan.from = scan.base + at;
+            scan.to = scan.base + close + 1;
             if (scan.model === undefined) {
                 return BROKEN;
             }
@@ -333,4 +339,4 @@ function backslashes(bytes, from, to) {
     return to - at;
 }
 
-export default { scanner };
+export default { closing, scanner, search };

@@ -15,7 +15,7 @@ function route(r) {
     try {
         const named = outsideOf(r);
         if (named !== undefined) {
-            choose(r, named, false);
+            choose(r, named, '', false);
             return;
         }
         const scan = scannerOf(r);
@@ -49,7 +49,7 @@ function finish(r, scan, e) {
         return;
     }
     try {
-        choose(r, scan.model || '', scan.isBroken && isJson(r));
+        choose(r, scan.model || '', placeOf(scan), scan.isBroken && isJson(r));
     } catch (failure) {
         fail(r, failure);
     }
@@ -61,11 +61,17 @@ function isJson(r) {
     return !type || /[\/+]json\s*(?:;|$)|^\s*multipart\/form-data/i.test(type);
 }
 
+// Where the body names the model, for rewrites.js; empty where it names none.
+function placeOf(scan) {
+    return scan.model ? `${scan.isForm ? 'form' : 'json'}:${scan.from}:${scan.to}` : '';
+}
+
 // Goes on to the rule that the map chooses. The map is not asked before: it keeps its first value.
-function choose(r, model, isBroken) {
+function choose(r, model, place, isBroken) {
     const isHeader = model.length <= LONGEST_NAME && !UNSPEAKABLE.test(model);
     r.variables.infergate_model = isHeader ? model : '';
     r.variables.infergate_base_model = isHeader ? baseOf(model) : '';
+    r.variables.infergate_model_at = isHeader ? place : '';
     const chosen = r.variables[r.variables.infergate_chooser];
     if (chosen === NO_RULE && isBroken) {
         errors.refuseBody(r);

@@ -16,9 +16,19 @@ function boundaryOf(contentType) {
     return found ? found[1] || found[2] : '';
 }
 
-// A scan as window.js feeds it. `model` is null without one.
+// A scan as window.js feeds it. `model` is null without one; else it is the bytes from `from` to `to`.
 function scanner(boundary) {
-    const scan = { step: first, delimiter: '--' + boundary, model: null, isNamed: false, isBroken: !boundary, text: '' };
+    const scan = {
+        step: first,
+        delimiter: '--' + boundary,
+        model: null,
+        from: 0,
+        to: 0,
+        base: 0,
+        isForm: true,
+        isNamed: false,
+        isBroken: !boundary,
+    };
     scan.take = (bytes, isLast) => take(scan, bytes, isLast);
     scan.isOver = () => scan.isBroken || scan.step === epilogue;
     return scan;
@@ -36,6 +46,7 @@ function take(scan, bytes, isLast) {
         scan.isBroken = true;
         scan.model = null;
     }
+    scan.base += at;
     return at;
 }
 
@@ -94,6 +105,8 @@ function content(scan, bytes, at) {
             return MORE;
         }
         scan.model = to < 0 || to - at > LONGEST_NAME ? null : named(bytes, at + 2, to);
+        scan.from = scan.base + at + 2;
+        scan.to = scan.base + to;
         scan.isNamed = false;
     }
     if (to >= 0) {

@@ -25,8 +25,15 @@ let pieces = 0;
 let bytes = 0;
 
 function read(r, data, flags) {
+    r.sendBuffer(data, data.length === 0 || flags.last ? flags : FLUSHED);
+    if (!look(r, data, flags)) {
+        r.done();
+    }
+}
+
+// Looks at a piece that is on its way, and at the usage after the last one. False when it needs to see no more.
+function look(r, data, flags) {
     if (data.length > 0) {
-        r.sendBuffer(data, flags.last ? flags : FLUSHED);
         pieces += 1;
         bytes += data.length;
         if (pieces === 1) {
@@ -34,21 +41,18 @@ function read(r, data, flags) {
                 feed.begin(r, flags);
             }
             if (r.status >= 300 || r.headersOut['Content-Encoding']) {
-                r.done();
-                return;
+                return false;
             }
         }
         if (pieces > MOST_PIECES || bytes > MOST_BYTES) {
-            r.done();
-            return;
+            return false;
         }
         keep(data);
-    } else {
-        r.sendBuffer(data, flags);
     }
     if (flags.last) {
         tell(r);
     }
+    return true;
 }
 
 function keep(data) {
@@ -109,4 +113,4 @@ function usageIn(kept) {
     return null;
 }
 
-export default { read };
+export default { look, read };

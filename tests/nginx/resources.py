@@ -95,6 +95,22 @@ def picker_policy(target: str, **spec: object) -> Json:
     return _resource("infergate.dev/v1alpha1", "PickerPolicy", target, targetRefs=[{"name": target}], **spec)
 
 
+def model_rewrite(name: str, target: str, *rules: Json, sticky: str = "") -> Json:
+    """Other names for models of a pool."""
+    made = _resource("llm-d.ai/v1alpha2", "InferenceModelRewrite", name, poolRef={"name": target}, rules=list(rules))
+    if sticky:
+        made["metadata"]["annotations"] = {"infergate.dev/sticky-header": sticky}
+    return made
+
+
+def renamed(*models: str, **targets: int) -> Json:
+    """A rule of a rewrite: names of models, and the targets' weights by name, `_` for `-`."""
+    return {
+        "matches": [{"model": {"value": model}} for model in models],
+        "targets": [{"modelRewrite": name.replace("_", "-"), "weight": weight} for name, weight in targets.items()],
+    }
+
+
 def service(name: str, *addresses: str, protocol: str = "http") -> list[Json]:
     """A Service of port 80 with its endpoints."""
     made = _resource("v1", "Service", name, ports=[{"port": 80, "appProtocol": protocol}])

@@ -17,7 +17,12 @@ from controller.render.environment import files_directory
 
 Body = tuple[bytes, int, str | None]
 """A body, bytes in a piece of it, and the boundary of a form."""
-Scan = Callable[[Sequence[Body]], list[tuple[str | None, bool]]]
+Scan = Callable[[Sequence[Body]], list[tuple[str | None, bool, bytes]]]
+"""The model in each body, whether it is broken, and the bytes that name the model."""
+Answer = tuple[bytes, list[int], bool]
+"""An answer, the ends of its pieces, and whether it is a stream."""
+Restore = Callable[..., list[tuple[bytes, list[int]]]]
+"""Each answer as it is sent on, and how many bytes of it at each piece."""
 
 _CONFIGURATION = """
 {load}
@@ -37,10 +42,14 @@ http {{
     client_body_buffer_size 64m;
     js_path {root}/njs;
     js_import scan from scan.js;
+    js_import restored from restored.js;
     server {{
         listen unix:{root}/scan.sock;
         location / {{
             js_content scan.scan;
+        }}
+        location /restored {{
+            js_content restored.run;
         }}
     }}
 }}
@@ -48,15 +57,16 @@ http {{
 
 
 @pytest.fixture(scope="session")
-def scan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scan]:
-    """Gives bodies to the readers of models, in an nginx of its own."""
+def njs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """An nginx of its own, with what tests call in the scripts."""
     try:
         nginx = find(environment=os.environ)
     except NginxMissing as error:
         pytest.skip(str(error))
     root = tmp_path_factory.mktemp("njs")
     shutil.copytree(files_directory() / "nginx" / "njs", root / "njs")
-    shutil.copy(Path(__file__).parent / "scan.js", root / "njs")
+    for script in Path(__file__).parent.glob("*.js"):
+        shutil.copy(script, root / "njs")
     load = f"load_module {nginx.njs_module};" if nginx.njs_module else ""
     (root / "nginx.conf").write_text(_CONFIGURATION.format(root=root, load=load))
     process = subprocess.Popen([nginx.binary, "-e", "stderr", "-p", root, "-c", root / "nginx.conf"])
@@ -64,17 +74,42 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scan]:
     try:
         asyncio.run(_listens(root / "scan.sock"))
         with httpx.Client(transport=transport, base_url="http://scan", timeout=60) as client:
-
-            def scanned(bodies: Sequence[Body]) -> list[tuple[str | None, bool]]:
-                sent = [(base64.b64encode(body).decode(), piece, boundary) for body, piece, boundary in bodies]
-                answer = client.post("/", content=json.dumps(sent))
-                assert answer.status_code == 200, answer.text
-                return [(model, is_broken) for model, is_broken in answer.json()]
-
-            yield scanned
+            yield client
     finally:
         process.terminate()
         process.wait(timeout=15)
+
+
+@pytest.fixture(scope="session")
+def scan(njs: httpx.Client) -> Scan:
+    """Gives bodies to the readers of models."""
+
+    def scan(bodies: Sequence[Body]) -> list[tuple[str | None, bool, bytes]]:
+        sent = [(base64.b64encode(body).decode(), piece, boundary) for body, piece, boundary in bodies]
+        answer = njs.post("/", content=json.dumps(sent))
+        assert answer.status_code == 200, answer.text
+        return [
+            (model, is_broken, body[start:end])
+            for (model, is_broken, start, end), (body, *_) in zip(answer.json(), bodies, strict=True)
+        ]
+
+    return scan
+
+
+@pytest.fixture(scope="session")
+def restore(njs: httpx.Client) -> Restore:
+    """Gives answers to the restorer."""
+
+    def restore(answers: Sequence[Answer], *, name: str) -> list[tuple[bytes, list[int]]]:
+        sent = [
+            (base64.b64encode(answer).decode(), ends, is_stream, json.dumps(name))
+            for answer, ends, is_stream in answers
+        ]
+        answer = njs.post("/restored", content=json.dumps(sent))
+        assert answer.status_code == 200, answer.text
+        return [(base64.b64decode(text), sizes) for text, sizes in answer.json()]
+
+    return restore
 
 
 async def _listens(path: Path) -> None:

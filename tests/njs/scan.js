@@ -1,5 +1,6 @@
 // Lets tests give many bodies to the readers of models in one request: a JSON list of [body in base64, bytes in a piece,
-// boundary of a form or null]. Answers with a list of [model or null, whether the body is broken].
+// boundary of a form or null]. Answers with a list of [model or null, whether the body is broken,
+// where the bytes begin that name it, where they end].
 
 import json from 'json.js';
 import multipart from 'multipart.js';
@@ -16,7 +17,7 @@ function one(body, piece, boundary) {
         end = Math.min(end + piece, body.length);
         used += scan.take(body.subarray(used, end), end === body.length);
     }
-    return [scan.model, scan.isBroken];
+    return [scan.model, scan.isBroken, scan.model === null ? 0 : scan.from, scan.model === null ? 0 : scan.to];
 }
 
 export default { scan };

@@ -158,8 +158,10 @@ def test_readers_agree(scan: Scan, seed: int) -> None:
     writer = _Writer(choice)
     bodies = [writer.body() for _ in range(BODIES)]
     found = scan([(body, choice.choice((1, 7, 64, 10**6)), None) for body in bodies])
-    for body, (model, is_broken) in zip(bodies, found, strict=True):
+    for body, (model, is_broken, named) in zip(bodies, found, strict=True):
         expected, is_json = reference(body)
+        if model is not None:
+            assert json.loads(named) == model, body
         picked = read_prompt("/v1/completions", body).model
         assert picked == expected, body
         if is_json:
@@ -171,7 +173,7 @@ def test_every_byte_of_a_broken_body_counts(scan: Scan, cut: int) -> None:
     """No beginning of a body is taken for the whole."""
     body = rb' {"messages":[{"content":"a\"}\\"},[1]],"model":"llama","n":-1.5e3,"x":null}'
     found = scan([(body[:length], cut, None) for length in range(1, len(body))])
-    assert found == [(None, True)] * (len(body) - 1)
+    assert found == [(None, True, b"")] * (len(body) - 1)
 
 
 def _form(choice: random.Random) -> tuple[Body, str | None]:
@@ -208,8 +210,9 @@ def _form(choice: random.Random) -> tuple[Body, str | None]:
 def test_model_of_a_form_is_its_last_field(scan: Scan, seed: int) -> None:
     choice = random.Random(seed)
     forms = [_form(choice) for _ in range(500)]
-    for ((body, *_), expected), (model, is_broken) in zip(forms, scan([form for form, _ in forms]), strict=True):
-        assert (model, is_broken) == (expected, False), body
+    found = scan([form for form, _ in forms])
+    for ((body, *_), expected), (model, is_broken, named) in zip(forms, found, strict=True):
+        assert (model, is_broken, named.decode()) == (expected, False, expected or ""), body
 
 
 @pytest.mark.parametrize(
@@ -231,7 +234,7 @@ def test_no_body_takes_more_than_its_length(scan: Scan, body: Callable[[int], by
         times = []
         for _ in range(3):
             start = time.perf_counter()
-            assert scan([(made, 65536, None)]) == [(None, False)]
+            assert scan([(made, 65536, None)]) == [(None, False, b"")]
             times.append(time.perf_counter() - start)
         return min(times)
 

@@ -10,18 +10,18 @@ from controller.render.environment import files_directory
 QUOTING = ("text", "literal", "map_key", "regex", "comment")
 MADE_HERE = (
     # Values that are no text of a user: numbers, names derived from keys, arguments that are quoted already.
-    r"settings\.(worker_processes|worker_connections|max_open_files|max_body_size|max_large_requests)",
+    r"settings\.(worker_processes|worker_connections|max_open_files|max_body_size|max_large_requests|rewritten_memory)",
     r"view\.server\.max_body_size",
     r"(exit|header|filter|rule|backend|choice|copy|cors|gate|origins|flag|item|map|endpoint|pool|port|view|location)(\.\w+)*\."
-    r"(name|value|weights|location|listener|serve_location|upstream|source|variable|default|place|chooser|target"
+    r"(name|value|weights|location|listener|serve_location|rewritten_location|upstream|source|variable|default|place|chooser|target"
     r"|split_variable|fine_source|sample_variable|origin|port"
     r"|file|handed_to|index|listen|module|path|socket|status|id)",
     r"next|hostname \| literal .*|loop\.index0|loop\.index \+ 1|retry\.caught \| join\(\" \"\)"
-    r"|address|header|keepalive|listener|location|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
+    r"|address|header|keepalive|module|listener|location|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
     r"(added|body|changed_path|headers|mirror_location|mirrored|named_locations|paused"
     r"|preflight|redirect|refused|remembered|retried|rewrite|scheme|secured|sent|split|timeouts|title|tried)\(.*\)|bodies\[.*\]|body",
-    r"view\.client_certificate\[\d\]|tls\.authorities|backend\.endpoint_variable",
+    r"view\.client_certificate\[\d\]|tls\.authorities|backend\.endpoint_variable( if .*)?",
     r"item\.variable ~ .*|item\.values\[.*\]",
     r"rule\.rule\.route\.path|view\.targets\[choice\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",
     r"backend\.timeouts\.\w+ \| milliseconds",
