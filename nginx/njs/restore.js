@@ -12,20 +12,33 @@ const OPEN_BRACKET = 91;
 const CLOSE_BRACKET = 93;
 const OPEN_BRACE = 123;
 const CLOSE_BRACE = 125;
+const COLON = 58;
+const SPACE = 32;
 const NEWLINE = 10;
 
 const NEAR = 16;
 // Bytes looked at one by one before the next quote or bracket is searched.
-const LONGEST_KEY = 64;
-// Bytes, escapes and quotes included, of the keys that count.
+const LONGEST_KEY = 10;
+// Bytes of the keys that count, with their quotes.
 const LONGEST_NAME = 8192;
 // Bytes that are held of a name; a longer one passes.
-const DATA = 'data:';
+const DATA = [100, 97, 116, 97, 58];
+// `data:`
 
-const MODEL = 'model';
-const HOLDERS = { message: true, response: true };
 
-// `name` is a Buffer with the JSON text that takes the place of a model's.
+const KEY = Buffer.from('"model"');
+// As it is written where nothing is escaped that need not be.
+
+// What the last key was, as far as it counts.
+const NONE = 0;
+const MODEL = 1;
+const HOLDER = 2;
+const KEYS = Object.assign(Object.create(null), { model: MODEL, message: HOLDER, response: HOLDER });
+const LETTER_M = 109;
+const LETTER_R = 114;
+
+// `name` is a Buffer with the JSON text that takes the place of a model's. njs gives no memory back before its request ends, so
+// what a piece needs is made once, and no text is made of keys that cannot count.
 function restorer(isStream, name) {
     const state = {
         isStream: isStream,
@@ -36,45 +49,71 @@ function restorer(isStream, name) {
         depth: 0,
         // Depth of the innermost object whose members count, 0 without one.
         watched: 0,
-        key: '',
+        key: NONE,
         isKeyNext: false,
         isInString: false,
         isEscaped: false,
+        // Of the piece under way: where the names begin and end that are replaced, in turns, and how many they are.
+        found: [],
+        count: 0,
+        ahead: { quote: -1, openBrace: -1, closeBrace: -1, openBracket: -1, closeBracket: -1 },
     };
     return { take: (bytes, isLast) => take(state, bytes, isLast) };
 }
 
-// The pieces to send on for a piece, in order.
+// What to send on for a piece; empty where all of it is held.
 function take(state, piece, isLast) {
     const bytes = state.held ? Buffer.concat([state.held, piece]) : piece;
-    const pieces = [];
-    const cursor = { sent: 0, pieces: pieces, ahead: { quote: -1, openBrace: -1, closeBrace: -1, openBracket: -1, closeBracket: -1 } };
+    const hold = look(state, bytes, isLast);
+    const kept = hold >= 0 ? hold : bytes.length;
+    state.held = hold >= 0 ? bytes.subarray(hold) : null;
+    if (state.count === 0) {
+        return kept === bytes.length ? bytes : bytes.subarray(0, kept);
+    }
+    const sent = replaced(state, bytes, kept);
+    state.count = 0;
+    return sent;
+}
+
+// Where bytes are to be held until more come, or -1.
+function look(state, bytes, isLast) {
+    const ahead = state.ahead;
+    ahead.quote = ahead.openBrace = ahead.closeBrace = ahead.openBracket = ahead.closeBracket = -1;
     let at = 0;
-    let hold = -1;
     while (at < bytes.length) {
         let end = bytes.length;
-        let isLine = isLast;
         if (state.isStream) {
             const newline = bytes.indexOf(NEWLINE, at);
-            end = newline < 0 ? bytes.length : newline;
-            isLine = isLast || newline >= 0;
+            end = newline < 0 ? end : newline;
         }
-        hold = state.line(state, bytes, at, end, isLine, cursor);
+        const hold = state.line(state, bytes, at, end, isLast || end < bytes.length);
         if (hold >= 0) {
-            break;
+            return hold;
         }
-        at = end;
-        if (at < bytes.length) {
-            at++;
+        at = end + 1;
+        if (end < bytes.length) {
             reset(state);
         }
     }
-    const kept = hold >= 0 ? hold : bytes.length;
-    if (kept > cursor.sent) {
-        pieces.push(cursor.sent === 0 && kept === bytes.length ? bytes : bytes.subarray(cursor.sent, kept));
+    return -1;
+}
+
+function replaced(state, bytes, kept) {
+    const found = state.found;
+    let length = kept;
+    for (let each = 0; each < 2 * state.count; each += 2) {
+        length += state.name.length - (found[each + 1] - found[each]);
     }
-    state.held = hold >= 0 ? bytes.subarray(hold) : null;
-    return pieces;
+    const made = Buffer.allocUnsafe(length);
+    let to = 0;
+    let from = 0;
+    for (let each = 0; each < 2 * state.count; each += 2) {
+        to += bytes.copy(made, to, from, found[each]);
+        to += state.name.copy(made, to);
+        from = found[each + 1];
+    }
+    bytes.copy(made, to, from, kept);
+    return made;
 }
 
 // A new line.
@@ -86,17 +125,60 @@ function reset(state) {
     state.isEscaped = false;
 }
 
-// Steps return where bytes are to be held until more come, or -1.
-function begin(state, bytes, at, end, isWhole, cursor) {
+// Steps return where bytes are to be held, or -1.
+function begin(state, bytes, at, end, isWhole) {
     if (end - at < DATA.length && !isWhole) {
         return at;
     }
-    if (end - at >= DATA.length && bytes.indexOf(DATA, at) === at) {
-        state.line = object;
-        return object(state, bytes, at + DATA.length, end, isWhole, cursor);
+    if (!isData(bytes, at, end) || (isWhole && isPlain(state, bytes, at + DATA.length, end))) {
+        state.line = other;
+        return -1;
     }
-    state.line = other;
-    return -1;
+    state.line = object;
+    return object(state, bytes, at + DATA.length, end, isWhole);
+}
+
+// Whether a line is one that needs no more: without a model, or with one before all objects and lists in its object, and no
+// other. So are the events of OpenAI's streams. A byte that is looked at costs 11 bytes of memory, one searched for none.
+function isPlain(state, bytes, at, end) {
+    const key = bytes.indexOf(KEY, at);
+    if (key < 0 || key >= end) {
+        return true;
+    }
+    const brace = bytes.indexOf(OPEN_BRACE, at);
+    if (brace < 0 || brace > key || isBefore(bytes.indexOf(OPEN_BRACE, brace + 1), key)) {
+        return false;
+    }
+    if (isBefore(bytes.indexOf(OPEN_BRACKET, at), key) || bytes[key - 1] === BACKSLASH) {
+        return false;
+    }
+    let from = key + KEY.length;
+    if (bytes[from] !== COLON) {
+        return false;
+    }
+    from += bytes[from + 1] === SPACE ? 2 : 1;
+    const close = from < end && bytes[from] === QUOTE ? closing(bytes, from + 1, end) : -1;
+    if (close < 0 || isBefore(bytes.indexOf(KEY, close), end)) {
+        return false;
+    }
+    find(state, from, close + 1);
+    return true;
+}
+
+function isBefore(at, place) {
+    return at >= 0 && at < place;
+}
+
+function isData(bytes, at, end) {
+    if (end - at < DATA.length) {
+        return false;
+    }
+    for (let each = 0; each < DATA.length; each++) {
+        if (bytes[at + each] !== DATA[each]) {
+            return false;
+        }
+    }
+    return true;
 }
 
 function other() {
@@ -104,7 +186,7 @@ function other() {
 }
 
 // Looks at the bytes of an object, from one quote or bracket to the next.
-function object(state, bytes, from, end, isWhole, cursor) {
+function object(state, bytes, from, end, isWhole) {
     let at = from;
     if (state.isInString) {
         at = behindString(state, bytes, at, end);
@@ -119,17 +201,19 @@ function object(state, bytes, from, end, isWhole, cursor) {
                 if (isWatched && !isWhole && end - at <= longest(state)) {
                     return at;
                 }
-                if (isWatched) {
-                    told(state, '');
+                if (isWatched && state.isKeyNext) {
+                    state.key = NONE;
+                    state.isKeyNext = false;
                 }
                 openString(state, bytes, at + 1, end);
                 return -1;
             }
             if (isWatched) {
                 if (state.isKeyNext) {
-                    told(state, close - at <= LONGEST_KEY ? text(bytes, at, close) : '');
+                    state.key = keyOf(bytes, at, close);
+                    state.isKeyNext = false;
                 } else if (state.key === MODEL) {
-                    replace(state, bytes, at, close + 1, cursor);
+                    find(state, at, close + 1);
                 }
             }
             at = close;
@@ -140,7 +224,7 @@ function object(state, bytes, from, end, isWhole, cursor) {
             }
         } else if (byte < OPEN_BRACKET) {
             if (at > near && state.depth !== state.watched) {
-                at = Math.min(json.search(cursor.ahead, bytes, at), end) - 1;
+                at = Math.min(json.search(state.ahead, bytes, at), end) - 1;
                 near = at + NEAR;
             }
         } else if (byte === OPEN_BRACE || byte === OPEN_BRACKET) {
@@ -153,55 +237,43 @@ function object(state, bytes, from, end, isWhole, cursor) {
     return -1;
 }
 
+function find(state, from, to) {
+    state.found[2 * state.count] = from;
+    state.found[2 * state.count + 1] = to;
+    state.count += 1;
+}
+
 function opened(state, isObject) {
-    const isHolder = state.depth === 1 && state.watched === 1 && HOLDERS[state.key] === true && !state.isKeyNext;
+    const isHolder = state.depth === 1 && state.watched === 1 && state.key === HOLDER && !state.isKeyNext;
     state.depth += 1;
     if (isObject && (state.depth === 1 || isHolder)) {
         state.watched = state.depth;
         state.isKeyNext = true;
-        state.key = '';
+        state.key = NONE;
     }
 }
 
 function closed(state) {
     if (state.depth === state.watched) {
         state.watched -= 1;
-        state.key = '';
+        state.key = NONE;
         state.isKeyNext = false;
     }
     state.depth -= 1;
-}
-
-// A key is known; one that counts for nothing is empty.
-function told(state, key) {
-    if (state.isKeyNext) {
-        state.key = key;
-        state.isKeyNext = false;
-    }
 }
 
 function longest(state) {
     return state.isKeyNext ? LONGEST_KEY : state.key === MODEL ? LONGEST_NAME : 0;
 }
 
-function text(bytes, open, close) {
-    const written = bytes.toString('utf8', open + 1, close);
-    if (written.indexOf('\\') < 0) {
-        return written;
+// What a key counts for, between two quotes.
+function keyOf(bytes, open, close) {
+    const length = close - open - 1;
+    if (length !== 5 && length !== 7 && length !== 8) {
+        return NONE;
     }
-    try {
-        return JSON.parse('"' + written + '"');
-    } catch (e) {
-        return '';
-    }
-}
-
-function replace(state, bytes, from, to, cursor) {
-    if (from > cursor.sent) {
-        cursor.pieces.push(bytes.subarray(cursor.sent, from));
-    }
-    cursor.pieces.push(state.name);
-    cursor.sent = to;
+    const first = bytes[open + 1];
+    return first === LETTER_M || first === LETTER_R ? KEYS[bytes.toString('utf8', open + 1, close)] || NONE : NONE;
 }
 
 // Where a string ends whose text begins at `from`; -1 when that is not before `end`.

@@ -12,6 +12,9 @@ import usage from 'usage.js';
 const PIECE = 1048576;
 // Bytes of a file that are read before other requests get their turn.
 
+// One for all pieces: njs gives no memory back before its request ends.
+const FLUSHED = { flush: true };
+
 // Of this request: each has a machine of its own.
 let body = null;
 let answer = null;
@@ -139,13 +142,13 @@ function pass(r, data, flags) {
         r.sendBuffer(data, flags);
         return;
     }
-    const pieces = data.length > 0 || flags.last ? answer.restorer.take(data, flags.last) : [];
-    for (let at = 0; at < pieces.length - 1; at++) {
-        r.sendBuffer(pieces[at]);
+    if (data.length === 0 && !flags.last) {
+        r.sendBuffer(data, flags);
+        return;
     }
-    const rest = pieces.length > 0 ? pieces[pieces.length - 1] : '';
-    if (pieces.length > 0 || flags.last) {
-        r.sendBuffer(rest, flags.last ? flags : { flush: true });
+    const sent = answer.restorer.take(data, flags.last);
+    if (sent.length > 0 || flags.last) {
+        r.sendBuffer(sent, flags.last ? flags : FLUSHED);
     }
 }
 

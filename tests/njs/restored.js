@@ -13,9 +13,9 @@ function one(answer, ends, isStream, name) {
     const sizes = [];
     let at = 0;
     ends.forEach((end, index) => {
-        const pieces = restorer.take(answer.subarray(at, end), index === ends.length - 1);
-        pieces.forEach((piece) => out.push(Buffer.from(piece)));
-        sizes.push(pieces.reduce((sum, piece) => sum + piece.length, 0));
+        const piece = restorer.take(answer.subarray(at, end), index === ends.length - 1);
+        out.push(Buffer.from(piece));
+        sizes.push(piece.length);
         at = end;
     });
     return [Buffer.concat(out).toString('base64'), sizes];
