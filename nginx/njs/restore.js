@@ -1,7 +1,7 @@
 // Puts a name in the place of the model that an answer tells, while it passes: the member `model` of its JSON object, and of
 // the objects `message` and `response` in it, where Anthropic's and OpenAI's streams have it. In a stream each line with
-// data is such an object. Everything else stays as it is, byte by byte. Only what may be such a member is held until its end
-// is there.
+// data is such an object. Keys count as they are written without escapes. Everything else stays as it is, byte by byte.
+// Only what may be such a member is held until its end is there.
 
 import json from 'json.js';
 
@@ -24,8 +24,6 @@ const LONGEST_NAME = 8192;
 // Bytes that are held of a name; a longer one passes.
 const DATA = [100, 97, 116, 97, 58];
 // `data:`
-
-
 const KEY = Buffer.from('"model"');
 // As it is written where nothing is escaped that need not be.
 

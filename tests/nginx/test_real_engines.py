@@ -7,13 +7,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from openai import AsyncOpenAI, NotFoundError
+from openai.types.chat import ChatCompletionUserMessageParam
 
 from controller.demo.servers import ModelServerFailed, model_file, model_servers
 from tests.nginx.gateway import Gateway, eventually
-from tests.nginx.resources import picker_policy, pool, route, rule, to_pool
+from tests.nginx.resources import model_rewrite, picker_policy, pool, renamed, route, rule, to_pool
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
+SERVED = "smollm2-135m-instruct"
+"""As the servers of the demo call their model."""
 SHARED = "You answer questions about a system in production, in one sentence. " * 60
 """Some 800 tokens."""
 
@@ -104,3 +108,37 @@ async def test_models_and_tokens_of_llama_cpp_are_understood(gateway: Gateway, t
         usage, line = answer.json()["usage"], await gateway.logged(answer.headers["x-request-id"])
         told = (line["prompt_tokens"], line["completion_tokens"])
         assert told == (usage["prompt_tokens"], usage["completion_tokens"])
+
+
+@pytest.mark.usefixtures("model")
+async def test_openai_client_meets_two_servers_under_two_names(gateway: Gateway, tmp_path: Path) -> None:
+    """Names that neither server knows: the route goes by them, and each pool has its own model for its name."""
+    async with model_servers(tmp_path, simulate=False, threads=1, say=lambda line: None) as running:
+        addresses = dict(zip(("writer", "critic"), [s.address for s in running if s.pool == "cpu"], strict=True))
+        await gateway.apply(
+            "routes.yaml",
+            *(pool(name, address) for name, address in addresses.items()),
+            *(model_rewrite(name, name, renamed(name, **{SERVED: 1})) for name in addresses),
+            *(picker_policy(name, usage=True) for name in addresses),
+            route("names", *(rule(to_pool(name), matches=[_named(name)]) for name in addresses)),
+        )
+        async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
+            for name, address in addresses.items():
+                asked = client.chat.completions.with_raw_response
+                message: ChatCompletionUserMessageParam = {"role": "user", "content": f"Who is the {name}?"}
+                raw = await asked.create(model=name, messages=[message], max_tokens=4)
+                assert raw.parse().model == name
+                line = await gateway.logged(raw.headers["x-request-id"])
+                assert (line["endpoint"], line["model"], line["target_model"]) == (address, name, SERVED)
+                assert line["completion_tokens"] == 4
+                stream = await client.chat.completions.create(model=name, messages=[message], max_tokens=4, stream=True)
+                chunks = [chunk async for chunk in stream]
+                assert {chunk.model for chunk in chunks} == {name}
+                assert len(chunks) > 4
+            with pytest.raises(NotFoundError):
+                await client.chat.completions.create(model="nobody", messages=[message], max_tokens=4)
+
+
+def _named(model: str) -> dict[str, object]:
+    path = {"type": "PathPrefix", "value": "/v1"}
+    return {"path": path, "headers": [{"name": "X-Gateway-Model-Name", "value": model}]}
