@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -356,6 +357,27 @@ async def test_listener_that_comes_and_goes_opens_and_closes_its_port(tmp_path: 
             await gateway.apply("gateway.yaml", json.loads(before))
             assert await _closed(tls)
             assert await ask(udp, b"x", patience=0.2) in ([], [b""])
+
+
+async def test_datagrams_of_a_client_are_answered_over_a_reload(tmp_path: Path, nginx: Nginx) -> None:
+    (port,) = free_ports(1)
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        echoed = await stack.enter_async_context(echo("u"))
+        gateway = await stack.enter_async_context(
+            run_gateway(tmp_path, nginx, listeners=lambda own: [http_listener(own), listener("udp", port, "UDP")])
+        )
+        await gateway.apply("s.yaml", datagram_service("u", echoed.address), service("web"))
+        await gateway.apply("r.yaml", stream_route("UDPRoute", "u", to_service("u"), section="udp"))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setblocking(False)
+            client.connect(("127.0.0.1", port))
+            for number in range(3):
+                async with asyncio.timeout(connections.LIMIT):
+                    await loop.sock_sendall(client, b"%d" % number)
+                    assert await loop.sock_recv(client, 100) == b"u %d" % number
+                await gateway.apply("web.yaml", route("web", rule(to_service("web"), path=f"/{number}")))
+        assert len(echoed.clients) == 3  # each version has a conversation of its own
 
 
 async def _closed(port: int) -> bool:

@@ -16,7 +16,7 @@ MADE_HERE = (
     r"(name|value|weights|location|listener|serve_location|rewritten_location|upstream|source|variable|default|place|chooser|target"
     r"|split_variable|fine_source|sample_variable|origin|port"
     r"|file|handed_to|index|listen|module|path|socket|status|id)",
-    r"next|hostname \| literal .*|loop\.index0|loop\.index \+ 1|retry\.caught \| join\(\" \"\)"
+    r"next|loop\.index0|loop\.index \+ 1|retry\.caught \| join\(\" \"\)"
     r"|address|header|keepalive|module|listener|location|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
     r"(added|body|changed_path|headers|mirror_location|mirrored|named_locations|paused"

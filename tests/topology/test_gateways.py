@@ -113,6 +113,46 @@ def test_listeners_of_two_protocols_on_a_port_conflict(build_all: Build) -> None
     assert found["c"].serves
 
 
+PASSES = "protocol: TLS, tls: {mode: Passthrough}"
+PAIRS = [
+    ("protocol: HTTPS, hostname: a.example", f"{PASSES}, hostname: b.example", None),
+    ("protocol: HTTPS, hostname: a.example", f"{PASSES}, hostname: a.example", "HostnameConflict"),
+    ("protocol: HTTPS", f"{PASSES}, hostname: a.example", None),
+    ("protocol: TCP", f"{PASSES}, hostname: a.example", "ProtocolConflict"),
+    ("protocol: TCP", "protocol: HTTP", "ProtocolConflict"),
+    ("protocol: TCP", "protocol: UDP", None),
+    ("protocol: UDP", "protocol: HTTP", None),
+    ("protocol: HTTP", f"{PASSES}, hostname: a.example", "ProtocolConflict"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "reason"), PAIRS)
+def test_protocols_share_a_port_where_a_client_tells_them_apart(
+    build_all: Build, first: str, second: str, reason: str | None
+) -> None:
+    found = _listeners(build_all(_gateway(f"{{name: a, port: 80, {first}}}, {{name: b, port: 80, {second}}}")))
+
+    for listener in found.values():
+        assert _verdict(listener.conditions, "Conflicted") == (f"True/{reason}" if reason else "False/NoConflicts")
+        assert _verdict(listener.conditions, "Accepted") == (f"False/{reason}" if reason else "True/Accepted")
+
+
+PROTOCOLS = [
+    ("protocol: TCP", ["TCPRoute"]),
+    ("protocol: UDP", ["UDPRoute"]),
+    (PASSES, ["TLSRoute"]),
+    ("protocol: TLS, tls: {certificateRefs: [{name: gone}]}", ["TLSRoute", "TCPRoute"]),
+]
+
+
+@pytest.mark.parametrize(("protocol", "kinds"), PROTOCOLS)
+def test_protocol_has_its_kinds_of_routes(build_all: Build, protocol: str, kinds: list[str]) -> None:
+    (listener,) = build_all(_gateway(f"{{name: a, port: 80, {protocol}}}")).gateways[0].listeners
+
+    assert [kind for _, kind in listener.supported_kinds] == kinds
+    assert listener.serves is ("gone" not in protocol)
+
+
 def test_unsupported_protocol_conflicts_with_nothing(build_all: Build) -> None:
     found = _listeners(build_all(_gateway(f"{HTTP}, {{name: sctp, port: 80, protocol: SCTP}}")))
 

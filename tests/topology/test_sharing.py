@@ -57,3 +57,35 @@ def test_gateway_that_says_nothing_of_its_data_plane_is_as_it_was(read: Read, bu
     text = GATEWAY.format(more="infrastructure: {}")
 
     assert shared(build_all(text), snapshot=read(text)) == build_all(text)
+
+
+SIDE = """
+kind: Gateway
+metadata: {{name: side}}
+spec:
+  gatewayClassName: infergate
+  listeners: [{{name: it, {listener}}}]
+"""
+PASSES = "protocol: TLS, tls: {mode: Passthrough}"
+SIDES = [  # of Gateway web, of Gateway side, whether the second serves
+    ("port: 443, hostname: a.example, " + PASSES, "port: 443, hostname: b.example, " + PASSES, True),
+    ("port: 443, hostname: a.example, " + PASSES, "port: 443, hostname: a.example, " + PASSES, False),
+    ("port: 443, hostname: a.example, " + PASSES, "port: 443, protocol: TCP", False),
+    ("port: 53, protocol: UDP", "port: 53, protocol: TCP", True),
+    ("port: 53, protocol: UDP", "port: 53, protocol: UDP", False),
+    ("port: 80, protocol: HTTP", "port: 80, protocol: TCP", False),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "serves"), SIDES)
+def test_gateways_share_ports_as_listeners_of_one_do(
+    read: Read, build_all: Build, first: str, second: str, serves: bool
+) -> None:
+    texts = (
+        SIDE.format(listener=first).replace("name: side", 'name: web, creationTimestamp: "2026-01-01T00:00:00Z"'),
+        SIDE.format(listener=second).replace("name: side", 'name: side, creationTimestamp: "2026-01-02T00:00:00Z"'),
+    )
+    found = {item.key.name: item for item in shared(build_all(*texts), snapshot=read(*texts)).gateways}
+
+    assert found["web"].listeners[0].serves
+    assert found["side"].listeners[0].serves is serves
