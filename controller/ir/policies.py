@@ -1,7 +1,7 @@
-"""How long and how often a rule tries, and how backends are known, in a proxy's words.
+"""How long and how often a rule tries, and how backends and clients are known, in a proxy's words.
 
-Each type here has its resolver in `topology/attempts.py` or `topology/policies/`, and one template in
-`templates/policies/`, named after it.
+Each type here has its resolver in `topology/attempts.py`, `topology/client_certificates.py` or `topology/policies/`,
+and one template in `templates/policies/`, named after it.
 """
 
 from dataclasses import dataclass, field
@@ -70,3 +70,13 @@ class BackendTls:
     """Certificates in PEM, from one of which the backend's must come."""
     names: tuple[AltName, ...] = ()
     """The certificate must have one of them, in order. Empty: `hostname`."""
+
+
+@dataclass(frozen=True)
+class ClientValidation:
+    """Asks the clients of a server for a certificate."""
+
+    authorities: bytes = field(repr=False)
+    """Certificates in PEM, from one of which a client's must come."""
+    is_required: bool
+    """Whether a client without a valid one is turned away."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 from controller.bundle import Pool
 from controller.ir.certificates import Certificate as Certificate
 from controller.ir.filters import Filter
-from controller.ir.policies import BackendTls, Retry, Timeouts
+from controller.ir.policies import BackendTls, ClientValidation, Retry, Timeouts
 from controller.ir.streams import StreamServer
 from controller.resources.meta import Key
 
@@ -198,6 +198,8 @@ class Server:
     for one of them came over a connection that was opened for another host."""
     client_certificate: Certificate | None = None
     """Shown to backends that are spoken to in TLS."""
+    client_validation: ClientValidation | None = None
+    """None asks clients for no certificate."""
 
     @property
     def is_tls(self) -> bool:

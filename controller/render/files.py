@@ -15,7 +15,7 @@ from controller.render.environment import environment, files_directory
 from controller.render.headers import answer_headers, request_headers
 from controller.render.memory import Memory
 from controller.render.streams import streams_view
-from controller.render.views import certificate_name, config_view, targets_of, tls_view
+from controller.render.views import authorities_name, certificate_name, config_view, targets_of
 from controller.resources.meta import Key
 
 VERSION_FILE = "version.conf"
@@ -183,10 +183,12 @@ def _certificate_files(config: GatewayConfig) -> dict[str, bytes]:
 
 
 def _authorities_files(config: GatewayConfig) -> dict[str, bytes]:
-    """Certificates by which backends are known."""
+    """Certificates by which backends and clients are known."""
     found = [item.tls for item in config.upstreams]
     found += [target.tls for target in targets_of(config) if isinstance(target, ToPool)]
-    return {tls_view(tls).authorities: tls.authorities for tls in found if tls}
+    known = [tls.authorities for tls in found if tls]
+    known += [item.client_validation.authorities for item in config.servers if item.client_validation]
+    return {authorities_name(certificates): certificates for certificates in known}
 
 
 def _bundle_files(files: Mapping[str, bytes], *, secret: bool) -> Iterable[BundleFile]:

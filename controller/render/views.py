@@ -200,6 +200,8 @@ class ServerView:
     """(chain, key), relative to nginx.conf."""
     client_certificate: tuple[str, str] | None
     """As above; shown to backends."""
+    authorities: str
+    """File of those that vouch for clients, relative to nginx.conf; empty where clients are not asked."""
     locations: tuple[LocationView, ...]
     rules: tuple[RuleView, ...]
 
@@ -326,9 +328,13 @@ def targets_of(config: GatewayConfig) -> Iterable[Target]:
 
 
 def tls_view(tls: BackendTls) -> TlsView:
+    return TlsView(hostname=tls.hostname, authorities=authorities_name(tls.authorities))
+
+
+def authorities_name(certificates: bytes) -> str:
+    """File name of authorities, relative to nginx.conf."""
     # Whole, so that nobody finds certificates of his own whose file would take the place of another.
-    found = hashlib.sha256(tls.authorities).hexdigest()
-    return TlsView(hostname=tls.hostname, authorities=f"tls/authorities_{found}.crt")
+    return f"tls/authorities_{hashlib.sha256(certificates).hexdigest()}.crt"
 
 
 def certificate_name(certificate: Certificate) -> str:
@@ -387,6 +393,7 @@ class _Views:
             is_default="*" in server.hostnames,
             certificate_files=tuple(certificate_files(item) for item in server.certificates),
             client_certificate=certificate_files(shown) if (shown := server.client_certificate) else None,
+            authorities=authorities_name(server.client_validation.authorities) if server.client_validation else "",
             locations=tuple(self.location(location, rules) for location in server.locations),
             rules=tuple(rules.values()),
         )

@@ -13,6 +13,7 @@ from controller.topology.conditions import (
     ACCEPTED,
     CONFLICTED,
     IGNORED_FIELDS,
+    INSECURE_FRONTEND,
     INVALID_ANNOTATIONS,
     OVERLAPPING_TLS,
     PARTIALLY_INVALID,
@@ -23,7 +24,7 @@ from controller.topology.conditions import (
 _OURS: Final = frozenset(
     {
         *(ACCEPTED, CONFLICTED, IGNORED_FIELDS, INVALID_ANNOTATIONS, OVERLAPPING_TLS, PARTIALLY_INVALID, PROGRAMMED),
-        RESOLVED_REFS,
+        *(INSECURE_FRONTEND, RESOLVED_REFS),
     }
 )
 """Types of conditions that are removed when they hold no longer. Others are not ours to touch."""

@@ -9,6 +9,7 @@ from controller.topology.conditions import (
     ACCEPTED,
     CONFLICTED,
     IGNORED_FIELDS,
+    INSECURE_FRONTEND,
     INVALID_ANNOTATIONS,
     OVERLAPPING_TLS,
     PARTIALLY_INVALID,
@@ -19,6 +20,7 @@ from controller.topology.conditions import (
 _GOOD_WHEN: Final = {ACCEPTED: "True", CONFLICTED: "False", PROGRAMMED: "True", RESOLVED_REFS: "True"}
 _WHILE_TRUE: Final = {
     IGNORED_FIELDS: Severity.WARNING,
+    INSECURE_FRONTEND: Severity.WARNING,
     INVALID_ANNOTATIONS: Severity.WARNING,
     OVERLAPPING_TLS: Severity.WARNING,
     PARTIALLY_INVALID: Severity.ERROR,

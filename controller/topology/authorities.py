@@ -39,11 +39,18 @@ def authorities(
 def _referred(
     reference: LocalObjectReference, *, where: str, namespace: str, index: Index
 ) -> tuple[bytes, ...] | Condition:
-    key = Key(reference.group, reference.kind, namespace, reference.name)
     if (reference.group, reference.kind) != (ConfigMap.group, "ConfigMap"):
         found = f"{reference.kind}.{reference.group}" if reference.group else reference.kind
         return unresolved("InvalidKind", f"{where} accepts a ConfigMap of the core group, found {found}")
-    config_map = index.config_maps.get((namespace, reference.name))
+    return authorities_of(Key(reference.group, reference.kind, namespace, reference.name), where=where, index=index)
+
+
+def authorities_of(key: Key, *, where: str, index: Index) -> tuple[bytes, ...] | Condition:
+    """Certificates of a ConfigMap, each in PEM, at least one. `where` is the field that refers to it.
+
+    Reason: InvalidCACertificateRef.
+    """
+    config_map = index.config_maps.get((key.namespace, key.name))
     if config_map is None:
         return unresolved("InvalidCACertificateRef", f"{where}: {key} does not exist")
     text = config_map.data.get(KEY, "").encode() or config_map.binary_data.get(KEY, b"")

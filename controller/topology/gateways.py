@@ -15,6 +15,7 @@ from controller.resources.gateway_api import GROUP, Gateway, GatewayClass, Gatew
 from controller.resources.parameters import GatewayParametersSpec
 from controller.topology import certificates
 from controller.topology.attachment import ANY_HOST, covers
+from controller.topology.client_certificates import Frontend, frontend_of, insecure_mode
 from controller.topology.conditions import (
     CONFLICTED,
     OVERLAPPING_TLS,
@@ -79,6 +80,7 @@ def gateway_state(gateway: Gateway, *, of: ClassState, index: Index, now: dateti
         conditions=ordered(
             problem or _accepted_with(listeners),
             _all_resolved(listeners, shown=shown, now=now),
+            insecure_mode(gateway),
             ignored(row.path for row in fields_set(spec, scope=Scope.GATEWAY)),
         ),
         serves=any(item.serves for item in merged_listeners),
@@ -233,8 +235,12 @@ def _listener_state(
     if needs_certificates(listener):
         pairs, more = _certificates(listener, owner=owner, index=index)
         refs += more
+    frontend = Frontend()
+    if listener.protocol == "HTTPS":
+        frontend = frontend_of(gateway, port=listener.port, index=index)
+        refs += frontend.unresolved
     problem = refused(conflict.reason, conflict.message) if conflict is not None else None
-    problem = problem or _listener_problem(listener, gateway=gateway)
+    problem = problem or _listener_problem(listener) or frontend.problem
     served = tuple(item.certificate for item in pairs)
     return ListenerState(
         owner=owner.key,
@@ -253,6 +259,7 @@ def _listener_state(
         attached_routes=0,
         serves=problem is None and bool(kinds) and bool(served or not needs_certificates(listener)),
         is_passthrough=is_passthrough(listener),
+        client_validation=frontend.validation,
     )
 
 
@@ -294,7 +301,7 @@ def _expired(pairs: Iterable[certificates.Resolved], *, now: datetime | None) ->
     )
 
 
-def _listener_problem(listener: Listener, *, gateway: Gateway) -> Condition | None:
+def _listener_problem(listener: Listener) -> Condition | None:
     """Why a listener is not accepted on its own account."""
     if listener.protocol not in PROTOCOLS:
         accepts = ", ".join(PROTOCOLS)
@@ -302,21 +309,7 @@ def _listener_problem(listener: Listener, *, gateway: Gateway) -> Condition | No
     fields = [row.path for row in fields_set(listener, scope=Scope.LISTENER) if row.effect is Effect.REFUSED]
     if fields:
         return unsupported(f"not supported yet: {', '.join(fields)}")
-    if listener.protocol == "HTTPS" and _validates_clients(gateway, port=listener.port):
-        message = (
-            "spec.tls.frontend asks for client certificates, which are not verified yet: the listener is not served"
-        )
-        return unsupported(message)
     return None
-
-
-def _validates_clients(gateway: Gateway, *, port: int) -> bool:
-    """Whether clients on a port have to show a certificate. Source: Gateway API, FrontendTLSConfig."""
-    frontend = gateway.spec.tls.frontend if gateway.spec.tls else None
-    if frontend is None:
-        return False
-    own = next((item.tls for item in frontend.per_port if item.port == port), frontend.default)
-    return own.validation is not None
 
 
 def _conflicts(listeners: Sequence[Listener]) -> dict[str, Condition]:

@@ -6,6 +6,7 @@ Children name parents by key. A Condition says what the specification would have
 from dataclasses import dataclass
 
 from controller.bundle import Pool
+from controller.ir.policies import ClientValidation
 from controller.ir.streams import Opening, StreamRule
 from controller.ir.types import Case, Certificate, Upstream
 from controller.resources.meta import Key
@@ -46,6 +47,8 @@ class ListenerState:
     and on a Gateway that is accepted."""
     is_passthrough: bool = False
     """Whether TLS ends at the backend."""
+    client_validation: ClientValidation | None = None
+    """None asks clients for no certificate."""
 
     @property
     def opening(self) -> Opening:

@@ -68,8 +68,8 @@ TABLE: Final = (
     Unsupported(Scope.BACKEND_TLS, "options", Effect.IGNORED, (None, {})),
 )
 """Elsewhere, because the specification gives them a reason of their own: protocols of listeners (UnsupportedProtocol),
-addresses (UnsupportedAddress), parametersRef (InvalidParameters), appProtocol of Services (UnsupportedProtocol), client
-certificates in `tls.frontend` (per listener), and an external picker in `endpointPickerRef`."""
+addresses (UnsupportedAddress), parametersRef (InvalidParameters), appProtocol of Services (UnsupportedProtocol), and an
+external picker in `endpointPickerRef`."""
 
 _BY_SCOPE: Final = {
     scope: tuple((row, tuple(row.field.split("."))) for row in TABLE if row.scope is scope) for scope in Scope

@@ -87,6 +87,7 @@ def _listening(gateway: GatewayState, listener: ListenerState, routes: tuple[Att
         max_body_size=max_body_size(gateway.data_plane.parameters),
         is_elsewhere=listener.protocol not in HTTP_PROTOCOLS,
         client_certificate=gateway.client_certificate,
+        client_validation=listener.client_validation,
     )
 
 

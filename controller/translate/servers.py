@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from controller.ir.hostnames import covering
+from controller.ir.policies import ClientValidation
 from controller.ir.types import Case, Certificate, Server
 from controller.resources.meta import Key
 from controller.translate.locations import locations_of
@@ -28,6 +29,8 @@ class Listening:
     is_elsewhere: bool = False
     """Whether connections for its hostnames are passed on instead of read."""
     client_certificate: Certificate | None = None
+    """As in the server's."""
+    client_validation: ClientValidation | None = None
     """As above."""
 
 
@@ -78,6 +81,7 @@ def _servers_on(listeners: Sequence[Listening]) -> Iterable[Server]:
             max_body_size=listener.max_body_size,
             is_elsewhere=listener.is_elsewhere,
             client_certificate=listener.client_certificate,
+            client_validation=listener.client_validation,
         )
 
 

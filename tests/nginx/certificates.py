@@ -31,23 +31,23 @@ class Authority:
         made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         return made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
-    def certificate(self, *names: str) -> tuple[bytes, bytes]:
-        """A chain of one and its key, as PEM. Names with a colon are URIs."""
+    def certificate(self, *names: str, days: int = 1) -> tuple[bytes, bytes]:
+        """A chain of one and its key, as PEM. Names with a colon are URIs. days: until it expires, or since."""
         key = ec.generate_private_key(ec.SECP256R1())
-        made = _builder(_name("leaf"), key).issuer_name(_name(self.name))
+        made = _builder(_name("leaf"), key, days=days).issuer_name(_name(self.name))
         made = made.add_extension(_alt_names(names), critical=False)
         return made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), _private(key)
 
 
-def _builder(subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, days: int = 1) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now - timedelta(days=9))
+        .not_valid_after(now + timedelta(days=days))
     )
 
 

@@ -19,9 +19,10 @@ MADE_HERE = (
     r"next|loop\.index0|loop\.index \+ 1|retry\.caught \| join\(\" \"\)"
     r"|address|header|keepalive|module|listener|location|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
-    r"(added|body|changed_path|headers|mirror_location|mirrored|named_locations|paused"
-    r"|preflight|redirect|refused|remembered|retried|rewrite|scheme|secured|sent|split|timeouts|title|tried)\(.*\)|bodies\[.*\]|body",
-    r"view\.client_certificate\[\d\]|tls\.authorities|backend\.endpoint_variable( if .*)?",
+    r"(added|body|changed_path|client_validation|headers|mirror_location|mirrored|named_locations|paused"
+    r"|preflight|redirect|refused|remembered|retried|rewrite|scheme|secured|sent|split|timeouts|title|tried"
+    r"|unknown_client)\(.*\)|bodies\[.*\]|body",
+    r"view\.client_certificate\[\d\]|(view|tls)\.authorities|backend\.endpoint_variable( if .*)?",
     r"item\.variable ~ .*|item\.values\[.*\]",
     r"rule\.rule\.route\.path|view\.targets\[choice\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",
     r"backend\.timeouts\.\w+ \| milliseconds",

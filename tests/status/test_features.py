@@ -247,6 +247,26 @@ def test_client_certificate_is_in_the_table_when_nothing_is_said_against_it(tmp_
     assert "InvalidClientCertificateRef" in objection
 
 
+@pytest.mark.parametrize(
+    ("feature", "mode", "said"),
+    [
+        ("GatewayFrontendClientCertificateValidation", "AllowValidOnly", []),
+        (
+            "GatewayFrontendClientCertificateValidationInsecureFallback",
+            "AllowInsecureFallback",
+            ["InsecureFrontendValidationMode=True/ConfigurationChanged"],
+        ),
+    ],
+)
+def test_validation_of_clients_is_in_the_table_when_no_more_is_said_than_the_mode(
+    feature: str, mode: str, said: list[str], tmp_path: Path
+) -> None:
+    references = [{"group": "", "kind": "ConfigMap", "name": "ca"}]
+    default = {"validation": {"caCertificateRefs": references, "mode": mode}}
+    objections = _objections(tmp_path, gateway={"tls": {"frontend": {"default": default}}}, more=[AUTHORITIES])
+    assert (feature in FEATURES) == ([item.split(": ")[1] for item in objections] == said), objections
+
+
 def test_listener_set_is_in_the_table_when_nothing_is_said_against_it(tmp_path: Path) -> None:
     text = """
     apiVersion: gateway.networking.k8s.io/v1

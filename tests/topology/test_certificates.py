@@ -174,24 +174,6 @@ def test_tls_options_refuse_the_listener(build_all: Build) -> None:
     assert not _listener(topology).serves
 
 
-VALIDATION = "validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]}"
-FRONTENDS = [
-    (f"{{default: {{{VALIDATION}}}}}", "UnsupportedValue"),
-    (f"{{default: {{}}, perPort: [{{port: 443, tls: {{{VALIDATION}}}}}]}}", "UnsupportedValue"),
-    (f"{{default: {{}}, perPort: [{{port: 444, tls: {{{VALIDATION}}}}}]}}", "Accepted"),
-    (f"{{default: {{{VALIDATION}}}, perPort: [{{port: 443, tls: {{}}}}]}}", "Accepted"),
-]
-
-
-@pytest.mark.parametrize(("frontend", "reason"), FRONTENDS)
-def test_listener_that_must_verify_clients_is_not_served(build_all: Build, frontend: str, reason: str) -> None:
-    gateway = _gateway().rstrip() + f"\n      tls: {{frontend: {frontend}}}\n"
-    topology = build_all(gateway, _secret(*_pair("a")))
-
-    assert _condition(topology, "Accepted").reason == reason
-    assert _listener(topology).serves is (reason == "Accepted")
-
-
 def test_overlapping_hostnames_of_https_listeners_are_told(build_all: Build) -> None:
     tls = "tls: {certificateRefs: [{name: tls}]}"
     topology = build_all(
