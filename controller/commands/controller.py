@@ -29,6 +29,7 @@ from controller.garbage import collect_seldom
 from controller.kube import Api, configuration
 from controller.plugins.installed import installed
 from controller.probes import Probes
+from controller.provider.kubernetes.definitions import Definitions
 from controller.provider.kubernetes.events import EventRecorder
 from controller.provider.kubernetes.lease import Leadership
 from controller.provider.kubernetes.provider import KubernetesProvider
@@ -37,6 +38,7 @@ from controller.resources.core import Service
 from controller.resources.gateway_api import CONTROLLER_NAME, Gateway
 from controller.resources.meta import Key
 from controller.settings import system_authorities
+from controller.status.features import FIELDS, features_without
 from controller.status.notices import rejected
 
 log = logging.getLogger(__name__)
@@ -198,10 +200,12 @@ class _Replica:
         )
         catalogue = installed()
         publishing = Publishing(self._server, clock=time.monotonic, catalogue=catalogue)
+        self._definitions = Definitions(api, sorted({*FIELDS.values()}), on_change=lambda: self._loop.wake())
         self._loop = Loop(
             publishing,
             self._provisioning,
             self._writer.want,
+            features=lambda: features_without(self._definitions.missing),
             catalogue=catalogue,
             system_authorities=system_authorities(),
         )
@@ -218,6 +222,7 @@ class _Replica:
                 log.info("control plane begins", extra={"host": self._settings.host, "port": self._server.port})
                 for program in (
                     self._loop.run(self._provider.snapshots()),
+                    self._definitions.run(),
                     self._leadership.run(),
                     self._provisioning.run(),
                     self._writer.run(),

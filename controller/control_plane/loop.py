@@ -5,7 +5,7 @@ Every replica does all of it but for writing: instances ask any of them, and the
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -22,7 +22,6 @@ from controller.resources.gateway_api import CONTROLLER_NAME, Gateway
 from controller.resources.meta import Key
 from controller.resources.snapshot import Rejection, Snapshot
 from controller.status.derive import derive
-from controller.status.features import IN_CLUSTER
 from controller.status.types import StatusUpdate
 from controller.topology.build import build
 from controller.topology.conditions import PROGRAMMED
@@ -45,6 +44,8 @@ class Loop:
     provisioning: Provisioning
     want: Callable[[tuple[StatusUpdate, ...]], None]
     """Told the statuses that all resources should have."""
+    features: Callable[[], Sequence[str]] = tuple
+    """Those that GatewayClasses name, at the moment."""
     catalogue: Catalogue = BUILT_IN
     system_authorities: bytes | None = None
     """Certificates in PEM that this machine trusts; None without any."""
@@ -149,7 +150,7 @@ class Loop:
             controller_name=CONTROLLER_NAME,
             programmed=found,
             refusals=self.publishing.refusals(topology),
-            features=IN_CLUSTER,
+            features=self.features(),
         )
         unknown = self._unknown(topology, snapshot)
         self.want(tuple(status for status in statuses if status.key not in unknown))

@@ -6,6 +6,7 @@ and finds the feature here exactly when nothing is said against it.
 Source: Gateway API v1.6.1, pkg/features.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 FEATURES: Final = (
@@ -60,3 +61,14 @@ FEATURES: Final = (
 
 IN_CLUSTER: Final = tuple(sorted((*FEATURES, "GatewayInfrastructurePropagation")))
 """Where each Gateway has a data plane of its own."""
+
+FIELDS: Final = dict.fromkeys(
+    ("HTTPRouteRetry", "HTTPRouteRetryBackendTimeout", "HTTPRouteRetryConnectionError"),
+    ("HTTPRoute", "spec", "rules", "retry"),
+)
+"""Features that need a field which is in the experimental channel alone: its kind, and the names on the way to it."""
+
+
+def features_without(missing: Collection[tuple[str, ...]]) -> tuple[str, ...]:
+    """Those of a cluster whose definitions lack some fields."""
+    return tuple(name for name in IN_CLUSTER if FIELDS.get(name) not in missing)

@@ -11,7 +11,7 @@ from controller.provider.file import read
 from controller.reconcile import topology_of
 from controller.resources.gateway_api import CONTROLLER_NAME, GatewayClass
 from controller.status.derive import derive
-from controller.status.features import FEATURES, IN_CLUSTER
+from controller.status.features import FEATURES, IN_CLUSTER, features_without
 from controller.status.rows import worst_first
 from controller.status.types import Severity
 from tests.nginx.certificates import Authority, certificate
@@ -277,6 +277,12 @@ def test_listener_set_is_in_the_table_when_nothing_is_said_against_it(tmp_path: 
     (tmp_path / "set.yaml").write_text(text)
     objections = _objections(tmp_path, gateway={"allowedListeners": {"namespaces": {"from": "Same"}}})
     assert ("ListenerSet" in FEATURES) == (not objections), objections
+
+
+def test_features_of_a_field_go_with_it() -> None:
+    retries = {"HTTPRouteRetry", "HTTPRouteRetryBackendTimeout", "HTTPRouteRetryConnectionError"}
+    assert features_without(()) == IN_CLUSTER
+    assert set(IN_CLUSTER) - set(features_without([("HTTPRoute", "spec", "rules", "retry")])) == retries
 
 
 def test_every_feature_of_a_route_in_the_table_is_tried() -> None:
