@@ -129,7 +129,10 @@ def _status(topology: Topology, snapshot: Snapshot) -> bytes:
     }
     updates = derive(topology, snapshot=snapshot, controller_name=CONTROLLER_NAME, programmed=serving)
     rejected = sorted(f"{item.subject}: {item.field}: {item.message}" for item in snapshot.rejections)
-    found = {str(item.key): item.status for item in updates if item.key.kind != "GatewayClass"}
+    found: dict[str, object] = {}
+    for item in updates:
+        if item.key.kind != "GatewayClass":
+            found[f"{item.key} of {item.key.group}" if str(item.key) in found else str(item.key)] = item.status
     documents = [{"rejected": rejected}, found] if rejected else [found]
     text: bytes = yaml.safe_dump_all(documents, sort_keys=False, width=120, default_flow_style=None, encoding="utf-8")
     return text

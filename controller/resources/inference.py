@@ -1,10 +1,13 @@
-"""InferencePool of the group inference.networking.k8s.io, version 1.6.0 of the Inference Extension."""
+"""InferencePool of the group inference.networking.k8s.io, version 1.6.0 of the Inference Extension.
+
+The shape that it had before is in `legacy`; it becomes this one when it is read, and keeps its group.
+"""
 
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from controller.resources.meta import Model, Resource
+from controller.resources.meta import Key, Model, Resource
 from controller.resources.scalars import Broken, Group, Kind, Labels, ObjectName, Port, unique_by
 
 
@@ -44,3 +47,13 @@ class InferencePool(Resource):
     versions: ClassVar[tuple[str, ...]] = ("v1",)
 
     spec: InferencePoolSpec
+
+    @property
+    def key(self) -> Key:
+        group = self.api_version.rpartition("/")[0]
+        return Key(group=group, kind=self.kind, namespace=self.metadata.namespace, name=self.metadata.name)
+
+    @property
+    def picker_field(self) -> str:
+        """The field that names an external picker, as the user wrote it."""
+        return "endpointPickerRef" if self.key.group == self.group else "extensionRef"

@@ -1,7 +1,7 @@
 """From a document to a resource: which kinds are read, which are passed over, and which are refused."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from controller.resources.core import ConfigMap, EndpointSlice, Namespace, Pod, 
 from controller.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant
 from controller.resources.grpc_route import GRPCRoute
 from controller.resources.inference import InferencePool
+from controller.resources.legacy import LegacyInferencePool
 from controller.resources.meta import Resource
 from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
@@ -33,6 +34,7 @@ MODELS: tuple[type[Resource], ...] = (
     ReferenceGrant,
     BackendTLSPolicy,
     InferencePool,
+    LegacyInferencePool,
     InferenceObjective,
     InferenceModelRewrite,
     PickerPolicy,
@@ -46,7 +48,7 @@ MODELS: tuple[type[Resource], ...] = (
 )
 
 KINDS: Mapping[tuple[str, str], type[Resource]] = {
-    (f"{group}/{version}" if group else version, model.__name__): model
+    (f"{group}/{version}" if group else version, model.kind_name()): model
     for model in MODELS
     for group in (model.group, *model.former_groups)
     for version in model.versions
@@ -130,7 +132,7 @@ def subject_of(document: Mapping[Any, Any], *, index: int) -> str:  # Any: a doc
     name, namespace = fields.get("name"), fields.get("namespace")
     if not isinstance(name, str) or not name:
         return f"{shown_name(kind)} in document {index}"
-    if any(model.__name__ == kind and model.cluster_scoped for model in MODELS):
+    if any(model.kind_name() == kind and model.cluster_scoped for model in MODELS):
         return f"{shown_name(kind)} {shown_name(name)}"
     space = namespace if isinstance(namespace, str) and namespace else "default"
     return f"{shown_name(kind)} {shown_name(space)}/{shown_name(name)}"
@@ -160,8 +162,8 @@ def _in_scope(document: dict[str, Any], model: type[Resource]) -> dict[str, Any]
 def _unread(api_version: str, kind: str) -> Problem | None:
     """Why a kind that has no model is a mistake; None when it is just not for a gateway."""
     group = api_version.rpartition("/")[0]
-    same = [model for model in MODELS if model.__name__ == kind]
-    alike = [model for model in MODELS if model.__name__.lower() == kind.lower()]
+    same = [model for model in MODELS if model.kind_name() == kind]
+    alike = [model for model in MODELS if model.kind_name().lower() == kind.lower()]
     home = [model for model in MODELS if group in (model.group, *model.former_groups)]
     if group not in OUR_GROUPS and group not in {model.group for model in MODELS}:
         close = difflib.get_close_matches(group[:128], OUR_GROUPS, n=1, cutoff=_CLOSE)
@@ -169,16 +171,18 @@ def _unread(api_version: str, kind: str) -> Problem | None:
             Problem(("apiVersion",), f"found {quoted(api_version)}, did you mean group {close[0]}?") if close else None
         )
     if same:
-        return Problem(("apiVersion",), f"found {quoted(api_version)}, for {kind} accepted is {_versions(same[0])}")
+        return Problem(("apiVersion",), f"found {quoted(api_version)}, for {kind} accepted is {_versions(same)}")
     if alike and group == alike[0].group:
-        return Problem(("kind",), f"found {quoted(kind)}, did you mean {alike[0].__name__}?")
+        return Problem(("kind",), f"found {quoted(kind)}, did you mean {alike[0].kind_name()}?")
     if group not in OUR_GROUPS:
         return None
-    hint = near(kind, [model.__name__ for model in home], likeness=0.85)
+    hint = near(kind, [model.kind_name() for model in home], likeness=0.85)
     return Problem(
         ("kind",), f"found {quoted(kind)} of {quoted(group)}, which is not supported{', ' if hint else ''}{hint}"
     )
 
 
-def _versions(model: type[Resource]) -> str:
-    return " or ".join(f"{model.group}/{version}" if model.group else version for version in model.versions)
+def _versions(models: Iterable[type[Resource]]) -> str:
+    return " or ".join(
+        f"{model.group}/{version}" if model.group else version for model in models for version in model.versions
+    )

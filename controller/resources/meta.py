@@ -78,6 +78,11 @@ class Resource(BaseModel):
     metadata: Metadata
     status: dict[str, Any] | None = Field(default=None, repr=False)  # any shape: written by others, kept for merging
 
+    @classmethod
+    def kind_name(cls) -> str:
+        """The kind as documents name it: the name of the class, but where two shapes of one kind are read."""
+        return cls.__name__
+
     @property
     def key(self) -> Key:
         return Key(group=self.group, kind=self.kind, namespace=self.metadata.namespace, name=self.metadata.name)

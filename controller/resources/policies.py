@@ -17,7 +17,7 @@ from controller.resources.scalars import (
     ObjectName,
     quoted,
     seconds,
-    unique_by,
+    unique,
 )
 
 Priority = Annotated[int, Field(strict=True, ge=-(2**31), lt=2**31, json_schema_extra={"format": "int32"})]
@@ -26,8 +26,8 @@ Priority = Annotated[int, Field(strict=True, ge=-(2**31), lt=2**31, json_schema_
 class PolicyTarget(Described):
     """An InferencePool in the namespace of the policy."""
 
-    group: Literal["inference.networking.k8s.io"] = "inference.networking.k8s.io"
-    """Group of the target."""
+    group: Literal["inference.networking.k8s.io", "inference.networking.x-k8s.io"] = "inference.networking.k8s.io"
+    """Group of the target; the second is that of pools in version v1alpha2."""
     kind: Literal["InferencePool"] = "InferencePool"
     """Kind of the target."""
     name: ObjectName
@@ -115,7 +115,7 @@ class PickerPolicySpec(Described):
                 "x-kubernetes-list-map-keys": ["group", "kind", "name"],
             },
         ),
-        AfterValidator(unique_by("name")),
+        AfterValidator(unique),
     ]
     """InferencePools that the policy is for. Where two policies have the same target, the older one has it."""
     config: dict[str, Any] | None = None  # any: judged by controller.plugins, so that a mistake is a condition

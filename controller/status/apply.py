@@ -2,7 +2,8 @@
 
 Source: x-kubernetes-list-type in the definitions of Gateway API 1.6.1 and Inference Extension 1.6.0. `conditions`,
 `listeners` and `supportedFeatures` are maps whose entries have owners. `parents` and `ancestors` are atomic: whoever
-writes one entry writes all, so they are read, modified and written as a whole.
+writes one entry writes all, so they are read, modified and written as a whole, as is `parent` of
+InferencePool v1alpha2.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ from typing import Final
 from controller.resources.meta import Key
 from controller.status.types import Json, StatusUpdate
 
-_SHARED: Final = ("parents", "ancestors")
+_SHARED: Final = ("parents", "parent", "ancestors")
 
 
 def is_shared(update: StatusUpdate) -> bool:

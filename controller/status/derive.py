@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from controller.resources.gateway_api import HTTPRoute, ListenerSet
 from controller.resources.grpc_route import GRPCRoute, RequestRoute
+from controller.resources.legacy import LEGACY_GROUP
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.resources.stream_routes import StreamRoute
@@ -15,6 +16,7 @@ from controller.status.types import Json, Programmed, StatusUpdate
 from controller.topology.conditions import (
     ACCEPTED,
     CONFLICTED,
+    CONTROLLER,
     PARTIALLY_INVALID,
     PROGRAMMED,
     Condition,
@@ -158,6 +160,9 @@ class _Facts:
         return self._entry(dict(item.parent), conditions)
 
     def pool(self, item: PoolState) -> StatusUpdate:
+        if item.key.group == LEGACY_GROUP:
+            entries = [self._legacy_entry(gateway, found) for gateway, found in item.parents]
+            return StatusUpdate(item.key, item.generation, {"parent": entries})
         parents = [self._entry(_reference(gateway), found) for gateway, found in item.parents]
         return StatusUpdate(item.key, item.generation, {"parents": parents})
 
@@ -171,6 +176,12 @@ class _Facts:
             for target, conditions in item.ancestors
         ]
         return StatusUpdate(item.key, item.generation, {"ancestors": ancestors})
+
+    def _legacy_entry(self, gateway: Key, conditions: Sequence[Condition]) -> Json:
+        """An entry of `status.parent`. Of its reference, the fields that the kind had in all its releases."""
+        mine = Condition(CONTROLLER, True, "Controller", self.controller_name)
+        reference = {"kind": gateway.kind, "namespace": gateway.namespace, "name": gateway.name}
+        return {"parentRef": reference, "conditions": _json(ordered(*conditions, mine))}
 
     def _entry(self, parent: Json, conditions: Sequence[Condition]) -> Json:
         return {"parentRef": parent, "controllerName": self.controller_name, "conditions": _json(conditions)}

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from controller.status.legacy import placed
 from controller.status.types import Json, StatusUpdate
 from controller.topology.conditions import (
     ACCEPTED,
     CONFLICTED,
+    CONTROLLER,
     IGNORED_FIELDS,
     INSECURE_FRONTEND,
     INVALID_ANNOTATIONS,
@@ -23,8 +25,8 @@ from controller.topology.conditions import (
 
 _OURS: Final = frozenset(
     {
-        *(ACCEPTED, CONFLICTED, IGNORED_FIELDS, INVALID_ANNOTATIONS, OVERLAPPING_TLS, PARTIALLY_INVALID, PROGRAMMED),
-        *(INSECURE_FRONTEND, RESOLVED_REFS),
+        *(ACCEPTED, CONFLICTED, CONTROLLER, IGNORED_FIELDS, INVALID_ANNOTATIONS, OVERLAPPING_TLS, PARTIALLY_INVALID),
+        *(INSECURE_FRONTEND, PROGRAMMED, RESOLVED_REFS),
     }
 )
 """Types of conditions that are removed when they hold no longer. Others are not ours to touch."""
@@ -50,6 +52,11 @@ def merge(update: StatusUpdate, old: Json | None, *, now: datetime, controller_n
         known = before.get("parents") or []
         status["parents"] = clock.entries(
             update.status["parents"], known, reference="parentRef", controller_name=controller_name
+        )
+    if "parent" in update.status:
+        known = before.get("parent") or []
+        status["parent"] = placed(
+            update.status["parent"], known, conditions=clock.conditions, controller=controller_name
         )
     if "ancestors" in update.status:
         known = before.get("ancestors") or []

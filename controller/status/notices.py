@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from controller.resources.meta import Key
 from controller.resources.snapshot import Rejection
+from controller.status.legacy import is_marked
 from controller.status.rows import worst_first
 from controller.status.types import Json, Severity, StatusUpdate
 
@@ -50,4 +51,6 @@ def _ours(status: Json, controller_name: str) -> Json:
     for name in ("parents", "ancestors"):
         if name in kept:
             kept[name] = [item for item in kept[name] or () if item.get("controllerName") == controller_name]
+    if "parent" in kept:
+        kept["parent"] = [item for item in kept["parent"] or () if is_marked(item, controller=controller_name)]
     return kept

@@ -50,6 +50,7 @@ def _places(status: Json) -> list[tuple[str, list[Json]]]:
     places = [("", status.get("conditions", []))]
     places += [(f"listener {item['name']}", item["conditions"]) for item in status.get("listeners", [])]
     places += [(f"parent {_parent(item['parentRef'])}", item["conditions"]) for item in status.get("parents", [])]
+    places += [(f"parent {_parent(item['parentRef'])}", item["conditions"]) for item in status.get("parent", [])]
     places += [(f"target {_parent(item['ancestorRef'])}", item["conditions"]) for item in status.get("ancestors", [])]
     return places
 

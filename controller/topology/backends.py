@@ -7,12 +7,11 @@ from controller.ir.types import Target, ToStatus, ToUpstream, Upstream
 from controller.resources.core import Service
 from controller.resources.gateway_api import BackendObjectReference, HTTPRoute
 from controller.resources.grpc_route import GRPCRoute
-from controller.resources.inference import InferencePool
 from controller.resources.meta import Key
 from controller.topology import pools, services
 from controller.topology.conditions import Condition, unresolved
 from controller.topology.grants import permits
-from controller.topology.index import Index, Name
+from controller.topology.index import POOL_GROUPS, Index, Name, pool_name
 from controller.topology.policies.backend_tls import BackendPolicies, BackendPort
 from controller.topology.types import RouteState
 
@@ -81,10 +80,11 @@ class Backends:
 
     def _pool(self, key: Key) -> Target | Condition:
         """The port of the reference is ignored. Source: Inference Extension, InferencePool."""
-        item = self.index.pools.get((key.namespace, key.name))
+        name = pool_name(key)
+        item = self.index.pools.get(name)
         if item is None:
             return unresolved("BackendNotFound", f"{key} does not exist")
-        standing = self.standings[(key.namespace, key.name)]
+        standing = self.standings[name]
         if not standing.accepted.status:
             return unresolved("UnsupportedProtocol", f"{key}: {standing.accepted.message}")
         tls = self.policies.of_pool(key)
@@ -114,7 +114,7 @@ class Backends:
 
 
 _KINDS = {
-    HTTPRoute.__name__: ((Service.group, "Service"), (InferencePool.group, "InferencePool")),
+    HTTPRoute.__name__: ((Service.group, "Service"), *((group, "InferencePool") for group in POOL_GROUPS)),
     # The picker reads prompts from JSON, and there is none in a call.
     GRPCRoute.__name__: ((Service.group, "Service"),),
 }

@@ -11,6 +11,9 @@ from controller.topology.types import Condition as Condition
 
 ACCEPTED: Final = "Accepted"
 CONFLICTED: Final = "Conflicted"
+CONTROLLER: Final = "infergate.dev/Controller"
+"""Ours: on entries of a list that several controllers write and that has no field for their names. The message is the
+name of the controller whose entry it is."""
 IGNORED_FIELDS: Final = "infergate.dev/IgnoredFields"
 """Ours: True while the resource has fields that are read but have no effect. Absent otherwise."""
 INSECURE_FRONTEND: Final = "InsecureFrontendValidationMode"

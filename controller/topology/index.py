@@ -1,7 +1,7 @@
 """Resources by what they are looked up by. Scanning them for every route took 40 times as long as the rest."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -18,6 +18,7 @@ from controller.resources.gateway_api import (
 )
 from controller.resources.grpc_route import GRPCRoute, RequestRoute
 from controller.resources.inference import InferencePool
+from controller.resources.legacy import LegacyInferencePool
 from controller.resources.meta import Key, Resource
 from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
@@ -33,6 +34,9 @@ NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 Name = tuple[str, str]
 """(namespace, name)."""
 
+POOL_GROUPS: Final = (InferencePool.group, LegacyInferencePool.group)
+"""Groups that have InferencePools. Pools of one name in both are two pools."""
+
 
 @dataclass(frozen=True)
 class Index:
@@ -46,6 +50,7 @@ class Index:
     stream_routes: tuple[StreamRoute, ...]
     """Of all three kinds, each oldest first."""
     pools: Mapping[Name, InferencePool]
+    """By `pool_name`; those of the legacy group in the present shape."""
     policies: tuple[PickerPolicy, ...]
     tls_policies: tuple[BackendTLSPolicy, ...]
     objectives: tuple[InferenceObjective, ...]
@@ -88,7 +93,7 @@ def index_of(snapshot: Snapshot) -> Index:
         listener_sets=_grouped((item.parent, item) for item in snapshot.of(ListenerSet)),
         routes=(*snapshot.of(HTTPRoute), *snapshot.of(GRPCRoute)),
         stream_routes=tuple(snapshot.of(StreamRoute)),
-        pools={_name(item): item for item in snapshot.of(InferencePool)},
+        pools={pool_name(item.key): item for item in _pools(snapshot)},
         policies=tuple(snapshot.of(PickerPolicy)),
         tls_policies=tuple(snapshot.of(BackendTLSPolicy)),
         objectives=tuple(snapshot.of(InferenceObjective)),
@@ -106,6 +111,19 @@ def index_of(snapshot: Snapshot) -> Index:
         namespaces={item.metadata.name: item.metadata.labels for item in snapshot.of(Namespace)},
         grants=grants_of(snapshot.of(ReferenceGrant)),
     )
+
+
+def pool_name(key: Key) -> Name:
+    """What an InferencePool is called in the data plane, where no group tells two of one name apart.
+
+    `:` is in no name of a resource.
+    """
+    return (key.namespace, key.name if key.group == InferencePool.group else f"{key.name}:v1alpha2")
+
+
+def is_pool(*, group: str, kind: str) -> bool:
+    """Whether a reference names an InferencePool, of either group."""
+    return kind == InferencePool.kind_name() and group in POOL_GROUPS
 
 
 def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
@@ -131,6 +149,15 @@ def _holds(requirement: LabelSelectorRequirement, labels: Mapping[str, str]) -> 
             return not present
         case _:
             return False
+
+
+def _pools(snapshot: Snapshot) -> Iterator[InferencePool]:
+    """In the order of the snapshot, where the kind alone counts."""
+    for item in snapshot.resources:
+        if isinstance(item, InferencePool):
+            yield item
+        elif isinstance(item, LegacyInferencePool):
+            yield item.in_present_shape()
 
 
 def _name(item: Resource) -> Name:

@@ -20,7 +20,7 @@ from controller.topology.conditions import (
     resolved_refs,
     unresolved,
 )
-from controller.topology.index import Index
+from controller.topology.index import Index, pool_name
 from controller.topology.services import address, is_ready, ready_endpoints
 from controller.topology.unsupported import Scope, fields_set
 
@@ -69,7 +69,7 @@ def standing(item: InferencePool, *, index: Index) -> Standing:
     if problem is not None:
         return Standing(verdict, problem, None)
     external = f"Service {item.metadata.namespace}/{reference.name}"
-    message = f"endpointPickerRef: the external picker {external} is not asked, the built-in picker picks instead"
+    message = f"{item.picker_field}: the external picker {external} is not asked, the built-in picker picks instead"
     return Standing(verdict, resolved_refs(), Condition(IGNORED_FIELDS, True, "UnsupportedValue", message))
 
 
@@ -82,7 +82,7 @@ def target(item: InferencePool, *, standing: Standing, tls: BackendTls | None = 
         return ToStatus(500, standing.accepted.message)
     if not standing.resolved_refs.status and failure_mode(item) is FailureMode.FAIL_CLOSE:
         return ToStatus(500, standing.resolved_refs.message)
-    return ToPool(item.key.path, tls=tls)
+    return ToPool(_name(item), tls=tls)
 
 
 def failure_mode(item: InferencePool) -> FailureMode:
@@ -102,12 +102,16 @@ def pool_of(
     for endpoint in sorted((*_of_pods(item, index=index), *_of_slices(item, index=index)), key=_order):
         by_address.setdefault(endpoint.address, endpoint)
     return Pool(
-        name=item.key.path,
+        name=_name(item),
         endpoints=tuple(by_address.values()),
         failure_mode=failure_mode(item),
         policy=policy,
         rewrites=rewrites,
     )
+
+
+def _name(item: InferencePool) -> str:
+    return "/".join(pool_name(item.key))
 
 
 def _order(endpoint: PoolEndpoint) -> tuple[str, str]:
@@ -160,14 +164,15 @@ def _engine(labels: Mapping[str, str]) -> Engine | None:
 
 
 def _picker_problem(reference: EndpointPickerRef, *, pool: InferencePool, index: Index) -> Condition | None:
+    field = f"spec.{pool.picker_field}"
     target = Key(reference.group, reference.kind, pool.metadata.namespace, reference.name)
     if (reference.group, reference.kind) != (Service.group, "Service"):
         found = f"{reference.kind}.{reference.group}" if reference.group else reference.kind
         accepts = f"a Service of the core group or the group {OWN_GROUP}"
-        return unresolved("InvalidExtensionRef", f"spec.endpointPickerRef accepts {accepts}, found {found}")
+        return unresolved("InvalidExtensionRef", f"{field} accepts {accepts}, found {found}")
     service = index.services.get((target.namespace, target.name))
     if service is None:
-        return unresolved("InvalidExtensionRef", f"spec.endpointPickerRef: {target} does not exist")
+        return unresolved("InvalidExtensionRef", f"{field}: {target} does not exist")
     if service.spec.type == "ExternalName":
-        return unresolved("InvalidExtensionRef", f"spec.endpointPickerRef: {target} is of type ExternalName")
+        return unresolved("InvalidExtensionRef", f"{field}: {target} is of type ExternalName")
     return None

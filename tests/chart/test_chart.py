@@ -96,7 +96,7 @@ def test_value_switches_an_object(helm: str, value: str, kind: str, is_there: bo
 def test_every_kind_that_is_read_may_be_read(helm: str) -> None:
     granted = _granted(_template(helm), "ClusterRole")
     wanted = {
-        (group, _plural(model.__name__), verb)
+        (group, _plural(model.kind_name()), verb)
         for model in MODELS
         for group in (model.group, *model.former_groups)
         for verb in ("get", "list", "watch")

@@ -138,7 +138,7 @@ async def test_control_plane_may_read_every_kind(release: Release) -> None:
     async with release.account as account:
         for model in MODELS:
             for group in (model.group, *model.former_groups):
-                resource = {"group": group, "resource": _plural(model.__name__), "verb": "watch"}
+                resource = {"group": group, "resource": _plural(model.kind_name()), "verb": "watch"}
                 assert await _may(account, resource), resource
 
 

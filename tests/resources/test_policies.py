@@ -38,7 +38,7 @@ def test_configuration_is_kept_as_it_is() -> None:
 
 MISTAKES = [
     ({"targetRefs": []}, "spec.targetRefs"),
-    ({"targetRefs": [{"name": "a"}, {"name": "a"}]}, "spec.targetRefs[1].name"),
+    ({"targetRefs": [{"name": "a"}, {"name": "a"}]}, "spec.targetRefs[1]"),
     ({"targetRefs": [{"name": "a", "kind": "Service"}]}, "spec.targetRefs[0].kind"),
     ({"targetRefs": [{"name": "a", "namespace": "b"}]}, "spec.targetRefs[0].namespace"),
     ({"fallbacks": 3}, "spec.fallbacks"),

@@ -20,6 +20,7 @@ from controller.resources.gateway_api import (
 )
 from controller.resources.grpc_route import GRPCRoute
 from controller.resources.inference import InferencePool
+from controller.resources.legacy import LegacyInferencePool
 from controller.resources.meta import Resource
 from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
@@ -35,7 +36,7 @@ MODELS: tuple[type[Resource], ...] = (
     *(BackendTLSPolicy, ConfigMap, GatewayParameters, InferenceModelRewrite, InferenceObjective, PickerPolicy),
     *(TCPRoute, TLSRoute, UDPRoute),
     *(EndpointSlice, Gateway, GatewayClass, GRPCRoute, HTTPRoute, InferencePool, ListenerSet, Namespace, Pod),
-    *(ReferenceGrant, Secret, Service),
+    *(LegacyInferencePool, ReferenceGrant, Secret, Service),
 )
 
 CLASS = f"""
@@ -54,7 +55,9 @@ spec:
 
 
 def _resource(document: dict[str, Any]) -> Resource:  # YAML of any shape
-    model = next(item for item in MODELS if item.__name__ == document["kind"])
+    group = document.get("apiVersion", "").rpartition("/")[0]
+    alike = [item for item in MODELS if item.kind_name() == document["kind"]]
+    model = next((item for item in alike if item.group == group), alike[0])
     version = f"{model.group}/{model.versions[0]}" if model.group else model.versions[0]
     namespace = {} if model.cluster_scoped else {"namespace": "shop"}
     return model.model_validate({"apiVersion": version, **document, "metadata": {**namespace, **document["metadata"]}})

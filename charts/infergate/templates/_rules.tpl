@@ -19,7 +19,7 @@
     - tlsroutes
     - udproutes
   verbs: [get, list, watch]
-- apiGroups: [inference.networking.k8s.io]
+- apiGroups: [inference.networking.k8s.io, inference.networking.x-k8s.io]
   resources: [inferencepools]
   verbs: [get, list, watch]
 - apiGroups: [inference.networking.x-k8s.io, llm-d.ai]
@@ -40,7 +40,7 @@
     - tlsroutes/status
     - udproutes/status
   verbs: [patch]
-- apiGroups: [inference.networking.k8s.io]
+- apiGroups: [inference.networking.k8s.io, inference.networking.x-k8s.io]
   resources: [inferencepools/status]
   verbs: [patch]
 - apiGroups: [inference.networking.x-k8s.io, llm-d.ai]

@@ -42,7 +42,8 @@ class Slot:
     """Of the one object that is asked for; empty for all."""
 
     def __str__(self) -> str:
-        name = f"{self.model.__name__}.{self.group}" if self.group else self.model.__name__
+        kind = self.model.kind_name()
+        name = f"{kind}.{self.group}" if self.group else kind
         if self.name:
             return f"{name} {self.namespace}/{self.name}"
         return f"{name} in {self.namespace}" if self.namespace else name
@@ -99,10 +100,10 @@ class Discovery:
         """(`/apis/GROUP/VERSION`, plural) of the preferred version that is served."""
         if group in _ALWAYS:
             prefix = f"/apis/{group}" if group else "/api"
-            return f"{prefix}/{model.versions[0]}", f"{model.__name__.lower()}s"
+            return f"{prefix}/{model.versions[0]}", f"{model.kind_name().lower()}s"
         served = {item["version"]: item for item in self._groups.get(group, {}).get("versions") or ()}
         for version in model.versions:
             for resource in served.get(version, {}).get("resources") or ():
-                if (resource.get("responseKind") or {}).get("kind") == model.__name__:
+                if (resource.get("responseKind") or {}).get("kind") == model.kind_name():
                     return f"/apis/{group}/{version}", resource["resource"]
         return None

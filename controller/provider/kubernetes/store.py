@@ -124,7 +124,7 @@ class Store:
 
 def _key(slot: Slot, document: Json) -> Key:
     metadata = document["metadata"]
-    return Key(slot.group, slot.model.__name__, metadata.get("namespace") or "", metadata["name"])
+    return Key(slot.group, slot.model.kind_name(), metadata.get("namespace") or "", metadata["name"])
 
 
 def _object_path(path: str, key: Key) -> str:

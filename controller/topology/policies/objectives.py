@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from controller.resources.policies import InferenceObjective
 from controller.topology.index import Index, Name
-from controller.topology.policies.references import age, standing_of
+from controller.topology.policies.references import age, pool_named, standing_of
 from controller.topology.types import ObjectiveState
 
 
@@ -31,7 +31,6 @@ def objectives_of(index: Index) -> Objectives:
         first = taken.setdefault((item.metadata.namespace, item.metadata.name), item)
         verdict = standing_of(item, item.spec.pool_ref, first=first, index=index)
         if verdict.status:
-            pool = (item.metadata.namespace, item.spec.pool_ref.name)
-            priorities.setdefault(pool, {})[item.metadata.name] = item.spec.priority
+            priorities.setdefault(pool_named(item, item.spec.pool_ref), {})[item.metadata.name] = item.spec.priority
         states.append(ObjectiveState(item.key, item.metadata.generation, (verdict,)))
     return Objectives(tuple(sorted(states, key=lambda item: item.key)), priorities)

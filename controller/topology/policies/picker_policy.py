@@ -25,7 +25,7 @@ from controller.resources.meta import Key
 from controller.resources.policies import HealthSpec, PickerPolicy
 from controller.resources.scalars import Duration, seconds
 from controller.topology.conditions import Condition, accepted, ignored, merged, ordered, refused
-from controller.topology.index import Index, Name
+from controller.topology.index import Index, Name, pool_name
 from controller.topology.types import PolicyState
 
 MOST_PROBLEMS: Final = 10
@@ -60,8 +60,8 @@ def policies_of(index: Index, *, catalogue: Catalogue) -> Policies:
         verdict = _judged(policy, catalogue=catalogue)
         ancestors: list[tuple[Key, tuple[Condition, ...]]] = []
         for target in policy.spec.target_refs:
-            pool = (policy.metadata.namespace, target.name)
-            key = Key(target.group, target.kind, *pool)
+            key = Key(target.group, target.kind, policy.metadata.namespace, target.name)
+            pool = pool_name(key)
             if pool not in index.pools:
                 ancestors.append((key, (refused("TargetNotFound", f"{key} does not exist"),)))
                 continue

@@ -21,7 +21,7 @@ from controller.topology.conditions import (
     ordered,
 )
 from controller.topology.index import Index, Name
-from controller.topology.policies.references import age, standing_of
+from controller.topology.policies.references import age, pool_named, standing_of
 from controller.topology.types import RewriteState
 
 STICKY_ANNOTATION: Final = "infergate.dev/sticky-header"
@@ -51,7 +51,7 @@ def rewrites_of(index: Index) -> Rewrites:
         if verdict.status:
             sticky, invalid = _sticky_header(item)
             made = [_rewrite(item, number, sticky=sticky) for number in range(len(item.spec.rules))]
-            earlier = found.setdefault((item.metadata.namespace, item.spec.pool_ref.name), [])
+            earlier = found.setdefault(pool_named(item, item.spec.pool_ref), [])
             unused = [*_unused_targets(item), *_unused_rules(made, earlier=earlier)]
             earlier += made
             conditions = ordered(accepted(_equal_shares(item)), _without_effect(unused), invalid)

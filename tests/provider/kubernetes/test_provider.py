@@ -12,6 +12,8 @@ from aiohttp import web
 from controller.provider.base import Change
 from controller.provider.kubernetes.provider import KubernetesProvider
 from controller.resources.gateway_api import HTTPRoute
+from controller.resources.inference import InferencePool
+from controller.resources.legacy import LegacyInferencePool
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from tests.provider.kubernetes.fake import PODS, ROUTES, FakeApi, refusal, route
@@ -174,6 +176,24 @@ async def test_kind_is_read_once_it_is_served_and_gone_when_it_is_not(server: Fa
         del server.kinds[prefix]
         server.cut()
         await until(snapshots, lambda found: paths(found) == {})
+
+
+async def test_pools_of_both_groups_are_read_where_their_groups_are_served(server: FakeApi) -> None:
+    present, legacy = "/apis/inference.networking.k8s.io/v1", "/apis/inference.networking.x-k8s.io/v1alpha2"
+    server.kinds[present] = {"inferencepools": "InferencePool"}
+    pool = {"kind": "InferencePool", "metadata": {"name": "llm", "namespace": "demo"}}
+    new = {"selector": {"matchLabels": {"app": "llm"}}, "targetPorts": [{"number": 8000}]}
+    old = {"selector": {"app": "llm"}, "targetPortNumber": 8000}
+    await server.put(f"{present}/inferencepools", {**pool, "apiVersion": present.removeprefix("/apis/"), "spec": new})
+    async with followed(server) as (_, snapshots):
+        first, _ = await anext(snapshots)
+        assert [item.key.group for item in first.resources] == ["inference.networking.k8s.io"]
+        assert not server.lists(f"{legacy}/inferencepools")
+        server.kinds[legacy] = {"inferencepools": "InferencePool"}
+        old_pool = {**pool, "apiVersion": legacy.removeprefix("/apis/"), "spec": old}
+        await server.put(f"{legacy}/inferencepools", old_pool)
+        found, _ = await until(snapshots, lambda snapshot: len(snapshot.resources) == 2)
+    assert {type(item) for item in found.resources} == {InferencePool, LegacyInferencePool}
 
 
 async def test_kind_that_only_discovery_lacks_stays(server: FakeApi) -> None:

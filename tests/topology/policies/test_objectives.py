@@ -70,10 +70,25 @@ def test_name_in_both_groups_is_the_oldest_or_the_current_one(build_all: Build, 
     assert sorted(_verdicts(topology).values()) == ["Accepted", "Conflicted"]
 
 
+def test_objective_counts_for_the_pool_of_the_group_that_it_names(build_all: Build) -> None:
+    legacy = f"""
+kind: InferencePool
+apiVersion: {FORMER}
+metadata: {{name: gpu}}
+spec: {{selector: {{app: llm}}, targetPortNumber: 8000}}
+"""
+    reference = "{name: gpu, group: inference.networking.x-k8s.io}"
+
+    topology = build_all(POOLS, legacy, _objective("a", 1), _objective("b", 2, pool=reference))
+
+    found = {state.pool.name: dict(state.pool.policy.admission.objectives) for state in topology.pools}
+    assert found == {"shop/cpu": {}, "shop/gpu": {"a": 1}, "shop/gpu:v1alpha2": {"b": 2}}
+
+
 BAD_POOLS = [
     ("{name: lost}", "TargetNotFound"),
     ("{name: gpu, kind: Service, group: ''}", "Invalid"),
-    ("{name: gpu, group: inference.networking.x-k8s.io}", "Invalid"),
+    ("{name: gpu, group: inference.networking.x-k8s.io}", "TargetNotFound"),
 ]
 
 

@@ -112,7 +112,7 @@ def test_targets_without_weights_share_alike_unless_others_have_one(
     [
         ("{name: lost}", "TargetNotFound"),
         ("{name: gpu, kind: Service, group: ''}", "Invalid"),
-        ("{name: gpu, group: inference.networking.x-k8s.io}", "Invalid"),
+        ("{name: gpu, group: inference.networking.x-k8s.io}", "TargetNotFound"),
     ],
 )
 def test_rewrite_without_a_pool_says_so(build_all: Build, pool: str, reason: str) -> None:
