@@ -90,7 +90,13 @@ class Picks:
             return self._pick(request, started=started)
         tokens = request.prompt_bytes // BYTES_PER_TOKEN
         ticket = ticket_of(
-            headers, gate.policy, request=request.id, pool=request.pool, size=request.size, tokens=tokens
+            headers,
+            gate.policy,
+            request=request.id,
+            pool=request.pool,
+            size=request.size,
+            tokens=tokens,
+            model=request.model,
         )
         if gate.takes(ticket, now=started):
             return self._pick(request, started=started)

@@ -85,8 +85,10 @@ class Admission(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel")
     objectives: dict[str, int] = {}
     """Priorities of the pool's InferenceObjectives by name, as a client may claim them: limited, and none where the
     policy lets clients claim none. Sorted by name."""
+    models: dict[str, int] = {}
+    """Priorities of models by the name that clients use, for requests without one of these objectives. Sorted by name."""
     default_priority: int = 0
-    """Of requests without one of these objectives."""
+    """Of requests with neither."""
     trust_fairness_id: bool = False
     trust_deadline: bool = False
     tenant_by: str = "credential"

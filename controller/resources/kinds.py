@@ -12,7 +12,7 @@ from controller.resources.core import ConfigMap, EndpointSlice, Namespace, Pod, 
 from controller.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant
 from controller.resources.grpc_route import GRPCRoute
 from controller.resources.inference import InferencePool
-from controller.resources.legacy import LegacyInferencePool
+from controller.resources.legacy import InferenceModel, LegacyInferencePool
 from controller.resources.meta import Resource
 from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
@@ -35,6 +35,7 @@ MODELS: tuple[type[Resource], ...] = (
     BackendTLSPolicy,
     InferencePool,
     LegacyInferencePool,
+    InferenceModel,
     InferenceObjective,
     InferenceModelRewrite,
     PickerPolicy,

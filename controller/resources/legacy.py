@@ -1,8 +1,12 @@
-"""InferencePool as it was before version 1: the group inference.networking.x-k8s.io, version v1alpha2."""
+"""What the Inference Extension had before version 1: the group inference.networking.x-k8s.io, version v1alpha2.
 
+InferencePool has another shape since, and InferenceModel became InferenceObjective and InferenceModelRewrite.
+"""
+
+from enum import StrEnum
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from controller.resources.inference import (
     EndpointPickerRef,
@@ -12,7 +16,8 @@ from controller.resources.inference import (
     PoolSelector,
 )
 from controller.resources.meta import Model, Resource
-from controller.resources.scalars import Group, Kind, Labels, ObjectName, Port
+from controller.resources.policies import PoolRef
+from controller.resources.scalars import Broken, Group, Kind, Labels, ObjectName, Port, Text
 
 LEGACY_GROUP: Final = "inference.networking.x-k8s.io"
 _PICKER_PORT: Final = 9002
@@ -66,3 +71,43 @@ class LegacyInferencePool(Resource):
             ),
             status=self.status,
         )
+
+
+class Criticality(StrEnum):
+    CRITICAL = "Critical"
+    STANDARD = "Standard"
+    SHEDDABLE = "Sheddable"
+
+
+class TargetModel(Model):
+    name: Annotated[Text, Field(min_length=1, max_length=253)]
+    weight: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] | None = None
+    """Later releases of the kind accept from 1 on."""
+
+
+def _all_or_none(targets: tuple[TargetModel, ...]) -> tuple[TargetModel, ...]:
+    missing = [index for index, target in enumerate(targets) if target.weight is None]
+    if missing and len(missing) < len(targets):
+        raise Broken("missing, where another target has a weight all need one", missing[0], "weight")
+    return targets
+
+
+class LegacyPoolRef(PoolRef):
+    group: Group = LEGACY_GROUP
+
+
+class InferenceModelSpec(Model):
+    model_name: Annotated[Text, Field(min_length=1, max_length=256)]
+    criticality: Criticality | None = None
+    target_models: Annotated[tuple[TargetModel, ...], Field(max_length=10), AfterValidator(_all_or_none)] = ()
+    """Without one, the model itself."""
+    pool_ref: LegacyPoolRef
+
+
+class InferenceModel(Resource):
+    """A model of a pool by the name that clients use: how important it is, and which models stand for it."""
+
+    group: ClassVar[str] = LEGACY_GROUP
+    versions: ClassVar[tuple[str, ...]] = ("v1alpha2",)
+
+    spec: InferenceModelSpec

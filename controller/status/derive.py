@@ -30,6 +30,7 @@ from controller.topology.types import (
     GatewayState,
     ListenerSetState,
     ListenerState,
+    ModelState,
     ObjectiveState,
     ParentState,
     PolicyState,
@@ -72,6 +73,7 @@ def derive(
         *(facts.policy(item) for item in topology.policies),
         *(_alone(item) for item in topology.objectives),
         *(_alone(item) for item in topology.rewrites),
+        *(_alone(item) for item in topology.models),
         *_abandoned(topology, snapshot=snapshot, controller_name=controller_name),
     ]
     return tuple(sorted(updates, key=_order))
@@ -84,7 +86,7 @@ def _class(item: ClassState, *, features: Sequence[str]) -> StatusUpdate:
     return StatusUpdate(item.key, item.generation, status)
 
 
-def _alone(item: ObjectiveState | RewriteState) -> StatusUpdate:
+def _alone(item: ModelState | ObjectiveState | RewriteState) -> StatusUpdate:
     return StatusUpdate(item.key, item.generation, {"conditions": _json(item.conditions)})
 
 

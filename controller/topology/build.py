@@ -23,6 +23,7 @@ from controller.topology.index import Index, Name, index_of
 from controller.topology.listener_sets import listener_set_state
 from controller.topology.memory import Memory, ResolvedRoute, World
 from controller.topology.policies.backend_tls import BackendPolicies, backend_policies
+from controller.topology.policies.models import models_of
 from controller.topology.policies.objectives import objectives_of
 from controller.topology.policies.picker_policy import applied_policy, policies_of
 from controller.topology.policies.rewrites import rewrites_of
@@ -78,19 +79,25 @@ def build(
     uses = world.backends.uses(state for state, _ in routes)
     objectives = objectives_of(index)
     rewrites = rewrites_of(index)
+    models = models_of(index, rewrites=rewrites.of_pools)
     applied = {
-        name: applied_policy(policies.applied.get(name), objectives=objectives.priorities.get(name, {}))
+        name: applied_policy(
+            policies.applied.get(name),
+            objectives=objectives.priorities.get(name, {}),
+            models=models.priorities.get(name, {}),
+        )
         for name in index.pools
     }
     return Topology(
         classes=tuple(sorted(classes.values(), key=lambda item: item.key)),
         gateways=tuple(_counted(gateways[key], attached=attached) for key in sorted(gateways)),
         routes=tuple(state for state, _ in routes),
-        pools=_pools(index, standings=standings, routes=routes, applied=applied, rewrites=rewrites.of_pools),
+        pools=_pools(index, standings=standings, routes=routes, applied=applied, rewrites=models.rewrites),
         upstreams=world.backends.upstreams(),
         policies=(*tls_policies.states(uses=uses, controller_name=controller_name), *policies.states),
         objectives=objectives.states,
         rewrites=rewrites.states,
+        models=models.states,
         base_models=base_models_of(snapshot.of(ConfigMap)),
         stream_routes=stream_routes,
         stream_upstreams=stream_backends.upstreams(),

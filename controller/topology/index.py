@@ -18,7 +18,7 @@ from controller.resources.gateway_api import (
 )
 from controller.resources.grpc_route import GRPCRoute, RequestRoute
 from controller.resources.inference import InferencePool
-from controller.resources.legacy import LegacyInferencePool
+from controller.resources.legacy import InferenceModel, LegacyInferencePool
 from controller.resources.meta import Key, Resource
 from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
@@ -55,6 +55,7 @@ class Index:
     tls_policies: tuple[BackendTLSPolicy, ...]
     objectives: tuple[InferenceObjective, ...]
     rewrites: tuple[InferenceModelRewrite, ...]
+    models: tuple[InferenceModel, ...]
     parameters: Mapping[Name, GatewayParameters]
     services: Mapping[Name, Service]
     secrets: Mapping[Name, Secret]
@@ -98,6 +99,7 @@ def index_of(snapshot: Snapshot) -> Index:
         tls_policies=tuple(snapshot.of(BackendTLSPolicy)),
         objectives=tuple(snapshot.of(InferenceObjective)),
         rewrites=tuple(snapshot.of(InferenceModelRewrite)),
+        models=tuple(snapshot.of(InferenceModel)),
         parameters={_name(item): item for item in snapshot.of(GatewayParameters)},
         services={_name(item): item for item in snapshot.of(Service)},
         secrets={_name(item): item for item in snapshot.of(Secret)},

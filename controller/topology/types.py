@@ -200,6 +200,16 @@ class RewriteState:
 
 
 @dataclass(frozen=True)
+class ModelState:
+    """One InferenceModel. What it does is in the pool that it is for."""
+
+    key: Key
+    generation: int
+    conditions: tuple[Condition, ...]
+    """Accepted, IgnoredFields; sorted by type."""
+
+
+@dataclass(frozen=True)
 class BaseModel:
     """A base model with its adapters, as a namespace says."""
 
@@ -221,6 +231,7 @@ class Topology:
     policies: tuple[PolicyState, ...] = ()
     objectives: tuple[ObjectiveState, ...] = ()
     rewrites: tuple[RewriteState, ...] = ()
+    models: tuple[ModelState, ...] = ()
     base_models: tuple[BaseModel, ...] = ()
     """Oldest first."""
     stream_routes: tuple[StreamRouteState, ...] = ()

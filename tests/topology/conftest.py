@@ -20,7 +20,7 @@ from controller.resources.gateway_api import (
 )
 from controller.resources.grpc_route import GRPCRoute
 from controller.resources.inference import InferencePool
-from controller.resources.legacy import LegacyInferencePool
+from controller.resources.legacy import InferenceModel, LegacyInferencePool
 from controller.resources.meta import Resource
 from controller.resources.parameters import GatewayParameters
 from controller.resources.policies import InferenceObjective, PickerPolicy
@@ -36,7 +36,7 @@ MODELS: tuple[type[Resource], ...] = (
     *(BackendTLSPolicy, ConfigMap, GatewayParameters, InferenceModelRewrite, InferenceObjective, PickerPolicy),
     *(TCPRoute, TLSRoute, UDPRoute),
     *(EndpointSlice, Gateway, GatewayClass, GRPCRoute, HTTPRoute, InferencePool, ListenerSet, Namespace, Pod),
-    *(LegacyInferencePool, ReferenceGrant, Secret, Service),
+    *(InferenceModel, LegacyInferencePool, ReferenceGrant, Secret, Service),
 )
 
 CLASS = f"""

@@ -37,12 +37,14 @@ Headers = Mapping[bytes, bytes]
 """Names in lower case."""
 
 
-def ticket_of(headers: Headers, policy: PoolPolicy, *, request: str, pool: str, size: int, tokens: int = 0) -> Ticket:
+def ticket_of(
+    headers: Headers, policy: PoolPolicy, *, request: str, pool: str, size: int, tokens: int = 0, model: str = ""
+) -> Ticket:
     """The ticket of a request."""
     return Ticket(
         id=request,
         pool=pool,
-        priority=priority_of(headers, policy),
+        priority=priority_of(headers, policy, model=model),
         size=size,
         tokens=tokens,
         claimant=claimant_of(headers, policy),
@@ -50,14 +52,16 @@ def ticket_of(headers: Headers, policy: PoolPolicy, *, request: str, pool: str, 
     )
 
 
-def priority_of(headers: Headers, policy: PoolPolicy) -> int:
-    """The priority: what the route sets, else the objective's up to the route's cap, else a default."""
+def priority_of(headers: Headers, policy: PoolPolicy, *, model: str = "") -> int:
+    """The priority: what the route sets, else the objective's up to the route's cap, else the model's, else a default."""
     if _SET in headers:
         fixed = _whole(headers[_SET])
         if fixed is not None:
             return fixed
     name = headers.get(_OBJECTIVE) or headers.get(_OLD_OBJECTIVE)
     claimed = policy.objectives.get(name.decode("latin-1")) if name else None
+    if claimed is None and model in policy.models:
+        return policy.models[model]
     if claimed is None:
         default = _whole(headers[_DEFAULT]) if _DEFAULT in headers else None
         return policy.default_priority if default is None else default

@@ -184,8 +184,10 @@ class PoolPolicy(_Settings):
     flow_control: FlowControlSettings = FlowControlSettings()
     objectives: Mapping[str, Priority] = {}
     """Priorities of the InferenceObjectives of this pool, by name."""
+    models: Mapping[str, Priority] = {}
+    """Priorities of models, by the name that clients use."""
     default_priority: Priority = 0
-    """Of requests without an objective, and with one that this pool does not have."""
+    """Of requests without an objective of this pool, for a model without a priority."""
     trust_fairness_id: bool = False
     """Whether the client's fairness id header counts."""
     trust_deadline: bool = False

@@ -8,6 +8,7 @@ Source: Gateway API, policy attachment and PolicyStatus.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from controller.plugins.catalogue import Catalogue, parameters_of
@@ -28,6 +29,7 @@ from controller.topology.conditions import Condition, accepted, ignored, merged,
 from controller.topology.index import Index, Name, pool_name
 from controller.topology.types import PolicyState
 
+_NONE: Final[Mapping[str, int]] = MappingProxyType({})
 MOST_PROBLEMS: Final = 10
 """Problems of one policy that are told: more do not help to repair it."""
 
@@ -79,23 +81,28 @@ def policies_of(index: Index, *, catalogue: Catalogue) -> Policies:
     return Policies(tuple(sorted(states, key=lambda item: item.key)), applied)
 
 
-def applied_policy(granted: Granted | None, *, objectives: Mapping[str, int]) -> AppliedPolicy:
-    """What the picker does for a pool. objectives: priorities of the pool's InferenceObjectives by name."""
-    found = _without_policy(objectives) if granted is None else _with_policy(granted, objectives)
+def applied_policy(
+    granted: Granted | None, *, objectives: Mapping[str, int], models: Mapping[str, int] = _NONE
+) -> AppliedPolicy:
+    """What the picker does for a pool. objectives and models: priorities of the pool's InferenceObjectives, and of
+    models by the pool's InferenceModels, by name."""
+    models = dict(sorted(models.items()))
+    found = _without_policy(objectives, models) if granted is None else _with_policy(granted, objectives, models)
     return DEFAULT_POLICY if found == DEFAULT_POLICY else found
 
 
-def _without_policy(objectives: Mapping[str, int]) -> AppliedPolicy:
-    return AppliedPolicy(admission=Admission(objectives=dict(sorted(objectives.items()))))
+def _without_policy(objectives: Mapping[str, int], models: dict[str, int]) -> AppliedPolicy:
+    return AppliedPolicy(admission=Admission(objectives=dict(sorted(objectives.items())), models=models))
 
 
-def _with_policy(granted: Granted, objectives: Mapping[str, int]) -> AppliedPolicy:
+def _with_policy(granted: Granted, objectives: Mapping[str, int], models: dict[str, int]) -> AppliedPolicy:
     spec = granted.policy.spec
     claims = sorted(objectives.items()) if spec.priority.allow_client_objective else ()
     most = spec.priority.maximum
     admission = Admission(
         flow_control=granted.config.flow_control,
         objectives={name: priority if most is None else min(priority, most) for name, priority in claims},
+        models=models,
         default_priority=spec.priority.default,
         trust_fairness_id=spec.fairness.allow_client_id,
         trust_deadline=spec.priority.allow_client_deadline,

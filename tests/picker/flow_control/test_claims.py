@@ -37,6 +37,25 @@ def test_priority(headers: dict[str, str], priority: int) -> None:
     assert priority_of(_encoded(headers), POLICY) == priority
 
 
+@pytest.mark.parametrize(
+    ("headers", "model", "priority"),
+    [
+        ({}, "chat", 10),
+        ({}, "Chat", 2),
+        ({}, "", 2),
+        ({"x-infergate-priority": "4"}, "chat", 4),
+        ({"x-infergate-priority-cap": "3"}, "chat", 10),
+        ({"x-infergate-priority-default": "7"}, "chat", 10),
+        ({"x-infergate-priority-default": "7"}, "other", 7),
+        ({"x-llm-d-inference-objective": "batch"}, "chat", -5),
+        ({"x-llm-d-inference-objective": "of-another-pool"}, "chat", 10),
+    ],
+)
+def test_model_has_a_priority_where_no_objective_is_named(headers: dict[str, str], model: str, priority: int) -> None:
+    policy = PoolPolicy(objectives=OBJECTIVES, default_priority=2, models={"chat": 10})
+    assert priority_of(_encoded(headers), policy, model=model) == priority
+
+
 def test_priority_is_0_where_nothing_says_otherwise() -> None:
     assert priority_of({}, PoolPolicy()) == 0
 
