@@ -30,6 +30,9 @@ COMPLETIONS_FILE: Final = "run/completions.log"
 FIRST_BYTES_PATH: Final = "/first-bytes"
 """Where nginx posts to the picker that answers began, one JSON object a line; answered 204."""
 
+BASE_MODELS_PATH: Final = "/base-models"
+"""Where nginx asks the picker for the base models of what the pools serve: a JSON object by name, with an ETag."""
+
 POOL_HEADER: Final = "x-infergate-pool"
 """From nginx to the picker: `namespace/name` of the pool to pick from."""
 THEN_HEADER: Final = "x-infergate-then"

@@ -11,8 +11,9 @@ import msgspec
 from fastapi import FastAPI, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from controller.bundle import FIRST_BYTES_PATH
+from controller.bundle import BASE_MODELS_PATH, FIRST_BYTES_PATH
 from controller.picker.answers import Outcome, Refusal, answer_of_models, answer_of_pick, answer_of_refusal
+from controller.picker.base_models import BaseModels
 from controller.picker.chunks import BYTES_PER_TOKEN
 from controller.picker.completions import Completions
 from controller.picker.decisions import KEPT, Decisions
@@ -25,6 +26,7 @@ from controller.picker.flow_control.refusals import Refusal as Dropped
 from controller.picker.flow_control.tickets import Ticket
 from controller.picker.metrics import PickDurations, State
 from controller.picker.model_lists import PATH as MODELS
+from controller.picker.model_names import encoded
 from controller.picker.replay.recorder import Recorder
 from controller.picker.requests import BodyPieces, Headers, NotFromGateway, PickRequest, is_pick, pick_request
 from controller.picker.trace import Trace
@@ -37,6 +39,8 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _NOT_FROM_GATEWAY: Final = Refusal(Outcome.NOT_FROM_GATEWAY, 500, "the request did not come from the gateway")
 _PICKED: Final = Outcome.PICKED.value
+_FROM_GATEWAY: Final = frozenset({("POST", FIRST_BYTES_PATH), ("GET", BASE_MODELS_PATH)})
+"""Methods and paths of what nginx asks beside picks."""
 _TAKEN: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
@@ -52,6 +56,7 @@ class Picks:
         flow: FlowController,
         decisions: Decisions,
         clock: Callable[[], float],
+        base_models: BaseModels,
         recorder: Recorder | None = None,
     ) -> None:
         self._director = director
@@ -60,15 +65,18 @@ class Picks:
         self._completions = completions
         self._decisions = decisions
         self._recorder = recorder
+        self._base_models = base_models
         self._clock = clock
 
     def takes(self, method: str, path: str, headers: Headers) -> bool:
         """Whether NGINX asks."""
-        return is_pick(headers) or (path == FIRST_BYTES_PATH and method == "POST")
+        return is_pick(headers) or (method, path) in _FROM_GATEWAY
 
     def answer(self, method: str, path: str, headers: Headers, body: BodyPieces) -> bytes | Awaitable[bytes]:
         """The answer to a whole request, which waits only where the pool is saturated."""
         if not is_pick(headers):
+            if path == BASE_MODELS_PATH:
+                return self._base_models.answer(headers.get(b"if-none-match", b""))
             self._completions.take_first_bytes(body.kept, now=self._clock())
             if self._recorder is not None:
                 self._recorder.began(body.kept)
@@ -79,9 +87,9 @@ class Picks:
         except NotFromGateway:
             self._director.count("", Outcome.NOT_FROM_GATEWAY)
             return answer_of_refusal(_NOT_FROM_GATEWAY, method=method, path=path)
-        if method == "GET" and path.endswith(MODELS) and (listed := self._director.models(request.pool)):
+        if method == "GET" and path.endswith(MODELS) and (listed := self._director.models([request.pool])):
             self._director.count(request.pool, Outcome.LISTED)
-            return answer_of_models(listed)
+            return answer_of_models(encoded(listed))
         if asks(headers) and self._director.explains(request.pool):
             request.trace = Trace()
         gate = self._flow.gates.get(request.pool)

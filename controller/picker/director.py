@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from controller.picker.answers import Outcome, Refusal
@@ -10,7 +10,7 @@ from controller.picker.chunks import BYTES_PER_TOKEN, OFFSETS
 from controller.picker.endpoints import Endpoint, Sent
 from controller.picker.health import Failure
 from controller.picker.inflight import InFlight
-from controller.picker.model_lists import merged
+from controller.picker.model_names import Models, merged, models_of
 from controller.picker.pools import PoolState, PoolTable
 from controller.picker.requests import Headers, PickRequest, Try
 from controller.picker.scheduling.matching import chunks_at
@@ -105,14 +105,10 @@ class Director:
             return ""
         return known.targets.draw(model, headers)
 
-    def models(self, pool: str) -> bytes:
-        """What the endpoints of a pool serve, as `merged` says; those that fail only where all do."""
-        known = self._table.pools.get(pool)
-        if known is None:
-            return b""
+    def models(self, pools: Iterable[str]) -> Models:
+        """What pools serve, and what stands for it, sorted by name; empty when no endpoint tells."""
         now = self._clock()
-        well = [endpoint for endpoint in known.endpoints if endpoint.health.may_serve(now)]
-        return merged(well) or merged(known.endpoints)
+        return merged(models_of(self._table.pools[pool], now=now) for pool in pools if pool in self._table.pools)
 
     def count(self, pool: str, outcome: Outcome) -> None:
         """Count a pick that ended without an endpoint."""

@@ -5,7 +5,7 @@ them. What an endpoint said holds until it says something else: one that is too 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -41,6 +41,11 @@ class ModelLists:
         self._clock = clock
         self._asked_at: dict[Endpoint, float] = {}
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether pools were read and each of their endpoints was asked; one that does not answer counts too."""
+        return self._table.etag is not None and all(one in self._asked_at for one in self._table.endpoints)
+
     async def ask(self) -> None:
         """Ask the endpoints whose turn it is. Waits for their answers."""
         now = self._clock()
@@ -73,14 +78,3 @@ def models_on(page: Page) -> tuple[ServedModel, ...]:
         return ()
     named = [model for model in listed if 0 < len(model.id) <= LONGEST_NAME]
     return tuple(sorted(named, key=lambda model: model.id)[:MOST_MODELS])
-
-
-def merged(endpoints: Iterable[Endpoint]) -> bytes:
-    """What endpoints serve together, each name once, in the shape of OpenAI's API; empty when none tells."""
-    found: dict[str, ServedModel] = {}
-    for endpoint in endpoints:
-        for model in endpoint.models:
-            found.setdefault(model.id, model)
-    if not found:
-        return b""
-    return msgspec.json.encode({"object": "list", "data": [found[name] for name in sorted(found)]})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from controller.bundle import FailureMode, Pool, PoolEndpoint, Pools, decode_pools
+from controller.bundle import FailureMode, ModelRewrite, Pool, PoolEndpoint, Pools, decode_pools
 from controller.picker.endpoints import Endpoint, key_of
 from controller.picker.inflight import InFlight
 from controller.picker.memory import PoolMemory
@@ -38,6 +38,7 @@ class PoolState:
     watch: Watch
     targets: ModelTargets | None = None
     """Which models requests are given; None where every request keeps its own."""
+    rewrites: tuple[ModelRewrite, ...] = ()
 
 
 class PoolTable:
@@ -99,7 +100,7 @@ class PoolTable:
         for pool in self.pools.values():
             listed = [model for endpoint in pool.endpoints for model in endpoint.models]
             pool.memory.models = {model.id for model in listed}
-            told = {name for endpoint in pool.endpoints for name in _adapters_of(endpoint)}
+            told = {name for endpoint in pool.endpoints for name in adapters_in_use(endpoint)}
             told |= {model.id for model in listed if model.is_adapter}
             # vLLM names those that run or wait; one that is idle for a moment is an adapter still.
             pool.memory.adapters = told if len(pool.memory.adapters) > MOST_ADAPTERS else pool.memory.adapters | told
@@ -132,6 +133,7 @@ class PoolTable:
             policy=pool.policy,
             watch=watch,
             targets=ModelTargets(pool.rewrites, memory=memory.rewritten) if pool.rewrites else None,
+            rewrites=pool.rewrites,
         )
 
     def _watch_endpoints(self) -> None:
@@ -145,7 +147,8 @@ class PoolTable:
             endpoint.patience = min(watch.first_byte_timeout or LEAST_WAIT for watch in asked)
 
 
-def _adapters_of(endpoint: Endpoint) -> tuple[str, ...]:
+def adapters_in_use(endpoint: Endpoint) -> tuple[str, ...]:
+    """LoRA adapters of requests that run or wait at an endpoint, as its last reading says."""
     reading = endpoint.reading
     return (*reading.running_adapters, *reading.waiting_adapters) if reading else ()
 

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from controller.picker.app import App, Picks, admin_app, closing
+from controller.picker.base_models import BaseModels
 from controller.picker.completions import Completions, remove_socket
 from controller.picker.completions_file import CompletionsFile
 from controller.picker.config import PickerSettings
@@ -73,6 +74,7 @@ class _Parts:
     state: State
     scraper: Scraper
     models: ModelLists
+    base_models: BaseModels
     recorder: Recorder | None
     servers: tuple[tuple[_Server, socket.socket | None], ...]
     """Each with the socket it serves, or None when it binds its own."""
@@ -87,7 +89,7 @@ async def serve(settings: PickerSettings, *, rng: random.Random, stopping: async
     following = asyncio.create_task(_follow(parts.state, parts.scraper, recorder=parts.recorder))
     file = CompletionsFile(settings.completions)
     ending = asyncio.create_task(_take_completions(parts.state, file, recorder=parts.recorder))
-    asking = asyncio.create_task(_ask_for_models(parts.models))
+    asking = asyncio.create_task(_ask_for_models(parts.state, parts.models, base_models=parts.base_models))
     stopped = asyncio.create_task(stopping.wait())
     serving = [asyncio.create_task(server.serve([bound] if bound else None)) for server, bound in parts.servers]
     try:
@@ -153,6 +155,7 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
     remove_socket(settings.socket)
     listening = _listen(settings.metrics_address) if settings.metrics_address is not None else None
     recorder = _recorder(settings, rng=rng, clock=clock)
+    base_models = BaseModels()
     picks = Picks(
         director=director,
         durations=durations,
@@ -160,6 +163,7 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
         flow=flow,
         decisions=decisions,
         clock=clock,
+        base_models=base_models,
         recorder=recorder,
     )
     servers: list[tuple[_Server, socket.socket | None]] = [
@@ -170,7 +174,7 @@ def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
         servers.append((_server(admin), listening))
     scraper = Scraper(table=table, in_flight=in_flight, pages=HttpPages(), clock=clock)
     models = ModelLists(table=table, pages=HttpPages(MODELS_PATH, accept="application/json"), clock=clock)
-    return _Parts(state, scraper, models, recorder, tuple(servers))
+    return _Parts(state, scraper, models, base_models, recorder, tuple(servers))
 
 
 def _recorder(settings: PickerSettings, *, rng: random.Random, clock: Callable[[], float]) -> Recorder | None:
@@ -251,9 +255,11 @@ async def _follow(state: State, scraper: Scraper, *, recorder: Recorder | None) 
         await asyncio.sleep(FOLLOW_EVERY)
 
 
-async def _ask_for_models(models: ModelLists) -> None:
+async def _ask_for_models(state: State, models: ModelLists, *, base_models: BaseModels) -> None:
     while True:
         await models.ask()
+        if models.is_complete:
+            base_models.digest(state.table.pools.values(), now=state.clock())
         await asyncio.sleep(LIST_EVERY)
 
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from controller.simulator import completions
@@ -25,7 +25,14 @@ _INFERENCE: dict[str, Callable[[Pod, Exchange, bytes], Awaitable[None]]] = {
 }
 _PROBED = ("/health", "/metrics")
 """Asked over and over by probes and scrapes, which would drive everything else out of the list of arrivals."""
+_LOAD, _UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 _ADMIN = "/simulator/"
+
+
+class _Adapter(BaseModel):
+    """What is loaded or unloaded; where it is loaded from does not matter here."""
+
+    lora_name: str
 
 
 class Siblings(Protocol):
@@ -70,6 +77,9 @@ class Application:
         if inference is not None:
             _expect(method, "POST")
             await inference(self._pod, exchange, body)
+        elif path in (_LOAD, _UNLOAD):
+            _expect(method, "POST")
+            await self._change_adapters(path, exchange, body)
         else:
             await self._report(method, path, exchange)
 
@@ -84,6 +94,23 @@ class Application:
             await exchange.answer(pod.metrics(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
         else:
             await exchange.answer(models_body(pod.models, created=pod.created, max_context=pod.settings.max_context))
+
+    async def _change_adapters(self, path: str, exchange: Exchange, body: bytes) -> None:
+        """As vLLM does where adapters may change at runtime."""
+        try:
+            name = _Adapter.model_validate_json(body).lora_name
+        except ValidationError as error:
+            raise Refused(400, str(error)) from error
+        adapters = self._pod.adapters
+        if path == _LOAD:
+            if name in adapters:
+                raise Refused(400, f"the adapter {name} is loaded already")
+            adapters.append(name)
+        else:
+            if name not in adapters:
+                raise Refused(404, f"the adapter {name} is not loaded")
+            adapters.remove(name)
+        await exchange.answer(b"Success", content_type=b"text/plain; charset=utf-8")
 
     async def _administer(self, method: str, path: str, exchange: Exchange) -> None:
         match method, path.split("/"):

@@ -47,11 +47,13 @@ class Pod:
         self._timer: asyncio.TimerHandle | None = None
         self._engine: Engine[Generation] = Engine(settings)
         self._adapter_sets = AdapterSets()
+        self.adapters = list(settings.adapters)
+        """Those that requests may ask for. They come and go while it runs."""
 
     @property
     def models(self) -> tuple[str, ...]:
         """Names that a request may ask for, the base model first."""
-        return (self.settings.model, *self.settings.adapters)
+        return (self.settings.model, *self.adapters)
 
     @property
     def is_alive(self) -> bool:
@@ -129,7 +131,7 @@ class Pod:
             running_adapters=_adapters_of(engine.running),
             waiting_adapters=_adapters_of(engine.waiting),
         )
-        if settings.adapters:
+        if self.adapters:
             self._adapter_sets.see(load, now=time.time())
         return exposition(
             load,
@@ -138,7 +140,7 @@ class Pod:
             blocks=settings.blocks,
             block_size=settings.block_size,
             adapter_slots=settings.max_adapters,
-            adapter_sets=self._adapter_sets if settings.adapters else None,
+            adapter_sets=self._adapter_sets if self.adapters else None,
         )
 
     def stop(self) -> None:

@@ -1,6 +1,7 @@
 // Routes a request by the model that it names: in its body, or where an API has it in the path or the query. Only locations
 // with a rule that asks for the model come here; what a client says of it in headers is never looked at.
 
+import bases from 'bases.js';
 import errors from 'errors.js';
 import json from 'json.js';
 import multipart from 'multipart.js';
@@ -70,7 +71,7 @@ function placeOf(scan) {
 function choose(r, model, place, isBroken) {
     const isHeader = model.length <= LONGEST_NAME && !UNSPEAKABLE.test(model);
     r.variables.infergate_model = isHeader ? model : '';
-    r.variables.infergate_base_model = isHeader ? baseOf(model) : '';
+    r.variables.infergate_base_model = isHeader ? bases.of(model) : '';
     r.variables.infergate_model_at = isHeader ? place : '';
     const chosen = r.variables[r.variables.infergate_chooser];
     if (chosen === NO_RULE && isBroken) {
@@ -78,11 +79,6 @@ function choose(r, model, place, isBroken) {
         return;
     }
     r.internalRedirect(chosen);
-}
-
-// Empty where nobody says which it is. The object is loaded with the configuration, and has no methods.
-function baseOf(model) {
-    return Object.prototype.hasOwnProperty.call(base_models, model) ? base_models[model] : '';
 }
 
 function fail(r, e) {

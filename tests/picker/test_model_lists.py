@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from controller.picker.health import Failure
-from controller.picker.model_lists import ASK_EVERY, ModelLists, merged, models_on
+from controller.picker.model_lists import ASK_EVERY, ModelLists, models_on
+from controller.picker.model_names import encoded, models_of
 from controller.picker.pages import Page, ScrapeFailed
 
 from .conftest import Picker
@@ -36,8 +37,8 @@ def page(*models: dict[str, object], status: int = 200) -> Page:
 
 
 def names(picker: Picker) -> list[str]:
-    listed = merged(picker.table.pools["llm/gpu"].endpoints)
-    return [model["id"] for model in json.loads(listed)["data"]] if listed else []
+    listed = models_of(picker.table.pools["llm/gpu"], now=picker.clock())
+    return [model["id"] for model in json.loads(encoded(listed))["data"]]
 
 
 @pytest.fixture
@@ -110,9 +111,9 @@ async def test_models_of_failing_endpoints_are_listed_only_where_all_fail(
     pods.lists = {"a:8000": page({"id": "of-a"}), "b:8000": page({"id": "of-b"})}
     await lists.ask()
     picker.endpoint("a").health.failed(Failure.UNREACHABLE, request="1", now=picker.clock())
-    assert b"of-a" not in picker.director.models("llm/gpu")
+    assert "of-a" not in picker.director.models(["llm/gpu"])
     picker.endpoint("b").health.failed(Failure.UNREACHABLE, request="1", now=picker.clock())
-    assert b"of-a" in picker.director.models("llm/gpu")
+    assert "of-a" in picker.director.models(["llm/gpu"])
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,6 @@ def test_paths_of_a_servers_disk_are_not_listed(picker: Picker) -> None:
     picker.serve("a")
     text = b'{"data":[{"id":"m","object":"model","created":7,"owned_by":"vllm","root":"/models/m","max_model_len":9}]}'
     picker.endpoint("a").models = models_on(Page(200, text))
-    (shown,) = json.loads(merged([picker.endpoint("a")]))["data"]
+    (shown,) = json.loads(encoded(models_of(picker.table.pools["llm/gpu"], now=picker.clock())))["data"]
     expected = {"id": "m", "object": "model", "created": 7, "owned_by": "vllm", "parent": None, "max_model_len": 9}
     assert shown == expected

@@ -149,6 +149,22 @@ async def test_models_are_listed_with_their_parent(client: openai.AsyncOpenAI) -
     assert models == [("base", None), ("tuned", "base")]
 
 
+async def test_adapter_comes_and_goes_while_the_pod_runs(start: Start, http: httpx.AsyncClient) -> None:
+    simulation = await start("late")
+    url = f"http://{simulation.addresses['late']}"
+
+    async def change(what: str) -> int:
+        return (
+            await http.post(f"{url}/v1/{what}_lora_adapter", json={"lora_name": "x", "lora_path": "/x"})
+        ).status_code
+
+    async def listed() -> list[str]:
+        return [model["id"] for model in (await http.get(f"{url}/v1/models")).json()["data"]]
+
+    assert (await change("load"), await change("load"), await listed()) == (200, 400, ["base", "x"])
+    assert (await change("unload"), await change("unload"), await listed()) == (200, 404, ["base"])
+
+
 async def test_an_adapter_is_a_model_and_an_unknown_model_is_not(client: openai.AsyncOpenAI) -> None:
     answer = await client.chat.completions.create(model="tuned", messages=[HELLO], max_tokens=1)
     assert answer.model == "tuned"

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 
 from controller.picker.app import Picks
+from controller.picker.base_models import BaseModels
 from controller.picker.decisions import Decisions
 from controller.picker.flow_control.claims import Tenants
 from controller.picker.flow_control.controller import FlowController
@@ -40,6 +41,7 @@ async def test_body_of_a_request_that_waits_is_not_kept() -> None:
         flow=flow,
         decisions=Decisions(picker.clock),
         clock=picker.clock,
+        base_models=BaseModels(),
     )
     first, second = (_body(), _body())
     served = picks.answer("POST", "/v1/completions", {**HEADERS, b"x-infergate-request": b"1"}, first)
