@@ -35,6 +35,9 @@ BASE_MODELS_PATH: Final = "/base-models"
 
 POOL_HEADER: Final = "x-infergate-pool"
 """From nginx to the picker: `namespace/name` of the pool to pick from."""
+POOLS_HEADER: Final = "x-infergate-pools"
+"""From nginx to the picker: names of all pools, with commas between them, of which a question for models is; those of the
+rule where it has several, or of all rules of a place where none has the request. Else absent."""
 THEN_HEADER: Final = "x-infergate-then"
 """From nginx to the picker: the named location that serves the picked request."""
 REWRITES_HEADER: Final = "x-infergate-rewrites"
@@ -71,6 +74,7 @@ PRIORITY_HEADERS: Final = ("x-infergate-priority", "x-infergate-priority-cap", "
 STEERING_HEADERS: Final = (
     ID_HEADER,
     POOL_HEADER,
+    POOLS_HEADER,
     THEN_HEADER,
     TRIED_HEADER,
     REWRITES_HEADER,

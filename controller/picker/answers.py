@@ -36,7 +36,8 @@ class Outcome(StrEnum):
     EXHAUSTED = "endpoints_failed"
     TIMED_OUT = "endpoint_timed_out"
     LISTED = "models_listed"
-    """The question was which models there are, and the picker knew."""
+    """The question was which models there are, or what one is, and the picker knew."""
+    MODEL_UNKNOWN = "model_not_found"
     HUNG_UP = "client_hung_up"
     DROPPED = "not_admitted"
     NOT_FROM_GATEWAY = "gateway_headers_missing"
@@ -67,6 +68,8 @@ class Refusal:
     message: str
     retry_after: int | None = None
     """Seconds."""
+    kind: str = "server_error"
+    """The type of OpenAI's errors."""
 
     @property
     def headers(self) -> HeaderList:
@@ -79,7 +82,7 @@ class Refusal:
     def body(self, path: str) -> bytes:
         """See `ErrorAnswer`."""
         code = self.outcome.value
-        return error_body(path, status=self.status, message=self.message, kind="server_error", code=code)
+        return error_body(path, status=self.status, message=self.message, kind=self.kind, code=code)
 
 
 def answer_of_pick(request: PickRequest, chosen: Sequence[Endpoint], *, more: bytes = b"") -> bytes:

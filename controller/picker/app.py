@@ -12,7 +12,7 @@ from fastapi import FastAPI, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from controller.bundle import BASE_MODELS_PATH, FIRST_BYTES_PATH
-from controller.picker.answers import Outcome, Refusal, answer_of_models, answer_of_pick, answer_of_refusal
+from controller.picker.answers import Outcome, Refusal, answer_of_pick, answer_of_refusal
 from controller.picker.base_models import BaseModels
 from controller.picker.chunks import BYTES_PER_TOKEN
 from controller.picker.completions import Completions
@@ -24,9 +24,8 @@ from controller.picker.flow_control.controller import FlowController
 from controller.picker.flow_control.refusals import DROPS
 from controller.picker.flow_control.refusals import Refusal as Dropped
 from controller.picker.flow_control.tickets import Ticket
+from controller.picker.listing import answer_elsewhere, answer_of_rule, is_elsewhere
 from controller.picker.metrics import PickDurations, State
-from controller.picker.model_lists import PATH as MODELS
-from controller.picker.model_names import encoded
 from controller.picker.replay.recorder import Recorder
 from controller.picker.requests import BodyPieces, Headers, NotFromGateway, PickRequest, is_pick, pick_request
 from controller.picker.trace import Trace
@@ -70,11 +69,14 @@ class Picks:
 
     def takes(self, method: str, path: str, headers: Headers) -> bool:
         """Whether NGINX asks."""
-        return is_pick(headers) or (method, path) in _FROM_GATEWAY
+        return is_pick(headers) or is_elsewhere(headers) or (method, path) in _FROM_GATEWAY
 
     def answer(self, method: str, path: str, headers: Headers, body: BodyPieces) -> bytes | Awaitable[bytes]:
         """The answer to a whole request, which waits only where the pool is saturated."""
         if not is_pick(headers):
+            if is_elsewhere(headers):
+                self._director.count("", Outcome.LISTED)
+                return answer_elsewhere(method, path, headers, models_of=self._director.models)
             if path == BASE_MODELS_PATH:
                 return self._base_models.answer(headers.get(b"if-none-match", b""))
             self._completions.take_first_bytes(body.kept, now=self._clock())
@@ -87,9 +89,10 @@ class Picks:
         except NotFromGateway:
             self._director.count("", Outcome.NOT_FROM_GATEWAY)
             return answer_of_refusal(_NOT_FROM_GATEWAY, method=method, path=path)
-        if method == "GET" and path.endswith(MODELS) and (listed := self._director.models([request.pool])):
+        listed = answer_of_rule(method, path, headers, pool=request.pool, models_of=self._director.models)
+        if listed is not None:
             self._director.count(request.pool, Outcome.LISTED)
-            return answer_of_models(encoded(listed))
+            return listed
         if asks(headers) and self._director.explains(request.pool):
             request.trace = Trace()
         gate = self._flow.gates.get(request.pool)

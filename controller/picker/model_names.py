@@ -1,4 +1,4 @@
-"""What may be asked of a pool by name: what its endpoints list, models and adapters, and the aliases of its rewrites."""
+"""What may be asked of a pool by name: what its endpoints list, models and adapters, and aliases of its rewrites."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -49,6 +49,11 @@ def merged(models: Iterable[Models]) -> Models:
 def encoded(models: Models) -> bytes:
     """Models in the shape of OpenAI's API, sorted by name."""
     return msgspec.json.encode({"object": "list", "data": [models[name] for name in sorted(models)]})
+
+
+def encoded_model(model: ServedModel) -> bytes:
+    """One model in the same shape."""
+    return msgspec.json.encode(model)
 
 
 def base_of(model: ServedModel) -> str:

@@ -55,6 +55,8 @@ class LocationView:
     """Whether the body is read for the model before a rule is chosen."""
     default: str
     """What serves requests for which the map has no choice."""
+    pools: str = ""
+    """Of all rules that the map chooses among, for a question for models that none of them has."""
 
     @property
     def variable(self) -> str:
@@ -150,6 +152,8 @@ class BackendView:
     """Where a picked request goes whose model is another one; empty where none is."""
     rewritten_headers: tuple[Header, ...] = ()
     """What it sends."""
+    pools: str = ""
+    """Of all backends of the rule, for a question for models; empty where there is but one."""
 
 
 @dataclass(frozen=True)
@@ -409,6 +413,7 @@ class _Views:
             chooser=self.variables[place.id] if place else "$infergate_default",
             reads_model=self.reads_model(location),
             default=last.target if last else _NO_RULE,
+            pools=",".join(_pools_of(case.rule for case in location.cases)) if place and place.asks_for_model else "",
         )
 
     def is_direct(self, location: Location) -> bool:
@@ -489,6 +494,7 @@ class _Views:
             endpoint_variable=_endpoint_variable(target.pool) if isinstance(target, ToPool) else "",
             rewritten_location=f"{location}/rewritten" if is_rewriting else "",
             rewritten_headers=request_headers(filters, encodings=False) if is_rewriting else (),
+            pools=_other_pools(rule) if isinstance(target, ToPool) else "",
         )
 
     def tls_of(self, target: Target) -> TlsView | None:
@@ -574,6 +580,17 @@ def _flag_views(maps: Iterable[RuleMap]) -> tuple[FlagView, ...]:
             for flag in choice.flags:
                 users.setdefault(flag, set()).add(str(choice.rule.route))
     return tuple(FlagView(flag, tuple(sorted(users[flag]))) for flag in sorted(users))
+
+
+def _pools_of(rules: Iterable[Rule]) -> list[str]:
+    """Names of the pools that get a share, sorted."""
+    backends = [backend for rule in rules for backend in rule.backends if backend.weight > 0]
+    return sorted({backend.target.pool for backend in backends if isinstance(backend.target, ToPool)})
+
+
+def _other_pools(rule: Rule) -> str:
+    pools = _pools_of([rule])
+    return ",".join(pools) if len(pools) > 1 else ""
 
 
 def _priorities(priority: Priority) -> tuple[tuple[str, int], ...]:

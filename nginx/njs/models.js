@@ -11,6 +11,7 @@ import window from 'window.js';
 const UNSPEAKABLE = /[\x00-\x1f\x7f]/;
 const LONGEST_NAME = 4096;
 const NO_RULE = '@infergate_error';
+const MODELS = '@infergate_models';
 
 function route(r) {
     try {
@@ -78,7 +79,12 @@ function choose(r, model, place, isBroken) {
         errors.refuseBody(r);
         return;
     }
-    r.internalRedirect(chosen);
+    r.internalRedirect(chosen === NO_RULE && isForModels(r) ? MODELS : chosen);
+}
+
+// Whether it is a question for models, and there are pools that have some.
+function isForModels(r) {
+    return r.method === 'GET' && /\/v1\/models(?:\/.|$)/.test(r.uri) && r.variables.infergate_place_pools;
 }
 
 function fail(r, e) {

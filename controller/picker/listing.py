@@ -1,0 +1,69 @@
+"""Questions of clients for models: which there are, and what one of them is. No endpoint is asked for the answer."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+from urllib.parse import unquote
+
+from controller.bundle import POOLS_HEADER
+from controller.picker.answers import Outcome, Refusal, answer_of_models, answer_of_refusal
+from controller.picker.model_lists import PATH
+from controller.picker.model_names import Models, encoded, encoded_model
+from controller.picker.requests import Headers
+
+_POOLS: Final = POOLS_HEADER.encode()
+MOST_NAMES: Final = 20
+"""Models that an error names."""
+
+ModelsOf = Callable[[Iterable[str]], Models]
+"""What pools serve, by name."""
+
+
+def is_elsewhere(headers: Headers) -> bool:
+    """Whether NGINX has no rule for a request, and asks in place of an error page of its own."""
+    return _POOLS in headers
+
+
+def asked_model(method: str, path: str) -> str | None:
+    """The model that is asked about; empty for the list of all, None for a request that asks for something else."""
+    if method != "GET" or PATH not in path:
+        return None
+    rest = path.partition(PATH)[2]
+    return unquote(rest[1:]) if rest[:1] == "/" and len(rest) > 1 else None if rest else ""
+
+
+def answer_of_rule(method: str, path: str, headers: Headers, *, pool: str, models_of: ModelsOf) -> bytes | None:
+    """The answer where a rule sends the question to a pool; None where an endpoint is to give it.
+
+    It is the list of all pools of the rule, or one model of theirs.
+    """
+    asked = asked_model(method, path)
+    if asked is None:
+        return None
+    models = models_of(_pools(headers) if _POOLS in headers else [pool])
+    if asked in models:
+        return answer_of_models(encoded_model(models[asked]))
+    return answer_of_models(encoded(models)) if not asked and models else None
+
+
+def answer_elsewhere(method: str, path: str, headers: Headers, *, models_of: ModelsOf) -> bytes:
+    """The answer where no rule has the request: what all pools of the place have together."""
+    models = models_of(_pools(headers))
+    asked = asked_model(method, path)
+    if asked == "":
+        return answer_of_models(encoded(models))
+    if asked in models:
+        return answer_of_models(encoded_model(models[asked]))
+    return answer_of_refusal(unknown_model(asked or "", models), method=method, path=path)
+
+
+def unknown_model(model: str, models: Models) -> Refusal:
+    """The error for a model that nobody serves, which names those that are there."""
+    names = sorted(models)
+    told = ", ".join(names[:MOST_NAMES])
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    message = f"the model `{model}` does not exist" + (f", there are {told}{more}" if names else "")
+    return Refusal(Outcome.MODEL_UNKNOWN, 404, message, kind="invalid_request_error")
+
+
+def _pools(headers: Headers) -> list[str]:
+    return headers[_POOLS].decode("latin-1").split(",")
