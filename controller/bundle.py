@@ -35,9 +35,11 @@ BASE_MODELS_PATH: Final = "/base-models"
 
 POOL_HEADER: Final = "x-infergate-pool"
 """From nginx to the picker: `namespace/name` of the pool to pick from."""
+NAMED_MODEL_HEADER: Final = "x-gateway-model-name"
+"""From nginx to the picker: the model that the request names, where nginx read it."""
 POOLS_HEADER: Final = "x-infergate-pools"
-"""From nginx to the picker: names of all pools, with commas between them, of which a question for models is; those of the
-rule where it has several, or of all rules of a place where none has the request. Else absent."""
+"""From nginx to the picker: names of all pools, with commas between them, of which a question for models is; those of
+the rule where it has several, or of all rules of a place where none has the request. Else absent."""
 THEN_HEADER: Final = "x-infergate-then"
 """From nginx to the picker: the named location that serves the picked request."""
 REWRITES_HEADER: Final = "x-infergate-rewrites"
@@ -46,8 +48,6 @@ nginx cannot change that."""
 TARGET_HEADER: Final = "x-infergate-target"
 """From the picker to nginx: the model that the request names instead. From nginx to the picker: the one that was chosen
 on the first pick of the request."""
-NAMED_MODEL_HEADER: Final = "x-gateway-model-name"
-"""From nginx to the picker: the model that the request names, where nginx read it."""
 TRIED_HEADER: Final = "x-infergate-tried"
 """From nginx to the picker: endpoints that failed before, oldest first; empty on a first pick.
 

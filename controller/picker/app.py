@@ -93,6 +93,10 @@ class Picks:
         if listed is not None:
             self._director.count(request.pool, Outcome.LISTED)
             return listed
+        unknown = self._director.unknown(request)
+        if unknown is not None:
+            more = self._decide(request, unknown.outcome.value, at=started, waited=0.0)
+            return answer_of_refusal(unknown, method=method, path=path, more=more)
         if asks(headers) and self._director.explains(request.pool):
             request.trace = Trace()
         gate = self._flow.gates.get(request.pool)

@@ -10,8 +10,8 @@ from controller.picker.chunks import BYTES_PER_TOKEN, OFFSETS
 from controller.picker.endpoints import Endpoint, Sent
 from controller.picker.health import Failure
 from controller.picker.inflight import InFlight
-from controller.picker.model_names import Models, merged, models_of
-from controller.picker.pools import PoolState, PoolTable
+from controller.picker.model_names import Models, merged, models_of, unknown_model
+from controller.picker.pools import PoolState, PoolTable, adapters_in_use
 from controller.picker.requests import Headers, PickRequest, Try
 from controller.picker.scheduling.matching import chunks_at
 from controller.picker.scheduling.profile import Profile
@@ -105,6 +105,23 @@ class Director:
             return ""
         return known.targets.draw(model, headers)
 
+    def unknown(self, request: PickRequest) -> Refusal | None:
+        """The error for a request whose model its pool does not have, where the pool's policy says so.
+
+        A pool of which an endpoint lists nothing may have any model. The endpoints are asked anew.
+        """
+        pool = self._table.pools.get(request.pool)
+        if pool is None or not pool.policy.refuse_unknown_models:
+            return None
+        if not request.model or request.tried or request.model in pool.memory.models:
+            return None
+        if not all(endpoint.models for endpoint in pool.endpoints) or _may_be_served(request.model, pool):
+            return None
+        for endpoint in pool.endpoints:
+            endpoint.list_is_doubted = True
+        self.count(request.pool, Outcome.MODEL_UNKNOWN)
+        return unknown_model(request.model, models_of(pool, now=self._clock()))
+
     def models(self, pools: Iterable[str]) -> Models:
         """What pools serve, and what stands for it, sorted by name; empty when no endpoint tells."""
         now = self._clock()
@@ -188,6 +205,16 @@ class Director:
             witness.sent(request, endpoint, now=now)
         if hashes:
             endpoint.prefixes.remember(hashes)
+
+
+def _may_be_served(model: str, pool: PoolState) -> bool:
+    """Whether something but the list of models as it was digested last speaks for a model."""
+    if any(not rewrite.models or model in rewrite.models for rewrite in pool.rewrites):
+        return True
+    return not pool.endpoints or any(
+        model in adapters_in_use(endpoint) or any(model == one.id for one in endpoint.models)
+        for endpoint in pool.endpoints
+    )
 
 
 def _untried(endpoints: tuple[Endpoint, ...], tried: tuple[Try, ...]) -> list[Endpoint]:

@@ -89,6 +89,7 @@ class Endpoint:
         "key",
         "kv_pressure",
         "labels",
+        "list_is_doubted",
         "max_adapters",
         "metrics",
         "models",
@@ -139,6 +140,8 @@ class Endpoint:
         """Requests in flight by LoRA adapter."""
         self.models: tuple[ServedModel, ...] = ()
         """That it lists, sorted by name."""
+        self.list_is_doubted = False
+        """Whether a request named a model that it does not list, and may have loaded since."""
         self.prefixes = PrefixIndex()
         self.first_byte_time: float | None = None
         """Seconds to the first byte of streamed answers, lately; None before there was one."""

@@ -4,15 +4,14 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import unquote
 
-from controller.bundle import POOLS_HEADER
-from controller.picker.answers import Outcome, Refusal, answer_of_models, answer_of_refusal
+from controller.bundle import NAMED_MODEL_HEADER, POOLS_HEADER
+from controller.picker.answers import answer_of_models, answer_of_refusal
 from controller.picker.model_lists import PATH
-from controller.picker.model_names import Models, encoded, encoded_model
+from controller.picker.model_names import Models, encoded, encoded_model, unknown_model
 from controller.picker.requests import Headers
 
 _POOLS: Final = POOLS_HEADER.encode()
-MOST_NAMES: Final = 20
-"""Models that an error names."""
+_NAMED_MODEL: Final = NAMED_MODEL_HEADER.encode()
 
 ModelsOf = Callable[[Iterable[str]], Models]
 """What pools serve, by name."""
@@ -40,7 +39,7 @@ def answer_of_rule(method: str, path: str, headers: Headers, *, pool: str, model
     if asked is None:
         return None
     models = models_of(_pools(headers) if _POOLS in headers else [pool])
-    if asked in models:
+    if asked is not None and asked in models:
         return answer_of_models(encoded_model(models[asked]))
     return answer_of_models(encoded(models)) if not asked and models else None
 
@@ -51,18 +50,10 @@ def answer_elsewhere(method: str, path: str, headers: Headers, *, models_of: Mod
     asked = asked_model(method, path)
     if asked == "":
         return answer_of_models(encoded(models))
-    if asked in models:
+    if asked is not None and asked in models:
         return answer_of_models(encoded_model(models[asked]))
-    return answer_of_refusal(unknown_model(asked or "", models), method=method, path=path)
-
-
-def unknown_model(model: str, models: Models) -> Refusal:
-    """The error for a model that nobody serves, which names those that are there."""
-    names = sorted(models)
-    told = ", ".join(names[:MOST_NAMES])
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    message = f"the model `{model}` does not exist" + (f", there are {told}{more}" if names else "")
-    return Refusal(Outcome.MODEL_UNKNOWN, 404, message, kind="invalid_request_error")
+    model = asked or headers.get(_NAMED_MODEL, b"").decode("utf-8", "replace")
+    return answer_of_refusal(unknown_model(model, models), method=method, path=path)
 
 
 def _pools(headers: Headers) -> list[str]:

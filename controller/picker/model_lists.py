@@ -21,6 +21,8 @@ ASK_EVERY: Final = 10.0
 """Seconds between two questions to an endpoint; models change with a deployment, adapters by hand."""
 MOST_MODELS: Final = 1000
 """Models taken from one endpoint."""
+DOUBTED_EVERY: Final = 1.0
+"""The same, while requests name a model that is not listed: it may have been loaded just now."""
 _AT_ONCE: Final = 8
 """Endpoints asked at the same time."""
 
@@ -51,12 +53,13 @@ class ModelLists:
         now = self._clock()
         endpoints = self._table.endpoints
         self._asked_at = {endpoint: self._asked_at[endpoint] for endpoint in endpoints if endpoint in self._asked_at}
-        due = [one for one in endpoints if one not in self._asked_at or now - self._asked_at[one] >= ASK_EVERY]
+        due = [one for one in endpoints if one not in self._asked_at or now - self._asked_at[one] >= _patience(one)]
         for start in range(0, len(due), _AT_ONCE):
             await asyncio.gather(*(self._ask(endpoint) for endpoint in due[start : start + _AT_ONCE]))
 
     async def _ask(self, endpoint: Endpoint) -> None:
         self._asked_at[endpoint] = self._clock()
+        endpoint.list_is_doubted = False
         try:
             page = await self._pages.get(endpoint.address)
         except ScrapeFailed:
@@ -66,6 +69,10 @@ class ModelLists:
             self._pages.forget(endpoint.address)
         if page.status < 500:
             endpoint.models = models_on(page)
+
+
+def _patience(endpoint: Endpoint) -> float:
+    return DOUBTED_EVERY if endpoint.list_is_doubted else ASK_EVERY
 
 
 def models_on(page: Page) -> tuple[ServedModel, ...]:

@@ -5,14 +5,17 @@ from typing import Final
 
 import msgspec
 
+from controller.picker.answers import Outcome, Refusal
 from controller.picker.endpoints import Endpoint
 from controller.picker.pools import PoolState
-from controller.picker.served import ServedModel
+from controller.picker.served import LONGEST_NAME, ServedModel
 
 Models = Mapping[str, ServedModel]
 """By name."""
 
 _OWNER: Final = "infergate"
+MOST_NAMES: Final = 20
+"""Models that an error names."""
 
 
 def listed_of(pool: PoolState, *, now: float) -> Models:
@@ -54,6 +57,15 @@ def encoded(models: Models) -> bytes:
 def encoded_model(model: ServedModel) -> bytes:
     """One model in the same shape."""
     return msgspec.json.encode(model)
+
+
+def unknown_model(model: str, models: Models) -> Refusal:
+    """The error for a model that nobody serves, which names those that are there."""
+    names = sorted(models)
+    told = ", ".join(names[:MOST_NAMES])
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    message = f"the model `{model[:LONGEST_NAME]}` does not exist" + (f", there are {told}{more}" if names else "")
+    return Refusal(Outcome.MODEL_UNKNOWN, 404, message, kind="invalid_request_error")
 
 
 def base_of(model: ServedModel) -> str:

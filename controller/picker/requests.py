@@ -166,7 +166,7 @@ def pick_request(
         path=path,
         size=body.size,
         headers=headers,
-        model=model or prompt.model,
+        model=model or prompt.model or headers.get(_NAMED_MODEL, b"").decode("utf-8", "replace"),
         target=target,
         is_streamed=prompt.is_streamed,
         max_tokens=prompt.max_tokens,

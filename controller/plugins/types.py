@@ -119,6 +119,8 @@ class AppliedPolicy(msgspec.Struct, frozen=True, omit_defaults=True, rename="cam
     """Whether `X-Infergate-Explain` is answered."""
     usage: bool = False
     """Whether the tokens of answers are read."""
+    refuse_unknown_models: bool = False
+    """Whether a model that the pool does not have is answered 404."""
     health: Health = DEFAULT_HEALTH
 
 

@@ -57,6 +57,8 @@ class LocationView:
     """What serves requests for which the map has no choice."""
     pools: str = ""
     """Of all rules that the map chooses among, for a question for models that none of them has."""
+    names_models: bool = False
+    """Whether a model that none of them has is answered with those that there are."""
 
     @property
     def variable(self) -> str:
@@ -289,12 +291,13 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
         fail_open=frozenset(pool.name for pool in config.pools if pool.failure_mode is FailureMode.FAIL_OPEN),
         tls={upstream.name: tls_view(upstream.tls) for upstream in config.upstreams if upstream.tls},
         rewriting=frozenset(pool.name for pool in config.pools if pool.rewrites),
+        refusing=frozenset(pool.name for pool in config.pools if pool.policy.refuse_unknown_models),
         http2=frozenset(upstream.name for upstream in config.upstreams if upstream.speaks_http2),
         places=places,
         variables=maps.variables,
         memory=memory or Memory(),
     )
-    views.memory.turn(*around, views.fail_open, views.rewriting, views.http2, views.tls)
+    views.memory.turn(*around, views.fail_open, views.rewriting, views.refusing, views.http2, views.tls)
     streams = {server.port for server in config.streams if server.transport is Transport.TCP}
     ports = tuple(
         _port_view(
@@ -377,6 +380,8 @@ class _Views:
     """Names of pools."""
     rewriting: Set[str]
     """Names of pools that give some models another name."""
+    refusing: Set[str]
+    """Names of pools that answer 404 for a model that they do not have."""
     http2: Set[str]
     """Names of upstreams that speak it."""
     tls: Mapping[str, TlsView]
@@ -405,6 +410,7 @@ class _Views:
     def location(self, location: Location, rules: Mapping[str, "RuleView"]) -> LocationView:
         last = rules[location.cases[-1].rule.id] if location.is_complete else None
         place = self.places[id(location)]
+        pools = _pools_of(case.rule for case in location.cases) if place and place.asks_for_model else []
         return LocationView(
             path=location.path,
             is_exact=location.is_exact,
@@ -413,7 +419,8 @@ class _Views:
             chooser=self.variables[place.id] if place else "$infergate_default",
             reads_model=self.reads_model(location),
             default=last.target if last else _NO_RULE,
-            pools=",".join(_pools_of(case.rule for case in location.cases)) if place and place.asks_for_model else "",
+            pools=",".join(pools),
+            names_models=not self.refusing.isdisjoint(pools),
         )
 
     def is_direct(self, location: Location) -> bool:

@@ -129,6 +129,9 @@ class PickerPolicySpec(Described):
     """Whether a client that sends `X-Infergate-Explain: 1` is told why its endpoint was chosen."""
     usage: Flag = False
     """Whether the tokens that answers report are read, for the access log, the metrics and the prefix index."""
+    unknown_models: Literal["Forward", "Refuse"] = "Forward"
+    """What happens to a request for a model that no endpoint of the pool lists and that no rewrite names: it goes to an
+    endpoint all the same, or is answered 404 with the names of the models that are there."""
     priority: PrioritySpec = PrioritySpec()
     """How important requests are, and what a client may claim."""
     fairness: FairnessSpec = FairnessSpec()

@@ -79,12 +79,15 @@ function choose(r, model, place, isBroken) {
         errors.refuseBody(r);
         return;
     }
-    r.internalRedirect(chosen === NO_RULE && isForModels(r) ? MODELS : chosen);
+    r.internalRedirect(chosen === NO_RULE && isForModels(r, model) ? MODELS : chosen);
 }
 
-// Whether it is a question for models, and there are pools that have some.
-function isForModels(r) {
-    return r.method === 'GET' && /\/v1\/models(?:\/.|$)/.test(r.uri) && r.variables.infergate_place_pools;
+// Whether the answer is which models the pools have: to a question for them, and to a request for another where they say so.
+function isForModels(r, model) {
+    if (!r.variables.infergate_place_pools) {
+        return false;
+    }
+    return (model && r.variables.infergate_names_models) || (r.method === 'GET' && /\/v1\/models(?:\/.|$)/.test(r.uri));
 }
 
 function fail(r, e) {

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from controller.picker.listing import MOST_NAMES, answer_elsewhere, answer_of_rule, asked_model, unknown_model
-from controller.picker.model_names import Models
+from controller.picker.listing import answer_elsewhere, answer_of_rule, asked_model
+from controller.picker.model_names import MOST_NAMES, Models, unknown_model
 from controller.picker.served import ServedModel
 
 SERVED = {"llm/a": ("m", "org/tuned"), "llm/b": ("b", "m")}

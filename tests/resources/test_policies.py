@@ -44,6 +44,7 @@ MISTAKES = [
     ({"fallbacks": 3}, "spec.fallbacks"),
     ({"explain": "yes"}, "spec.explain"),
     ({"config": []}, "spec.config"),
+    ({"unknownModels": "refuse"}, "spec.unknownModels"),
     ({"health": {"firstByteTimeout": "0s"}}, "spec.health.firstByteTimeout"),
     ({"health": {"scrapeInterval": "10ms"}}, "spec.health.scrapeInterval"),
     ({"health": {"scrapeInterval": "5s"}}, "spec.health.scrapeInterval"),

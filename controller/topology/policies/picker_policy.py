@@ -114,6 +114,7 @@ def _with_policy(granted: Granted, objectives: Mapping[str, int], models: dict[s
         fallbacks=granted.fallbacks,
         explain=spec.explain,
         usage=spec.usage,
+        refuse_unknown_models=spec.unknown_models == "Refuse",
         health=_health(spec.health),
     )
 
