@@ -106,7 +106,7 @@ def read_prompt(path: str, body: bytes, *, served: str = "") -> Prompt:
     try:
         asked = _BODY.decode(body)
     except (ValueError, RecursionError):
-        return Prompt(model=_model_alone(body)) if len(body) <= _PARSED_TWICE else NO_PROMPT
+        return Prompt(model=model_alone(body)) if len(body) <= _PARSED_TWICE else NO_PROMPT
     model = asked.model or ""
     most = asked.max_completion_tokens or asked.max_output_tokens or asked.max_tokens
     return Prompt(
@@ -119,7 +119,7 @@ def read_prompt(path: str, body: bytes, *, served: str = "") -> Prompt:
     )
 
 
-def _model_alone(body: bytes) -> str:
+def model_alone(body: bytes) -> str:
     """The model of a body whose other fields are of unknown types, or hold half of a surrogate pair, as a cut emoji.
 
     Model servers take such bodies, and so does the reader that routes by the model. The last of several counts for all.

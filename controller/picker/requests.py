@@ -16,6 +16,7 @@ from controller.bundle import (
     TRIED_HEADER,
     TryOutcome,
 )
+from controller.picker.apis import read_named
 from controller.picker.chunks import chunk_hashes
 from controller.picker.health import Failure
 from controller.picker.prompt import KEPT, NO_PROMPT, read_prompt
@@ -157,6 +158,8 @@ def pick_request(
         if target and target != model:
             then = headers[_REWRITES]
     prompt = read_prompt(path, body.kept, served=target) if body.size else NO_PROMPT
+    if prompt is NO_PROMPT and body.size:
+        prompt = read_named(path, headers.get(b"content-type", b"").decode("latin-1"), body.kept)
     return PickRequest(
         id=identity.decode("latin-1"),
         pool=pool,

@@ -69,7 +69,8 @@ function keep(data) {
 }
 
 function tell(r) {
-    const usage = usageIn(tail);
+    // Some APIs tell of it before a long list of results.
+    const usage = usageIn(tail) || (isWhole(r) ? usageIn(head) : null);
     if (usage === null) {
         return;
     }
@@ -81,9 +82,21 @@ function tell(r) {
         usage.cache_creation_input_tokens = first.cache_creation_input_tokens;
     }
     const details = usage.prompt_tokens_details || usage.input_tokens_details || {};
-    set(r, 'infergate_prompt_tokens', usage.prompt_tokens === undefined ? inputOf(usage) : usage.prompt_tokens);
+    set(r, 'infergate_prompt_tokens', promptOf(usage));
     set(r, 'infergate_cached_tokens', details.cached_tokens === undefined ? usage.cache_read_input_tokens : details.cached_tokens);
     set(r, 'infergate_completion_tokens', usage.completion_tokens === undefined ? usage.output_tokens : usage.completion_tokens);
+}
+
+function isWhole(r) {
+    return !/event-stream/i.test(r.headersOut['Content-Type'] || '');
+}
+
+// Where there is only a total, as of rerankers, nothing was generated.
+function promptOf(usage) {
+    if (usage.prompt_tokens !== undefined) {
+        return usage.prompt_tokens;
+    }
+    return usage.input_tokens === undefined && usage.output_tokens === undefined ? usage.total_tokens : inputOf(usage);
 }
 
 // Anthropic's input leaves out what a cache had or got.
