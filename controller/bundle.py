@@ -38,7 +38,7 @@ POOL_HEADER: Final = "x-infergate-pool"
 NAMED_MODEL_HEADER: Final = "x-gateway-model-name"
 """From nginx to the picker: the model that the request names, where nginx read it."""
 POOLS_HEADER: Final = "x-infergate-pools"
-"""From nginx to the picker: names of all pools, with commas between them, of which a question for models is; those of
+"""From nginx to the picker: names of the pools that a question for models is about, with commas between them: those of
 the rule where it has several, or of all rules of a place where none has the request. Else absent."""
 THEN_HEADER: Final = "x-infergate-then"
 """From nginx to the picker: the named location that serves the picked request."""

@@ -1,4 +1,4 @@
-"""What may be asked of a pool by name: what its endpoints list, models and adapters, and aliases of its rewrites."""
+"""What may be asked of a pool by name: models and adapters that its endpoints list, and aliases of its rewrites."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -13,7 +13,6 @@ from controller.picker.served import LONGEST_NAME, ServedModel
 Models = Mapping[str, ServedModel]
 """By name."""
 
-_OWNER: Final = "infergate"
 MOST_NAMES: Final = 20
 """Models that an error names."""
 
@@ -84,7 +83,4 @@ def _listed(endpoints: Iterable[Endpoint]) -> dict[str, ServedModel]:
 def _alias(name: str, models: list[ServedModel]) -> ServedModel:
     """As its first model, and with the base model that all have in common."""
     bases = {base_of(model) for model in models}
-    parent = bases.pop() if len(bases) == 1 else None
-    return ServedModel(
-        id=name, created=models[0].created, owned_by=_OWNER, parent=parent, max_model_len=models[0].max_model_len
-    )
+    return msgspec.structs.replace(models[0], id=name, parent=bases.pop() if len(bases) == 1 else None)

@@ -86,7 +86,7 @@ class Admission(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel")
     """Priorities of the pool's InferenceObjectives by name, as a client may claim them: limited, and none where the
     policy lets clients claim none. Sorted by name."""
     models: dict[str, int] = {}
-    """Priorities of models by the name that clients use, for requests without such an objective. Sorted by name."""
+    """Priorities of models by the name that clients use, for requests without one of these objectives. Sorted."""
     default_priority: int = 0
     """Of requests with neither."""
     trust_fairness_id: bool = False

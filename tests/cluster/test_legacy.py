@@ -154,9 +154,7 @@ async def test_kinds_are_read_once_they_are_served_and_get_their_statuses(api: A
         found, _ = await until(
             snapshots, lambda it: {LegacyInferencePool, InferenceModel} <= {type(item) for item in it.resources}
         )
-        updates = derive(
-            build(found, controller_name=CONTROLLER_NAME), snapshot=found, controller_name=CONTROLLER_NAME
-        )
+        updates = derive(build(found, controller_name=CONTROLLER_NAME), snapshot=found, controller_name=CONTROLLER_NAME)
         task = asyncio.ensure_future(writer.run())
         try:
             writer.want(updates)

@@ -12,7 +12,7 @@ from controller.picker.served import ServedModel
 
 from .conftest import Picker
 
-BASE, TUNED = ServedModel("base"), ServedModel("tuned", parent="base")
+BASE, TUNED = ServedModel("base"), ServedModel("tuned", parent="base", owned_by="us")
 
 
 def _rewrite(name: str, *targets: str, weight: int = 1) -> ModelRewrite:
@@ -77,9 +77,9 @@ def test_aliases_are_listed_with_the_models_that_they_stand_for(picker: Picker) 
     _serve(picker, *rewrites, a=(BASE, TUNED))
     listed = json.loads(encoded(models_of(picker.table.pools["llm/a"], now=picker.clock())))["data"]
     assert [(model["id"], model["parent"], model["owned_by"]) for model in listed] == [
-        ("alias", "base", "infergate"),
+        ("alias", "base", "us"),
         ("base", None, None),
-        ("tuned", "base", None),
+        ("tuned", "base", "us"),
     ]
 
 

@@ -53,7 +53,7 @@ def ticket_of(
 
 
 def priority_of(headers: Headers, policy: PoolPolicy, *, model: str = "") -> int:
-    """What the route sets, else the objective's up to the route's cap, else the model's, else a default."""
+    """The priority: the route's, else the objective's up to the route's cap, else the model's, else a default."""
     if _SET in headers:
         fixed = _whole(headers[_SET])
         if fixed is not None:

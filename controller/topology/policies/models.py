@@ -37,7 +37,7 @@ class Models:
 def models_of(index: Index, *, rewrites: Mapping[Name, tuple[ModelRewrite, ...]]) -> Models:
     """Every InferenceModel with its standing, and what it says of its pool.
 
-    A name has one InferenceModel in a pool, the oldest. `rewrites` are of InferenceModelRewrites, which go first.
+    A name has one InferenceModel in a pool, the oldest. `rewrites` are those of InferenceModelRewrites, which go first.
     """
     holders: dict[tuple[Name, str], Key] = {}
     priorities: dict[Name, dict[str, int]] = {}
