@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from controller.ir.certificates import Certificate
+from controller.ir.policies import BackendTls
 from controller.resources.meta import Key
 
 
@@ -42,6 +43,8 @@ class StreamBackend:
     backend does not resolve or has no endpoint."""
     weight: int
     """0 gets nothing. Shares are weights over their sum."""
+    tls: BackendTls | None = None
+    """None: bytes go on as they came."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,17 @@ class StreamRule:
     """0-based position in the route's rules."""
     backends: tuple[StreamBackend, ...]
     """Without a backend of positive weight connections are closed."""
+    is_secured: bool = False
+    """Whether these are the backends of connections whose TLS ended here, where some have TLS of their own."""
+    client_certificate: Certificate | None = None
+    """Shown to backends that have TLS of their own."""
 
     @property
     def id(self) -> str:
-        """`Kind/namespace/route/index`, unique in a GatewayConfig."""
-        return f"{self.route.kind}/{self.route.namespace}/{self.route.name}/{self.index}"
+        """`Kind/namespace/route/index`, and what else makes a difference; unique in a GatewayConfig."""
+        shown = f"/{self.client_certificate.source.path}" if self.client_certificate else ""
+        secured = "/tls" if self.is_secured else ""
+        return f"{self.route.kind}/{self.route.namespace}/{self.route.name}/{self.index}{secured}{shown}"
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,9 @@ def _template(name: str, context: Mapping[str, object]) -> bytes:
 def _certificate_files(config: GatewayConfig) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     servers: list[Server | StreamServer] = [*config.servers, *config.streams]
-    shown = (server.client_certificate for server in config.servers if server.client_certificate)
+    rules = [server.rule for server in config.streams if server.rule is not None]
+    shown = [item.client_certificate for item in config.servers if item.client_certificate]
+    shown += [item.client_certificate for item in rules if item.client_certificate]
     for certificate in (*(one for server in servers for one in server.certificates), *shown):
         stem = certificate_name(certificate)
         files[f"{stem}.crt"] = certificate.chain
@@ -186,6 +188,7 @@ def _authorities_files(config: GatewayConfig) -> dict[str, bytes]:
     """Certificates by which backends and clients are known."""
     found = [item.tls for item in config.upstreams]
     found += [target.tls for target in targets_of(config) if isinstance(target, ToPool)]
+    found += [item.tls for server in config.streams if server.rule for item in server.rule.backends]
     known = [tls.authorities for tls in found if tls]
     known += [item.client_validation.authorities for item in config.servers if item.client_validation]
     return {authorities_name(certificates): certificates for certificates in known}

@@ -13,7 +13,7 @@ from controller.ir.streams import Mode, StreamRule, StreamServer, Transport
 from controller.ir.types import GatewayConfig, Server, Upstream
 from controller.render.maps import digest
 from controller.render.quoting import expression
-from controller.render.views import certificate_files, service_upstream, socket_of_http
+from controller.render.views import TlsView, certificate_files, service_upstream, socket_of_http, tls_view
 from controller.render.weights import Split, splits
 
 CLOSED: Final = "unix:run/closed.sock"
@@ -54,6 +54,9 @@ class ExitView:
     rule: StreamRule
     socket: str
     upstream: str
+    tls: TlsView | None
+    client_certificate: tuple[str, str] | None
+    """(chain, key), relative to nginx.conf."""
 
 
 @dataclass(frozen=True)
@@ -253,8 +256,16 @@ def _handed_to(rule: StreamRule | None) -> str:
 
 
 def _exits(rule: StreamRule) -> Iterable[ExitView]:
-    for upstream in sorted({upstream for upstream, _ in _drawn(rule) if upstream}):
-        yield ExitView(rule=rule, socket=_socket(rule, upstream), upstream=upstream)
+    drawn = {service_upstream(item.upstream): item for item in rule.backends if item.upstream and item.weight}
+    for upstream, backend in sorted(drawn.items()):
+        shown = rule.client_certificate if backend.tls else None
+        yield ExitView(
+            rule=rule,
+            socket=_socket(rule, upstream),
+            upstream=upstream,
+            tls=tls_view(backend.tls) if backend.tls else None,
+            client_certificate=certificate_files(shown) if shown else None,
+        )
 
 
 def _split_view(rule: StreamRule, transport: Transport) -> StreamSplitView:

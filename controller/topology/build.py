@@ -22,7 +22,7 @@ from controller.topology.hostname_conflicts import without_conflicts
 from controller.topology.index import Index, Name, index_of
 from controller.topology.listener_sets import listener_set_state
 from controller.topology.memory import Memory, ResolvedRoute, World
-from controller.topology.policies.backend_tls import BackendPolicies, backend_policies
+from controller.topology.policies.backend_tls import BackendPolicies, BackendPort, backend_policies
 from controller.topology.policies.models import models_of
 from controller.topology.policies.objectives import objectives_of
 from controller.topology.policies.picker_policy import applied_policy, policies_of
@@ -72,11 +72,13 @@ def build(
         lambda: _world(index, gateways=gateways, standings=standings, policies=tls_policies),
     )
     routes = _routes(index, world=world, memory=memory)
-    stream_backends = StreamBackends(index)
+    stream_backends = StreamBackends(index, tls_policies)
     stream_routes = _stream_routes(index, parents=world.parents, backends=stream_backends)
     attached = _attached([*(state for state, _ in routes), *stream_routes])
     policies = policies_of(index, catalogue=catalogue)
-    uses = world.backends.uses(state for state, _ in routes)
+    uses = _together(
+        world.backends.uses(state for state, _ in routes), stream_backends.uses(stream_routes, gateways=gateways)
+    )
     objectives = objectives_of(index)
     rewrites = rewrites_of(index)
     models = models_of(index, rewrites=rewrites.of_pools)
@@ -170,6 +172,10 @@ def _stream_routes(
         if (found := parents_of(route, parents=parents))
     ]
     return tuple(sorted(states, key=lambda state: state.key))
+
+
+def _together(*uses: Mapping[Key, set[BackendPort]]) -> Mapping[Key, set[BackendPort]]:
+    return {key: {item for each in uses for item in each.get(key, ())} for each in uses for key in each}
 
 
 def _attached(routes: Iterable[RouteState | StreamRouteState]) -> Counter[tuple[Key, str]]:

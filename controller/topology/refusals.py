@@ -37,7 +37,9 @@ def without(topology: Topology, refusals: Refusals) -> Topology:
             for route in topology.routes
         ),
         stream_routes=tuple(
-            replace(route, rule=replace(route.rule, backends=())) if route.key in refusals.routes else route
+            replace(route, rule=replace(route.rule, backends=()), ending=replace(route.ending, backends=()))
+            if route.key in refusals.routes
+            else route
             for route in topology.stream_routes
         ),
         gateways=tuple(_without_listeners(gateway, refusals) for gateway in topology.gateways),

@@ -3,8 +3,8 @@
 A backend that does not resolve, or has no endpoint, keeps its share, whose connections are closed.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from controller.ir.streams import StreamBackend, StreamRule, Transport
 from controller.ir.types import Upstream
@@ -26,8 +26,9 @@ from controller.topology.conditions import (
 )
 from controller.topology.grants import permits
 from controller.topology.index import Index
+from controller.topology.policies.backend_tls import BackendPolicies, BackendPort
 from controller.topology.routes import age_of, as_written
-from controller.topology.types import ParentState, StreamRouteState
+from controller.topology.types import GatewayState, ParentState, StreamRouteState
 from controller.topology.unsupported import Scope, fields_set
 
 _Place = tuple[str, str, int, Transport]
@@ -39,8 +40,11 @@ class StreamBackends:
     """Resolves backend references during one build. Many rules share a Service: each port is looked up once."""
 
     index: Index
+    policies: BackendPolicies
     found: dict[_Place, Upstream | Condition | None] = field(default_factory=dict)
     """None: without a ready endpoint."""
+    used: dict[Key, set[BackendPort]] = field(default_factory=dict)
+    """What each route was given, by its key."""
 
     def upstream(self, reference: BackendRef, *, route: Key, transport: Transport) -> Upstream | Condition | None:
         """Where connections to a backend go; None when it has no ready endpoint.
@@ -58,10 +62,40 @@ class StreamBackends:
             return unresolved(
                 "RefNotPermitted", f"{key} is in another namespace and no ReferenceGrant there permits {where}"
             )
+        self.used.setdefault(route, set()).add((key, reference.port or 0))
         place = (key.namespace, key.name, reference.port or 0, transport)
         if place not in self.found:
             self.found[place] = self._service(key, port=place[2], transport=transport)
         return self.found[place]
+
+    def secured(self, backend: StreamBackend, reference: BackendRef, *, route: Key) -> StreamBackend:
+        """The backend of connections whose TLS ended here: in TLS of its own where a BackendTLSPolicy says so.
+
+        Nothing goes to one whose policy is not accepted. Source: Gateway API, TLSRouteRule.backendRefs.
+        """
+        key = backend_key(reference, route=route)
+        service = self.index.services.get((key.namespace, key.name))
+        if not backend.upstream or service is None:
+            return backend
+        tls = self.policies.of_service(service, port=reference.port or 0)
+        return replace(backend, upstream="") if isinstance(tls, Condition) else replace(backend, tls=tls)
+
+    def uses(
+        self, routes: Iterable[StreamRouteState], *, gateways: Mapping[Key, GatewayState]
+    ) -> Mapping[Key, set[BackendPort]]:
+        """What the Gateways send connections to whose TLS ended there."""
+        ending = {
+            (listener.owner, listener.name)
+            for gateway in gateways.values()
+            for listener in gateway.listeners
+            if listener.ends_tls
+        }
+        found: dict[Key, set[BackendPort]] = {}
+        for route in routes:
+            for parent in route.parents:
+                if any((parent.owner, name) in ending for name, _ in parent.listeners):
+                    found.setdefault(parent.gateway, set()).update(self.used.get(route.key, ()))
+        return found
 
     def upstreams(self) -> tuple[Upstream, ...]:
         """Of every Service port that was resolved so far and has endpoints, sorted by name."""
@@ -104,6 +138,14 @@ def stream_route_state(
         ),
     )
     hostnames = route.spec.hostnames if isinstance(route, TLSRoute) else ()
+    plain = tuple(
+        StreamBackend(upstream=item.name if isinstance(item, Upstream) else "", weight=reference.weight)
+        for item, reference in zip(found, first.backend_refs, strict=True)
+    )
+    secured = tuple(
+        backends.secured(item, reference, route=key) for item, reference in zip(plain, first.backend_refs, strict=True)
+    )
+    rule = StreamRule(route=key, index=0, backends=plain)
     return StreamRouteState(
         key=key,
         generation=route.metadata.generation,
@@ -118,13 +160,7 @@ def stream_route_state(
             for reference, parent in parents
             for attached in (attach(key, hostnames=hostnames, parent=reference, doors=parent.doors),)
         ),
-        rule=StreamRule(
-            route=key,
-            index=0,
-            backends=tuple(
-                StreamBackend(upstream=item.name if isinstance(item, Upstream) else "", weight=reference.weight)
-                for item, reference in zip(found, first.backend_refs, strict=True)
-            ),
-        ),
+        rule=rule,
+        ending=rule if secured == plain else replace(rule, backends=secured, is_secured=True),
         created=age_of(route),
     )

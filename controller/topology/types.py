@@ -51,6 +51,11 @@ class ListenerState:
     """None asks clients for no certificate."""
 
     @property
+    def ends_tls(self) -> bool:
+        """Whether connections go on without the TLS that they came with."""
+        return self.protocol == "TLS" and not self.is_passthrough
+
+    @property
     def opening(self) -> Opening:
         return opening_of(self.port, self.protocol)
 
@@ -153,6 +158,8 @@ class StreamRouteState:
     parents: tuple[ParentState, ...]
     """As a RouteState's. `*` is also for clients of TLS that name no host."""
     rule: StreamRule
+    ending: StreamRule
+    """The rule for connections whose TLS ended here."""
     created: str
     """As a RouteState's."""
 

@@ -1,7 +1,7 @@
 """Decides which listener, and which route on it, has the connections for each hostname on a port."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controller.ir.certificates import Certificate
 from controller.ir.hostnames import ANY, covering
@@ -47,8 +47,10 @@ def streams_of(topology: Topology, *, gateways: Collection[Key]) -> tuple[Stream
     """
     routes = _attached(sorted(topology.stream_routes, key=lambda route: route.created))
     by_opening: dict[Opening, list[_Listening]] = {}
-    for _, listener in serving(topology, gateways=gateways):
-        place = _Listening(listener, tuple(routes.get((listener.owner, listener.name), ())))
+    for gateway, listener in serving(topology, gateways=gateways):
+        here = routes.get((listener.owner, listener.name), ())
+        rules = tuple((hostnames, _rule(route, listener=listener, gateway=gateway)) for hostnames, route in here)
+        place = _Listening(listener, rules)
         by_opening.setdefault(listener.opening, []).append(place)
     found = [server for listeners in by_opening.values() for server in _servers_on(listeners)]
     return tuple(sorted(found, key=lambda item: (item.port, item.transport, item.mode, item.hostnames)))
@@ -66,12 +68,22 @@ def shares_a_port(listener: ListenerState, *, others: Iterable[ListenerState]) -
     return any(other.protocol in HTTP_PROTOCOLS and other.opening == listener.opening for other in others)
 
 
-def _attached(routes: Iterable[StreamRouteState]) -> dict[tuple[Key, str], list[tuple[tuple[str, ...], StreamRule]]]:
-    found: dict[tuple[Key, str], list[tuple[tuple[str, ...], StreamRule]]] = {}
+def _rule(route: StreamRouteState, *, listener: ListenerState, gateway: GatewayState) -> StreamRule:
+    if not listener.ends_tls:
+        return route.rule
+    if not route.ending.is_secured:
+        return route.ending
+    return replace(route.ending, client_certificate=gateway.client_certificate)
+
+
+def _attached(
+    routes: Iterable[StreamRouteState],
+) -> dict[tuple[Key, str], list[tuple[tuple[str, ...], StreamRouteState]]]:
+    found: dict[tuple[Key, str], list[tuple[tuple[str, ...], StreamRouteState]]] = {}
     for route in routes:
         for parent in route.parents:
             for listener, hostnames in parent.listeners:
-                found.setdefault((parent.owner, listener), []).append((hostnames, route.rule))
+                found.setdefault((parent.owner, listener), []).append((hostnames, route))
     return found
 
 

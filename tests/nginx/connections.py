@@ -6,7 +6,6 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import cast
 
 from tests.nginx.resources import Json
@@ -26,15 +25,6 @@ def stream_route(kind: str, name: str, *backends: Json, section: str, hostnames:
         spec["hostnames"] = list(hostnames)
     version = "gateway.networking.k8s.io/v1"
     return {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
-
-
-def context_of(directory: Path, chain: bytes, key: bytes) -> ssl.SSLContext:
-    """What a server needs to speak TLS. Python reads certificates from files only."""
-    file = directory / "pair.pem"
-    file.write_bytes(chain + key)
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.load_cert_chain(file)
-    return made
 
 
 @dataclass

@@ -20,7 +20,6 @@ from tests.nginx.connections import (
     Talker,
     ask,
     certificate_of,
-    context_of,
     datagram_service,
     dial,
     echo,
@@ -33,7 +32,7 @@ from tests.nginx.connections import (
 from tests.nginx.gateway import Gateway, free_ports, run_gateway, until
 from tests.nginx.resources import Json, route, rule, secret, service, to_service
 from tests.nginx.resources import listener as http_listener
-from tests.nginx.servers import nobody, serve
+from tests.nginx.servers import nobody, serve, server_tls
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
@@ -78,7 +77,7 @@ async def gateway(root: Path, nginx: Nginx, ports: dict[str, int]) -> AsyncItera
     }
     async with AsyncExitStack() as stack:
         chain, key = certificate("backend.example")
-        secure = context_of(root, chain, key)
+        secure = server_tls(chain, key)
         (root / "backend.der").write_bytes(ssl.PEM_cert_to_DER_cert(chain.decode()))
         for name, (its, _) in pairs.items():
             (root / f"{name}.der").write_bytes(ssl.PEM_cert_to_DER_cert(its.decode()))
@@ -336,7 +335,7 @@ async def test_listener_that_comes_and_goes_opens_and_closes_its_port(tmp_path: 
     passes = {"tls": {"mode": "Passthrough"}}
     chain, key = certificate("a.example")
     async with AsyncExitStack() as stack:
-        backend = await stack.enter_async_context(talk("t", tls=context_of(tmp_path, chain, key)))
+        backend = await stack.enter_async_context(talk("t", tls=server_tls(chain, key)))
         echoed = await stack.enter_async_context(echo("u"))
         gateway = await stack.enter_async_context(run_gateway(tmp_path, nginx))
         before = (gateway.directory / "gateway.yaml").read_text()

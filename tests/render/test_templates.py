@@ -22,7 +22,7 @@ MADE_HERE = (
     r"(added|body|changed_path|client_validation|headers|mirror_location|mirrored|named_locations|paused"
     r"|preflight|redirect|refused|remembered|retried|rewrite|scheme|secured|sent|split|timeouts|title|tried"
     r"|unknown_client)\(.*\)|bodies\[.*\]|body",
-    r"view\.client_certificate\[\d\]|(view|tls)\.authorities|backend\.endpoint_variable( if .*)?",
+    r"(exit|view)\.client_certificate\[\d\]|((exit\.)?tls|view)\.authorities|backend\.endpoint_variable( if .*)?",
     r"item\.variable ~ .*|item\.values\[.*\]",
     r"rule\.rule\.route\.path|view\.targets\[choice\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",
     r"backend\.timeouts\.\w+ \| milliseconds",

@@ -34,7 +34,8 @@ def _listener(name: str, hostname: str | None = None, *, protocol: str = "TLS", 
 def _route(name: str, created: str, **listeners: tuple[str, ...]) -> StreamRouteState:
     key = Key(GROUP, "TLSRoute", "demo", name)
     parent = ParentState(parent={}, owner=EDGE, gateway=EDGE, listeners=tuple(listeners.items()), conditions=())
-    return StreamRouteState(key, 1, (parent,), StreamRule(key, 0, (StreamBackend(name, 1),)), created)
+    rule = StreamRule(key, 0, (StreamBackend(name, 1),))
+    return StreamRouteState(key, 1, (parent,), rule, rule, created)
 
 
 def _topology(listeners: list[ListenerState], *routes: StreamRouteState) -> Topology:
