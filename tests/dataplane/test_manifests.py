@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from controller.dataplane.manifests import ControlPlane, manifests, name_of
-from controller.resources.gateway_api import CONTROLLER_NAME, Gateway, GatewayClass
+from controller.resources.gateway_api import CONTROLLER_NAME, Gateway, GatewayClass, ListenerSet
 from controller.resources.meta import Key, Resource
 from controller.resources.parameters import GatewayParameters
 from controller.resources.snapshot import snapshot
@@ -27,15 +27,25 @@ HTTP = "{name: http, port: 80, protocol: HTTP}"
 
 
 def _state(
-    *, name: str = "web", listeners: str = HTTP, more: str = "", parameters: str | None = None, of_class: str = "own"
+    *,
+    name: str = "web",
+    listeners: str = HTTP,
+    of_set: str = "",
+    more: str = "",
+    parameters: str | None = None,
+    of_class: str = "own",
 ) -> GatewayState:
-    """A Gateway `shop/NAME` with the fields of `more`, and parameters as YAML."""
+    """A Gateway `shop/NAME` with the fields of `more`, listeners of a ListenerSet, and parameters as YAML."""
     documents: list[tuple[type[Resource], str]] = [
         (GatewayClass, f"metadata: {{name: {of_class}}}\nspec: {{controllerName: {CONTROLLER_NAME}}}")
     ]
     if parameters is not None:
         documents.append((GatewayParameters, f"metadata: {{name: p, namespace: shop}}\nspec: {parameters}"))
         more = "infrastructure: {parametersRef: {group: infergate.dev, kind: GatewayParameters, name: p}}"
+    if of_set:
+        more = "allowedListeners: {namespaces: {from: Same}}"
+        spec = f"parentRef: {{name: {name}}}\n  listeners: [{of_set}]"
+        documents.append((ListenerSet, f"metadata: {{name: more, namespace: shop}}\nspec:\n  {spec}"))
     spec = f"gatewayClassName: {of_class}\n  listeners: [{listeners}]\n  {more}"
     documents.append((Gateway, f"metadata: {{name: {name}, namespace: shop, uid: u-1}}\nspec:\n  {spec}"))
     found = [
@@ -161,6 +171,14 @@ def test_service_has_a_port_of_each_transport() -> None:
         ("port-53", 53, "TCP", 53),
         ("port-53-udp", 53, "UDP", 53),
     ]
+
+
+def test_service_has_the_ports_of_listener_sets() -> None:
+    found = _made(of_set="{name: udp, port: 53, protocol: UDP}, {name: lost, port: 80, protocol: TCP}")["Service"][
+        "spec"
+    ]
+
+    assert [(item["port"], item["protocol"]) for item in found["ports"]] == [(53, "UDP"), (80, "TCP")]
 
 
 def test_port_of_datagrams_leaves_the_pods_as_they_are() -> None:

@@ -18,9 +18,12 @@ def listener(name: str, port: int, protocol: str, **more: object) -> Json:
     return {"name": name, "port": port, "protocol": protocol, **more}
 
 
-def stream_route(kind: str, name: str, *backends: Json, section: str, hostnames: tuple[str, ...] = ()) -> Json:
-    """A route of connections on one listener."""
-    spec: Json = {"parentRefs": [{"name": "edge", "sectionName": section}], "rules": [{"backendRefs": list(backends)}]}
+def stream_route(
+    kind: str, name: str, *backends: Json, section: str, hostnames: tuple[str, ...] = (), listener_set: str = ""
+) -> Json:
+    """A route of connections on one listener, of the Gateway or of a ListenerSet."""
+    parent = {"kind": "ListenerSet", "name": listener_set} if listener_set else {"name": "edge"}
+    spec: Json = {"parentRefs": [{**parent, "sectionName": section}], "rules": [{"backendRefs": list(backends)}]}
     if hostnames:
         spec["hostnames"] = list(hostnames)
     version = "gateway.networking.k8s.io/v1"

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from controller.agent.nginx import Nginx
+from tests.nginx import connections
 from tests.nginx.certificates import Authority, certificate
 from tests.nginx.gateway import Gateway, free_ports, run_gateway
 from tests.nginx.resources import Json, authorities, gateway, listener, route, rule, secret, service, to_service
@@ -38,6 +39,8 @@ class Edge:
     gateway: Gateway
     closed: int
     fallback: int
+    shared: int
+    """As `closed`, and passes connections for `passes.example` on."""
     files: Path
 
     def context(self, client: str | None, *, tls: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
@@ -76,10 +79,13 @@ def _frontend(fallback: int, *, authority: str) -> Json:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def edge(root: Path, nginx: Nginx, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Edge]:
-    closed, fallback = free_ports(2)
+    closed, fallback, shared = free_ports(3)
     chain, key = certificate("*.example")
+    passes = connections.listener("passes", shared, "TLS", tls={"mode": "Passthrough"}, hostname="passes.example")
     async with AsyncExitStack() as stack:
         cart = await stack.enter_async_context(serve(name="cart"))
+        secure = connections.context_of(tmp_path_factory.mktemp("talker"), chain, key)
+        talker = await stack.enter_async_context(connections.talk("talker", tls=secure))
         edge = await stack.enter_async_context(run_gateway(root, nginx))
         hosts = ("first", "second")
         await edge.apply(
@@ -88,6 +94,8 @@ async def edge(root: Path, nginx: Nginx, tmp_path_factory: pytest.TempPathFactor
                 listener(edge.port),
                 *(listener(closed, name=name, hostname=f"{name}.example", certificate="all") for name in hosts),
                 listener(fallback, name="fallback", hostname="*.example", certificate="all"),
+                listener(shared, name="shared", hostname="first.example", certificate="all"),
+                passes,
                 tls=_frontend(fallback, authority="one"),
             ),
             {
@@ -97,9 +105,13 @@ async def edge(root: Path, nginx: Nginx, tmp_path_factory: pytest.TempPathFactor
             secret("all", chain=chain, key=key),
             authorities("one", ONE.chain),
             service("cart", cart.address),
+            service("talker", talker.address, protocol="tls"),
+            connections.stream_route(
+                "TLSRoute", "passes", to_service("talker"), section="passes", hostnames=("passes.example",)
+            ),
             route("cart", rule(to_service("cart")), parents=[{"name": "edge"}, {"name": "open"}]),
         )
-        yield Edge(edge, closed, fallback, tmp_path_factory.mktemp("clients"))
+        yield Edge(edge, closed, fallback, shared, tmp_path_factory.mktemp("clients"))
 
 
 @pytest.mark.parametrize("http2", [True, False])
@@ -139,6 +151,16 @@ async def test_connection_that_was_opened_for_one_host_does_not_reach_another(ed
 
     assert answer is not None
     assert answer.status_code == 421
+
+
+@pytest.mark.parametrize(("client", "status"), [("one", 200), ("two", None), (None, None)])
+async def test_port_that_passes_other_connections_on_asks_as_well(
+    edge: Edge, client: str | None, status: int | None
+) -> None:
+    assert await connections.greeting(edge.shared, name="passes.example") == "talker"
+    answer = await edge.ask(edge.shared, client)
+
+    assert (answer and answer.status_code) == status
 
 
 async def test_client_that_names_no_host_is_turned_away(edge: Edge) -> None:
