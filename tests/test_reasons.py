@@ -60,7 +60,7 @@ REASONS: Final[Mapping[str, Mapping[str, str]]] = {
 _ELSEWHERE = "cases leave out classes, tests/status and tests/topology have them"
 _AT_ONCE = "is decided in the same turn of the loop"
 _OF_A_SERVICE = "is the Service's to say, tests/control_plane and tests/dataplane have it"
-_OF_A_CERTIFICATE = "certificates of clients, of the gateway or of authorities are not used yet"
+_OF_A_REPORT = "in cases the data plane has said what it serves, tests/status has it"
 _OF_A_PORT = "is nginx's to say when it opens ports, tests/status has it"
 
 ABSENT: Final[Mapping[tuple[str, str, str], str]] = {
@@ -71,20 +71,19 @@ ABSENT: Final[Mapping[tuple[str, str, str], str]] = {
     ("GatewayClass", "SupportedVersion", "SupportedVersion"): "versions of definitions are not read",
     ("GatewayClass", "SupportedVersion", "UnsupportedVersion"): "versions of definitions are not read",
     ("Gateway", "Accepted", "Pending"): _AT_ONCE,
-    ("Gateway", "InsecureFrontendValidationMode", "ConfigurationChanged"): _OF_A_CERTIFICATE,
     ("Gateway", "Programmed", "AddressNotAssigned"): _OF_A_SERVICE,
     ("Gateway", "Programmed", "NoResources"): "pods that find no room are Pending: they may find some yet",
-    ("Gateway", "Programmed", "Pending"): "in cases the data plane has said what it serves, tests/status has it",
-    ("Gateway", "ResolvedRefs", "InvalidClientCertificateRef"): _OF_A_CERTIFICATE,
-    ("Gateway", "ResolvedRefs", "RefNotPermitted"): _OF_A_CERTIFICATE,
-    ("Listener", "Accepted", "NoValidCACertificate"): _OF_A_CERTIFICATE,
+    ("Gateway", "Programmed", "Pending"): _OF_A_REPORT,
     ("Listener", "Accepted", "PortUnavailable"): _OF_A_PORT,
     ("Listener", "OverlappingTLSConfig", "OverlappingCertificates"): "may be told, hostnames that overlap must be",
-    ("Listener", "ResolvedRefs", "InvalidCACertificateKind"): _OF_A_CERTIFICATE,
-    ("Listener", "ResolvedRefs", "InvalidCACertificateRef"): _OF_A_CERTIFICATE,
     ("Route", "Accepted", "IncompatibleFilters"): "the definitions refuse such filters, tests/resources has them",
     ("Route", "Accepted", "Pending"): _AT_ONCE,
+    ("ListenerSet", "Programmed", "Invalid"): "the conformance suite wants the reason of Accepted here",
+    ("ListenerSet", "Programmed", "Pending"): _OF_A_REPORT,
     ("Listener of a ListenerSet", "Accepted", "PortUnavailable"): _OF_A_PORT,
+    ("Listener of a ListenerSet", "Accepted", "TooManyListeners"): "listeners are not counted",
+    ("Listener of a ListenerSet", "Conflicted", "ListenerConflict"): "the conformance suite wants the one that is lost",
+    ("Listener of a ListenerSet", "Programmed", "Pending"): _OF_A_REPORT,
 }
 """Why no case has them."""
 
