@@ -131,6 +131,22 @@ async def test_stream_that_a_client_gives_up_ends_at_the_server(site: Site, call
         await site.two.cancelled.wait()
 
 
+async def test_stream_outlives_a_reload(site: Site, calls: Calls) -> None:
+    await site.gateway.apply("routes.yaml", call_route("shop", call_rule(to_service("two"))))
+
+    echo = calls.channel.stream_stream(f"/{SERVICE}/Echo")(timeout=2 * SECONDS)
+    await echo.write(b"before")
+    before = await echo.read()
+    await site.gateway.apply("routes.yaml", call_route("shop", call_rule(to_service("one"))))
+    await echo.write(b"after")
+    after = await echo.read()
+    await echo.done_writing()
+
+    assert (before, after) == (b"before", b"after")
+    assert await echo.code() is grpc.StatusCode.OK
+    assert (await calls.call()).body["server"] == "one"
+
+
 async def test_more_specific_match_wins_whatever_the_order(site: Site, calls: Calls) -> None:
     shown = {name: response_headers(set=[header("x-rule", name)]) for name in ("any", "service", "method", "header")}
     await site.gateway.apply(
