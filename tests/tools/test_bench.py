@@ -15,6 +15,7 @@ FIELDS = {
     "change_to_live": {"rows"},
     "memory": {"routes", "idle_seconds", "processes"},
     "pipeline": {"rows"},
+    "rules": {"rows"},
 }
 ROWS: dict[str, tuple[str, int, set[str]]] = {
     "request_path": (
@@ -25,6 +26,11 @@ ROWS: dict[str, tuple[str, int, set[str]]] = {
     "change_to_live": ("rows", 2, {"routes", "changes", "live_ms", "live_p95_ms", "logged_ms", "steps_ms"}),
     "memory": ("processes", 4, {"role", "resident_mb", "proportional_mb"}),
     "pipeline": ("rows", 2, {"routes", "resources", "rendered_bytes", "stages_ms"}),
+    "rules": (
+        "rows",
+        3,
+        {"layout", "rules", "listeners", "rendered_bytes", "render_seconds", "test_seconds", "worker_mb", "costs"},
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from controller.agent.nginx import Nginx, find
 from controller.errors import NginxMissing
-from tools.bench import change_to_live, memory, pipeline, request_path
+from tools.bench import change_to_live, memory, pipeline, request_path, rules
 from tools.bench.failures import CannotMeasure
 from tools.bench.progress import Progress, done, progress
 from tools.bench.report import Outcome, machine, show, write
@@ -29,6 +29,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "change_to_live": change_to_live.run,
     "memory": memory.run,
     "pipeline": pipeline.run,
+    "rules": rules.run,
 }
 
 
