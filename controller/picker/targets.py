@@ -8,7 +8,7 @@ by 0.5 %, and there is no short period that traffic of its own rhythm could fall
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
@@ -58,11 +58,6 @@ class ModelTargets:
         target = rule.names[bisect_right(rule.bounds, self._place(rule, headers))]
         self._memory.counts[model if model in self._by_model else OTHER, target] += 1
         return target
-
-    @property
-    def aliases(self) -> Iterable[tuple[str, Sequence[str]]]:
-        """Names that stand for models, with the models that have a share."""
-        return ((model, rule.names) for model, rule in sorted(self._by_model.items()))
 
     def _place(self, rule: "_Rule", headers: Mapping[bytes, bytes]) -> float:
         """In [0, 1). The same for all requests with the same value of a header that keeps users on one side."""

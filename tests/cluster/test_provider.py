@@ -11,7 +11,9 @@ from controller.errors import ApiMissing, ApiRefused
 from controller.kube import MERGE, Api, configuration
 from controller.provider.kubernetes.provider import KubernetesProvider
 from controller.resources.gateway_api import HTTPRoute
+from controller.resources.meta import Resource
 from controller.resources.policies import InferenceObjective
+from controller.resources.rewrites import InferenceModelRewrite
 from controller.resources.snapshot import Snapshot
 from tests.cluster.objects import GATEWAY_API, Json, names, route, until
 
@@ -93,31 +95,41 @@ def definition(group: str, *, version: str, kind: str) -> Json:
     }
 
 
-async def test_kind_is_read_once_its_definition_is_installed_until_it_is_removed(api: Api, namespace: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "spec"),
+    [
+        (InferenceObjective, {"priority": 10}),
+        (InferenceModelRewrite, {"rules": [{"targets": [{"modelRewrite": "m"}]}]}),
+    ],
+)
+async def test_kind_is_read_once_its_definition_is_installed_until_it_is_removed(
+    api: Api, namespace: str, model: type[Resource], spec: Json
+) -> None:
     definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    group, version = InferenceObjective.group, InferenceObjective.versions[0]
-    objective = {
+    group, version, kind = model.group, model.versions[0], model.__name__
+    plural = f"{kind.lower()}s"
+    resource = {
         "apiVersion": f"{group}/{version}",
-        "kind": "InferenceObjective",
+        "kind": kind,
         "metadata": {"name": "urgent"},
-        "spec": {"priority": 10, "poolRef": {"name": "gpu"}},
+        "spec": {"poolRef": {"name": "gpu"}, **spec},
     }
 
     def read(snapshot: Snapshot) -> list[str]:
-        return names(snapshot, kind="InferenceObjective", namespace=namespace)
+        return names(snapshot, kind=kind, namespace=namespace)
 
-    if await is_there(api, f"{definitions}/inferenceobjectives.{group}"):
-        pytest.skip(f"the cluster has a definition of InferenceObjective in {group} already")
-    path = f"/apis/{group}/{version}/namespaces/{namespace}/inferenceobjectives"
+    if await is_there(api, f"{definitions}/{plural}.{group}"):
+        pytest.skip(f"the cluster has a definition of {kind} in {group} already")
+    path = f"/apis/{group}/{version}/namespaces/{namespace}/{plural}"
     async with aclosing(KubernetesProvider(api).snapshots()) as snapshots:
         await anext(snapshots)
-        await api.request("POST", definitions, definition(group, version=version, kind="InferenceObjective"))
+        await api.request("POST", definitions, definition(group, version=version, kind=kind))
         try:
             await served(api, path)
-            await api.request("POST", path, objective)
+            await api.request("POST", path, resource)
             await until(snapshots, lambda found: read(found) == ["urgent"])
         finally:
-            await api.request("DELETE", f"{definitions}/inferenceobjectives.{group}")
+            await api.request("DELETE", f"{definitions}/{plural}.{group}")
         await until(snapshots, lambda found: read(found) == [])
 
 

@@ -15,11 +15,15 @@ import pytest_asyncio
 from controller.agent.nginx import Nginx
 from tests.nginx.gateway import Gateway, client_of, run_gateway
 from tests.nginx.resources import Json, model_rewrite, picker_policy, pool, renamed, route, rule, to_pool
-from tests.nginx.servers import Backend, Request, close, response, serve
+from tests.nginx.servers import Backend, Request, close, nobody, response, serve
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
 CHAT = "/v1/chat/completions"
+CONDITION = {
+    "path": {"type": "PathPrefix", "value": "/"},
+    "headers": [{"name": "X-Gateway-Model-Name", "value": "chat"}],
+}
 STREAM = b'data: {"id":"1","model":"%b","choices":[{"delta":{"content":"\\"model\\":\\"%b\\""}}]}\n\n'
 
 
@@ -65,9 +69,10 @@ def _model_of(request: Request) -> str:
 async def running(root: Path, nginx: Nginx) -> AsyncIterator[tuple[Gateway, Servers]]:
     servers = Servers()
     async with AsyncExitStack() as stack:
-        for name in ("gpu", "second", "first", "broken"):
-            answer = close if name == "broken" else servers.answer
+        for name in ("gpu", "second", "first", "broken", "fallen"):
+            answer = close if name in ("broken", "fallen") else servers.answer
             servers.backends[name] = await stack.enter_async_context(serve(answer, name=name))
+        dead = [stack.enter_context(nobody()) for _ in range(3)]
         address = {name: backend.address for name, backend in servers.backends.items()}
         gateway = await stack.enter_async_context(run_gateway(root, nginx))
         await gateway.apply(
@@ -76,6 +81,7 @@ async def running(root: Path, nginx: Nginx) -> AsyncIterator[tuple[Gateway, Serv
             pool("first", address["first"]),
             pool("second", address["second"]),
             pool("shaky", address["gpu"], address["broken"]),
+            pool("other", address["gpu"], address["fallen"]),
             picker_policy("gpu", explain=True, usage=True),
             model_rewrite("names", "gpu", renamed("food-review", **{"food_review_1": 9, "food_review_2": 1})),
             model_rewrite("alias", "gpu", renamed("ü x", "chat", target=1), renamed("long", **{"x" * 200: 1})),
@@ -83,8 +89,19 @@ async def running(root: Path, nginx: Nginx) -> AsyncIterator[tuple[Gateway, Serv
             model_rewrite("left", "first", renamed("assistant", small=1)),
             model_rewrite("right", "second", renamed("assistant", large=1)),
             model_rewrite("shaky", "shaky", renamed("food", a=1, b=1)),
+            model_rewrite("other", "other", renamed("food", a=1, b=1)),
+            route("other", rule(to_pool("other")), hostnames=["fallen.example"]),
             route("gpu", rule(to_pool("gpu")), hostnames=["gpu.example"]),
-            route("shaky", rule(to_pool("shaky")), hostnames=["shaky.example"]),
+            route("shaky", rule(to_pool("shaky")), hostnames=["broken.example"]),
+            pool("dead", *dead),
+            model_rewrite("dead", "dead", renamed("chat", target=1)),
+            route("dead", rule(to_pool("dead")), hostnames=["dead.example"]),
+            route(
+                "long",
+                rule(to_pool("dead", weight=1), to_pool("dead", weight=1), matches=[CONDITION]),
+                hostnames=["long.example"],
+            ),
+            route("short", rule(to_pool("gpu"), timeouts={"request": "500ms"}), hostnames=["short.example"]),
             route("two", rule(to_pool("first", weight=90), to_pool("second", weight=10)), hostnames=["two.example"]),
         )
         await gateway.knows("default/shaky", address["gpu"], address["broken"])
@@ -260,11 +277,13 @@ async def test_events_leave_as_they_come(gateway: Gateway, servers: Servers) -> 
     assert seen == STREAM % (b"chat", b"") * 2
 
 
-async def test_retry_keeps_its_target(http: httpx.AsyncClient, servers: Servers) -> None:
+@pytest.mark.parametrize(("size", "pod"), [(1, "broken"), (400_000, "fallen")])
+async def test_retry_keeps_its_target(http: httpx.AsyncClient, servers: Servers, size: int, pod: str) -> None:
     for number in range(20):
-        answer = await _ask(http, {"model": "food", "messages": str(number)}, host="shaky.example")
+        asked = {"model": "food", "messages": f"{number}{'x' * size}"}
+        answer = await _ask(http, asked, host=f"{pod}.example")
         assert (answer.status_code, answer.json()["model"]) == (200, "food")
-    tried = {request.body: request for request in servers.backends["broken"].requests}
+    tried = {request.body: request for request in servers.backends[pod].requests}
     served = [request.body for request in servers.backends["gpu"].requests]
     assert tried
     assert len(served) == 20
@@ -314,3 +333,29 @@ async def test_log_metrics_and_explanation_tell_both_names(
 async def test_header_of_a_client_does_not_choose_the_target(http: httpx.AsyncClient, servers: Servers) -> None:
     await _ask(http, {"model": "chat"}, x_infergate_target="evil", x_infergate_rewrites="@evil")
     assert _model_of(_sent(servers)) == "target"
+
+
+@pytest.mark.parametrize("host", ["dead.example", "long.example"])
+async def test_longest_way_to_a_failure_fits_nginx(gateway: Gateway, http: httpx.AsyncClient, host: str) -> None:
+    """The model, the rule, its weight, three picks with three pods and the error are ten internal redirects."""
+    answer = await _ask(http, {"model": "chat"}, host=host)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "endpoints_failed")
+    line = await gateway.logged(answer.headers["x-request-id"])
+    assert (line["tries"], line["target_model"]) == (3, "target")
+
+
+async def test_stream_ends_at_the_deadline_of_its_rule(gateway: Gateway, servers: Servers) -> None:
+    """One of many seconds, without a pause that would end it."""
+    servers.says(*[STREAM % (b"target", b"")] * 500_000, content_type="text/event-stream")
+
+    async def read() -> None:
+        headers = {"host": "short.example"}
+        async with (
+            client_of(gateway) as client,
+            client.stream("POST", CHAT, content=b'{"model":"chat"}', headers=headers) as answer,
+        ):
+            async for _ in answer.aiter_raw():
+                pass
+
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+        await read()
