@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "simulate": ("controller.simulator.command", "simulated model servers"),
     "controller": ("controller.commands.controller", "the control plane in a cluster"),
     "agent": ("controller.commands.agent", "keeps nginx in a pod at what the control plane says"),
+    "dialer": ("controller.dialer.command", "opens connections to backends that nginx cannot know by itself"),
     "picker": ("controller.picker.command", "the endpoint picker beside nginx"),
 }
 

@@ -21,6 +21,9 @@ from controller.plugins.types import DEFAULT_POLICY, AppliedPolicy
 POOLS_FILE: Final = "pools.json"
 """The pools of a data plane as JSON, in the directory that the picker follows."""
 
+DIALED_FILE: Final = "dialed.json"
+"""Backends behind the dialer as JSON, in a bundle, and in the state directory for the dialer to follow."""
+
 VERSION_PATH: Final = "/infergate/version"
 """Asked on the control socket of nginx; the answer's body is the version of the worker that answered."""
 
@@ -217,6 +220,56 @@ class FirstByte(msgspec.Struct, frozen=True, rename="camel"):
     """As in `ID_HEADER`."""
     waited: float
     """Seconds from sending the request to the endpoint."""
+
+
+class DialedEndpoint(msgspec.Struct, frozen=True, rename="camel"):
+    """One endpoint behind a socket of the dialer."""
+
+    address: str
+    """`ip:port`, an IPv6 address in brackets."""
+    socket: str
+    """Relative to the state directory; of this backend alone."""
+
+
+class Dialed(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """Endpoints that nginx reaches through the dialer, and how they are known."""
+
+    server_name: str
+    """Asked for in the handshake."""
+    authorities: str
+    """Certificates in PEM, from one of which that of an endpoint must come."""
+    endpoints: tuple[DialedEndpoint, ...]
+    hostnames: tuple[str, ...] = ()
+    """An endpoint's certificate has one of these or of `uris`; a leading `*.` covers one label."""
+    uris: tuple[str, ...] = ()
+    chain: str = ""
+    """In PEM, shown to endpoints; empty for none."""
+    key: str = ""
+    """Of `chain`, in PEM."""
+    http2: bool = False
+    """Else HTTP/1.1."""
+
+    def __repr__(self) -> str:
+        return f"Dialed({self.server_name!r}, {len(self.endpoints)} endpoints)"
+
+
+class DialedBackends(msgspec.Struct, frozen=True, rename="camel"):
+    """Every backend behind the dialer."""
+
+    backends: tuple[Dialed, ...]
+
+
+def decode_dialed(text: bytes) -> DialedBackends:
+    """Backends from the JSON of `DIALED_FILE`.
+
+    Raises ValueError when the text is not of that shape.
+    """
+    return msgspec.json.decode(text, type=DialedBackends)
+
+
+def encode_dialed(backends: DialedBackends) -> bytes:
+    """Backends as the JSON of `DIALED_FILE`. It may hold keys."""
+    return msgspec.json.encode(backends)
 
 
 def decode_completion(line: bytes) -> Completion:

@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "dataplane": {"agent", "bundle", "errors", "ir", "resources", "topology", "wire"},
     "provider": {"backoff", "errors", "kube", "resources", "status"},
     "picker": {"bundle", "errors", "logs", "plugins"},
+    "dialer": {"bundle", "errors"},
     "simulator": {"errors", "logs"},
     "demo": {"agent", "errors", "simulator"},
     "refused": {"bundle", "errors", "ir", "render", "resources", "topology"},

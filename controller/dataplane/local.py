@@ -17,6 +17,8 @@ from controller.agent.nginx import Nginx
 from controller.agent.state import State, locked, replace_file
 from controller.bundle import Bundle, Pool, Pools, decode_pools, encode_pools, pools_of
 from controller.dataplane.base import Report
+from controller.dataplane.dialers import COMMAND as DIALER_COMMAND
+from controller.dataplane.dialers import Dialer
 from controller.dataplane.pickers import ChildPicker, NeighbourPicker, Picker, wait_for_pools
 from controller.errors import NginxRefused, PickerNotRunning
 
@@ -74,13 +76,15 @@ class LocalDataPlane:
         """Raises StateUnusable when the state directory cannot be written or is in use."""
         async with AsyncExitStack() as stack:
             self._state = stack.enter_context(locked(self._root))
-            await leftovers.take_down(self._state, [self._picker_command])
+            await leftovers.take_down(self._state, [self._picker_command, DIALER_COMMAND])
             self._picker: Picker = (
                 ChildPicker(self._picker_command, self._state, timeout=self._picker_timeout)
                 if self._picker_command
                 else NeighbourPicker(self._state, timeout=self._picker_timeout)
             )
             stack.push_async_callback(self._picker.stop)
+            self._dialer = Dialer(self._state)
+            stack.push_async_callback(self._dialer.stop)
             self._applier = await stack.enter_async_context(Applier(self._state, self._nginx, options=self._options))
             self._running = stack.pop_all()
         return self
@@ -101,6 +105,11 @@ class LocalDataPlane:
     def picker_pid(self) -> int | None:
         """None while the picker does not run, or is not a child."""
         return self._picker.pid
+
+    @property
+    def dialer_pid(self) -> int | None:
+        """None while there is nothing to dial."""
+        return self._dialer.pid
 
     @property
     def reload_pause(self) -> float:
@@ -129,6 +138,7 @@ class LocalDataPlane:
                 await self._picker.wait_until_ready()
             except PickerNotRunning as problem:
                 log.warning("nginx starts without its picker", extra={"problem": str(problem)})
+            await self._dialer.resume()
             return await self._applier.resume()
 
     async def stop_nginx(self) -> None:
@@ -145,6 +155,7 @@ class LocalDataPlane:
             await self._picker.wait_until_ready()
             if not {pool.name for pool in bundle.pools.pools} <= known:
                 await wait_for_pools(self._state, self._written)
+            await self._dialer.prepare(bundle)
             outcome = await self._applier.apply(bundle)
             seconds = asyncio.get_running_loop().time() - begun
             if not isinstance(outcome, Applied):

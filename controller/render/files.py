@@ -8,9 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from controller.bundle import COMPLETIONS_FILE, Bundle, BundleFile, pools_of, version_of
+from controller.bundle import COMPLETIONS_FILE, DIALED_FILE, Bundle, BundleFile, pools_of, version_of
 from controller.ir.streams import Opening, StreamServer, Transport
 from controller.ir.types import GatewayConfig, Server, ToPool
+from controller.render.dialed import dialed_file, is_dialed
 from controller.render.environment import environment, files_directory
 from controller.render.headers import answer_headers, request_headers
 from controller.render.memory import Memory
@@ -116,6 +117,8 @@ def render(config: GatewayConfig, settings: RenderSettings, *, memory: Memory | 
     files.update(_static_files())
     files.update(_authorities_files(config))
     secrets = _certificate_files(config)
+    if dialed := dialed_file(config):
+        secrets[DIALED_FILE] = dialed
     version = version_of({**files, **secrets})
     files[VERSION_FILE] = f'location = /infergate/version {{\n    return 200 "{version}";\n}}\n'.encode()
     return Bundle(
@@ -186,7 +189,7 @@ def _certificate_files(config: GatewayConfig) -> dict[str, bytes]:
 
 def _authorities_files(config: GatewayConfig) -> dict[str, bytes]:
     """Certificates by which backends and clients are known."""
-    found = [item.tls for item in config.upstreams]
+    found = [item.tls for item in config.upstreams if not is_dialed(item.tls)]
     found += [target.tls for target in targets_of(config) if isinstance(target, ToPool)]
     found += [item.tls for server in config.streams if server.rule for item in server.rule.backends]
     known = [tls.authorities for tls in found if tls]

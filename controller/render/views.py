@@ -21,9 +21,9 @@ from controller.ir.types import (
     ToPool,
     ToStatus,
     ToUpstream,
-    Upstream,
 )
 from controller.render.cors import CorsView, cors_of
+from controller.render.dialed import is_dialed, shown_to, socket_of
 from controller.render.headers import (
     AnswerHeaders,
     Header,
@@ -36,6 +36,7 @@ from controller.render.maps import Flag, Place, RuleMap, digest, header_variable
 from controller.render.memory import Memory
 from controller.render.quoting import expression, name
 from controller.render.weights import Split, splits
+from controller.resources.meta import Key
 
 _NO_RULE = "@infergate_error"
 _SERVE = "@infergate_serve"
@@ -241,6 +242,17 @@ class EndpointView:
 
 
 @dataclass(frozen=True)
+class UpstreamView:
+    """Endpoints of a Service port, as Gateways that show the same certificate reach them."""
+
+    name: str
+    source: Key
+    servers: tuple[str, ...]
+    """Addresses, or the sockets behind which the dialer is."""
+    is_secured: bool
+
+
+@dataclass(frozen=True)
 class PoolView:
     pool: Pool
     upstream: str
@@ -259,8 +271,7 @@ class FlagView:
 @dataclass(frozen=True)
 class ConfigView:
     ports: tuple[PortView, ...]
-    upstreams: tuple[tuple[str, Upstream], ...]
-    """(name in nginx, upstream)."""
+    upstreams: tuple[UpstreamView, ...]
     pools: tuple[PoolView, ...]
     endpoints: tuple[EndpointView, ...]
     """Of all pools in plain text, without repetition."""
@@ -289,7 +300,8 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
     maps = rule_maps(place for place in places.values() if place)
     views = _Views(
         fail_open=frozenset(pool.name for pool in config.pools if pool.failure_mode is FailureMode.FAIL_OPEN),
-        tls={upstream.name: tls_view(upstream.tls) for upstream in config.upstreams if upstream.tls},
+        tls={item.name: tls_view(item.tls) for item in config.upstreams if item.tls and not is_dialed(item.tls)},
+        dialed=frozenset(upstream.name for upstream in config.upstreams if is_dialed(upstream.tls)),
         rewriting=frozenset(pool.name for pool in config.pools if pool.rewrites),
         refusing=frozenset(pool.name for pool in config.pools if pool.policy.refuse_unknown_models),
         http2=frozenset(upstream.name for upstream in config.upstreams if upstream.speaks_http2),
@@ -297,7 +309,7 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
         variables=maps.variables,
         memory=memory or Memory(),
     )
-    views.memory.turn(*around, views.fail_open, views.rewriting, views.refusing, views.http2, views.tls)
+    views.memory.turn(*around, views.fail_open, views.rewriting, views.refusing, views.http2, views.tls, views.dialed)
     streams = {server.port for server in config.streams if server.transport is Transport.TCP}
     ports = tuple(
         _port_view(
@@ -312,7 +324,7 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
     pools = tuple(_pool_view(pool, is_secured=pool.name in secured) for pool in config.pools)
     return ConfigView(
         ports=ports,
-        upstreams=tuple((service_upstream(upstream.name), upstream) for upstream in config.upstreams),
+        upstreams=tuple(_upstream_views(config)),
         pools=pools,
         endpoints=tuple(
             {view.address: view for pool in pools if not pool.variable for view in pool.endpoints}.values()
@@ -385,7 +397,9 @@ class _Views:
     http2: Set[str]
     """Names of upstreams that speak it."""
     tls: Mapping[str, TlsView]
-    """By upstream."""
+    """By upstream, of those that nginx itself speaks TLS to."""
+    dialed: Set[str]
+    """Names of upstreams behind the dialer."""
     places: Mapping[int, Place | None]
     """By the identity of a location."""
     variables: Mapping[str, str]
@@ -439,7 +453,7 @@ class _Views:
         )
 
     def _known_rule(self, rule: Rule, server: Server, *, is_named: bool) -> RuleView:
-        key = (rule.id, server.port, server.is_tls, is_named)
+        key = (rule.id, server.port, server.is_tls, server.client_certificate, is_named)
         return self.memory.view(key, rule, partial(self.rule, rule, server, is_named=is_named))
 
     def rule(self, rule: Rule, server: Server, *, is_named: bool) -> RuleView:
@@ -448,7 +462,8 @@ class _Views:
         drawn = [(index, backend) for index, backend in enumerate(rule.backends) if backend.weight > 0]
         is_split = len(drawn) > 1 and redirect is None
         backends = tuple(
-            self.backend(rule, backend, f"{location}/{index}" if is_split else location) for index, backend in drawn
+            self.backend(rule, backend, f"{location}/{index}" if is_split else location, server)
+            for index, backend in drawn
         )
         split = _split_view(rule, backends) if is_split else None
         return RuleView(
@@ -465,7 +480,7 @@ class _Views:
             priorities=_priorities(rule.priority),
         )
 
-    def backend(self, rule: Rule, backend: Backend, location: str) -> BackendView:
+    def backend(self, rule: Rule, backend: Backend, location: str, server: Server) -> BackendView:
         filters = (*rule.filters, *backend.filters)
         rewrites = _rewrites(filters)
         target = backend.target
@@ -482,7 +497,7 @@ class _Views:
             serve_location=_SERVE if is_plain else f"{location}/serve",
             has_own_serve_location=not is_plain,
             target=target,
-            upstream=_upstream_name(target),
+            upstream=self.upstream_of(target, server),
             speaks_http2=speaks_http2,
             module=_module(rule),
             fails_open=isinstance(target, ToPool) and target.pool in self.fail_open,
@@ -492,7 +507,7 @@ class _Views:
             path=next((item.path for item in rewrites if item.path), None),
             timeouts=rule.timeouts,
             mirrors=tuple(
-                self.mirror(rule, mirror, filters=filters, location=f"mirror:{location[1:]}/{number}")
+                self.mirror(rule, mirror, server, filters=filters, location=f"mirror:{location[1:]}/{number}")
                 for number, mirror in enumerate(item for item in filters if isinstance(item, Mirror))
             ),
             cors=cors_of(filters),
@@ -504,6 +519,17 @@ class _Views:
             pools=_other_pools(rule) if isinstance(target, ToPool) else "",
         )
 
+    def upstream_of(self, target: Target, server: Server) -> str:
+        """Name of the nginx upstream; empty without one."""
+        match target:
+            case ToUpstream(upstream=upstream):
+                shown = server.client_certificate if upstream in self.dialed else None
+                return _service_upstream(upstream, shown=shown)
+            case ToPool(pool=pool):
+                return f"pool_{name(pool)}"
+            case ToStatus():
+                return ""
+
     def tls_of(self, target: Target) -> TlsView | None:
         match target:
             case ToUpstream(upstream=upstream):
@@ -513,11 +539,13 @@ class _Views:
             case ToStatus():
                 return None
 
-    def mirror(self, rule: Rule, mirror: Mirror, *, filters: tuple[Filter, ...], location: str) -> MirrorView:
+    def mirror(
+        self, rule: Rule, mirror: Mirror, server: Server, *, filters: tuple[Filter, ...], location: str
+    ) -> MirrorView:
         rewrites = _rewrites(filters)
         return MirrorView(
             location=location,
-            upstream=service_upstream(mirror.upstream),
+            upstream=self.upstream_of(ToUpstream(mirror.upstream), server),
             speaks_http2=mirror.upstream in self.http2,
             module=_module(rule),
             sample=_sample(rule, mirror, location=location),
@@ -624,19 +652,26 @@ def _module(rule: Rule) -> str:
     return "grpc" if rule.takes_calls else "proxy"
 
 
-def _upstream_name(target: ToUpstream | ToPool | ToStatus) -> str:
-    match target:
-        case ToUpstream(upstream=upstream):
-            return service_upstream(upstream)
-        case ToPool(pool=pool):
-            return f"pool_{name(pool)}"
-        case ToStatus():
-            return ""
-
-
 def service_upstream(upstream: str) -> str:
     """Name in nginx of the upstream of a Service."""
     return f"service_{name(upstream)}"
+
+
+def _service_upstream(upstream: str, *, shown: Certificate | None) -> str:
+    """shown: what the dialer shows, for an upstream behind it."""
+    return f"{service_upstream(upstream)}_{name(shown.source.path)}" if shown else service_upstream(upstream)
+
+
+def _upstream_views(config: GatewayConfig) -> Iterable[UpstreamView]:
+    for upstream in config.upstreams:
+        if not is_dialed(upstream.tls):
+            plain = _service_upstream(upstream.name, shown=None)
+            yield UpstreamView(plain, upstream.source, upstream.endpoints, is_secured=upstream.tls is not None)
+            continue
+        for shown in shown_to(config):
+            sockets = (socket_of(upstream, address, shown=shown) for address in upstream.endpoints)
+            servers = tuple(f"unix:{socket}" for socket in sockets)
+            yield UpstreamView(_service_upstream(upstream.name, shown=shown), upstream.source, servers, is_secured=True)
 
 
 def _endpoint_variable(pool: str) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 
 FEATURES: Final = (
     "BackendTLSPolicy",
+    "BackendTLSPolicySANValidation",
     "GRPCRoute",
     "GRPCRouteNamedRouteRule",
     "Gateway",

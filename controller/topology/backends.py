@@ -109,7 +109,7 @@ class Backends:
         if not endpoints:
             return ToStatus(503, f"{key} has no ready endpoint on port {port}"), None
         name = f"{key.path}:{port}/grpc" if takes_calls else f"{key.path}:{port}"
-        speaks_http2 = services.speaks_http2(service, port=port)
+        speaks_http2 = takes_calls or services.speaks_http2(service, port=port)
         return ToUpstream(name), Upstream(name, key, endpoints, speaks_http2=speaks_http2, tls=tls)
 
 

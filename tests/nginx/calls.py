@@ -25,8 +25,13 @@ class CallServer:
 
 
 @asynccontextmanager
-async def serve_calls(name: str = "", *, service: str = SERVICE) -> AsyncIterator[CallServer]:
-    """Methods: Describe (what arrived, as JSON), Fail, Count (bytes of a stream), Repeat, Wait (without end), Echo."""
+async def serve_calls(
+    name: str = "", *, service: str = SERVICE, tls: tuple[bytes, bytes] | None = None
+) -> AsyncIterator[CallServer]:
+    """In TLS with this chain and key, or in plain text.
+
+    Methods: Describe (what arrived, as JSON), Fail, Count (bytes of a stream), Repeat, Wait (without end), Echo.
+    """
     shown = CallServer()
 
     async def describe(request: bytes, context: Any) -> bytes:  # Any: grpc has no types
@@ -70,7 +75,12 @@ async def serve_calls(name: str = "", *, service: str = SERVICE) -> AsyncIterato
         "Echo": grpc.stream_stream_rpc_method_handler(echo),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
-    shown.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    if tls is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        chain, key = tls
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, chain)]))
+    shown.address = f"127.0.0.1:{port}"
     await server.start()
     try:
         yield shown

@@ -1,5 +1,8 @@
 """Backends that are spoken to in TLS, as BackendTLSPolicies say."""
 
+import asyncio
+import os
+import signal
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +13,7 @@ import pytest_asyncio
 
 from controller.agent.nginx import Nginx
 from tests.nginx.certificates import Authority
-from tests.nginx.gateway import Gateway, client_of, free_ports, run_gateway, until
+from tests.nginx.gateway import Gateway, client_of, eventually, free_ports, run_gateway, until
 from tests.nginx.resources import (
     Json,
     authorities,
@@ -25,7 +28,7 @@ from tests.nginx.resources import (
     to_service,
 )
 from tests.nginx.resources import gateway as gateway_resource
-from tests.nginx.servers import Backend, serve, server_tls
+from tests.nginx.servers import Backend, Request, response, serve, server_tls
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
@@ -207,8 +210,113 @@ async def test_gateway_shows_its_own_certificate_and_no_other_gateway_s(nginx: N
             authorities("ca", OURS.chain),
             tls_policy("cart"),
         )
+        await until(lambda: len(gateway.workers()) == WORKERS)
         for _ in range(3):
             assert (await http.get(gateway.url)).status_code == 200
             # A server of TLS 1.3 misses the certificate only after the handshake.
+            assert (await http.get(f"http://127.0.0.1:{bare}")).status_code == 502
+    assert len(backend.requests) == 3
+
+
+def _known_by(*names: str) -> Json:
+    listed = [{"type": "URI", "uri": name} if ":" in name else {"type": "Hostname", "hostname": name} for name in names]
+    return tls_policy("cart", subjectAltNames=listed)
+
+
+URI = "spiffe://backend.example/cart"
+KNOWN = [
+    ([URI], [URI], 200),
+    ([NAME, URI], [URI], 200),
+    ([URI], ["other.example", URI], 200),
+    (["first.example", "second.example"], ["second.example"], 200),
+    (["*.shop.example"], ["cart.shop.example"], 200),
+    (["cart.shop.example"], ["*.shop.example"], 200),
+    ([NAME], [URI], 502),
+    ([URI + "/more"], [URI], 502),
+    ([NAME], ["other.example"], 502),
+    (["a.b.example"], ["*.b.c.example"], 502),
+]
+
+
+@pytest.mark.parametrize(("shown", "wanted", "status"), KNOWN)
+async def test_certificate_has_one_of_the_wanted_names(
+    gateway: Gateway, shown: list[str], wanted: list[str], status: int
+) -> None:
+    async with serve(tls=_context(*shown)) as backend:
+        assert await _status(gateway, backend, _known_by(*wanted)) == status
+        assert set(backend.asked_names) == {NAME}
+        assert len(backend.requests) == (1 if status == 200 else 0)
+
+
+async def test_wanted_name_is_worth_nothing_without_its_authority(gateway: Gateway) -> None:
+    async with serve(tls=_context(URI, authority=OTHER)) as backend:
+        assert await _status(gateway, backend, _known_by(URI)) == 502
+        assert backend.requests == []
+
+
+async def test_large_bodies_pass_the_dialer_both_ways(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    body = b"0123456789abcdef" * 500_000
+
+    async def echo(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(response(request.body))
+
+    async with serve(echo, tls=_context(URI)) as backend:
+        assert await _status(gateway, backend, _known_by(URI)) == 200
+        async with client_of(gateway) as fresh:
+            assert (await fresh.post("/", content=body)).content == body
+
+
+async def test_connection_through_the_dialer_is_kept(gateway: Gateway) -> None:
+    async with serve(tls=_context(URI)) as backend:
+        assert await _status(gateway, backend, _known_by(URI)) == 200
+        async with client_of(gateway) as http:
+            await http.get("/")
+            handshakes = len(backend.asked_names)
+            for _ in range(3):
+                assert (await http.get("/")).status_code == 200
+        assert len(backend.asked_names) == handshakes
+
+
+async def test_dialer_that_is_killed_comes_back(gateway: Gateway) -> None:
+    async with serve(tls=_context(URI)) as backend:
+        assert await _status(gateway, backend, _known_by(URI)) == 200
+        before = gateway.data_plane.dialer_pid
+        assert before is not None
+        os.kill(before, signal.SIGKILL)
+        await until(lambda: gateway.data_plane.dialer_pid not in (before, None))
+
+        async def answers() -> bool:
+            async with client_of(gateway) as http:
+                return (await http.get("/")).status_code == 200
+
+        await eventually(answers)
+
+
+async def test_gateway_without_such_names_has_no_dialer(nginx: Nginx, backend: Backend, tmp_path: Path) -> None:
+    async with run_gateway(tmp_path, nginx) as gateway:
+        assert await _status(gateway, backend, tls_policy("cart")) == 200
+        assert gateway.data_plane.dialer_pid is None
+
+
+async def test_dialer_shows_the_certificate_of_the_gateway(nginx: Nginx, tmp_path: Path) -> None:
+    chain, key = OURS.certificate("edge.example")
+    tls = server_tls(*OURS.certificate(URI), clients=OURS.chain)
+    bare = free_ports(1)[0]
+    to_both = route("cart", rule(to_service("cart")))
+    to_both["spec"]["parentRefs"] = [{"name": "edge"}, {"name": "bare"}]
+    async with serve(tls=tls) as backend, run_gateway(tmp_path, nginx) as gateway, httpx.AsyncClient() as http:
+        gateway.write("gateway.yaml", _edge(gateway.port, shows="edge-tls"))
+        await gateway.apply(
+            "resources.yaml",
+            _edge(bare, name="bare", shows=None),
+            secret("edge-tls", chain=chain, key=key),
+            to_both,
+            service("cart", backend.address),
+            authorities("ca", OURS.chain),
+            _known_by(URI),
+        )
+        await until(lambda: len(gateway.workers()) == WORKERS)
+        for _ in range(3):
+            assert (await http.get(gateway.url)).status_code == 200
             assert (await http.get(f"http://127.0.0.1:{bare}")).status_code == 502
     assert len(backend.requests) == 3

@@ -14,11 +14,12 @@ import pytest_asyncio
 
 from controller.agent.nginx import Nginx
 from tests.nginx.calls import SERVICE, Calls, CallServer, calls_to, serve_calls
-from tests.nginx.certificates import certificate
-from tests.nginx.gateway import SECONDS, Gateway, client_of, free_ports, run_gateway
+from tests.nginx.certificates import Authority, certificate
+from tests.nginx.gateway import SECONDS, Gateway, client_of, free_ports, run_gateway, until
 from tests.nginx.http2 import serve_http2
 from tests.nginx.resources import (
     Json,
+    authorities,
     call_route,
     call_rule,
     header,
@@ -29,6 +30,7 @@ from tests.nginx.resources import (
     rule,
     secret,
     service,
+    tls_policy,
     to_service,
 )
 from tests.nginx.servers import nobody, serve
@@ -328,3 +330,36 @@ async def test_calls_and_other_requests_to_one_service_share_no_connection(site:
         ]
 
     assert [answer.status_code for answer in answers] == [200] * 10
+
+
+URI = "spiffe://backend.example/shop"
+
+
+@pytest.mark.parametrize(
+    ("shown", "validation", "code"),
+    [
+        ("backend.example", {}, grpc.StatusCode.OK),
+        ("other.example", {}, grpc.StatusCode.UNAVAILABLE),
+        (URI, {"subjectAltNames": [{"type": "URI", "uri": URI}]}, grpc.StatusCode.OK),
+        ("backend.example", {"subjectAltNames": [{"type": "URI", "uri": URI}]}, grpc.StatusCode.UNAVAILABLE),
+    ],
+    ids=["name", "other-name", "uri", "other-uri"],
+)
+async def test_server_with_a_policy_is_called_in_tls(
+    site: Site, shown: str, validation: Json, code: grpc.StatusCode
+) -> None:
+    authority = Authority()
+    async with serve_calls("secure", tls=authority.certificate(shown)) as server:
+        await site.gateway.apply(
+            "secure.yaml",
+            service("secure", server.address),
+            authorities("ca", authority.chain),
+            tls_policy("secure", **validation),
+        )
+        await site.gateway.apply("routes.yaml", call_route("shop", call_rule(to_service("secure"))))
+        await until(lambda: len(site.gateway.workers()) == 2)
+        async with calls_to(site.gateway.port, host=HOST) as fresh:
+            told = await fresh.call()
+    site.gateway.write("secure.yaml")
+    assert told.code is code
+    assert server.seen == (["Describe"] if code is grpc.StatusCode.OK else [])

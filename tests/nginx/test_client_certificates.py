@@ -17,7 +17,7 @@ from tests.nginx import connections
 from tests.nginx.certificates import Authority, certificate
 from tests.nginx.gateway import Gateway, free_ports, run_gateway
 from tests.nginx.resources import Json, authorities, gateway, listener, route, rule, secret, service, to_service
-from tests.nginx.servers import serve
+from tests.nginx.servers import serve, server_tls
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
@@ -84,7 +84,7 @@ async def edge(root: Path, nginx: Nginx, tmp_path_factory: pytest.TempPathFactor
     passes = connections.listener("passes", shared, "TLS", tls={"mode": "Passthrough"}, hostname="passes.example")
     async with AsyncExitStack() as stack:
         cart = await stack.enter_async_context(serve(name="cart"))
-        secure = connections.context_of(tmp_path_factory.mktemp("talker"), chain, key)
+        secure = server_tls(chain, key)
         talker = await stack.enter_async_context(connections.talk("talker", tls=secure))
         edge = await stack.enter_async_context(run_gateway(root, nginx))
         hosts = ("first", "second")

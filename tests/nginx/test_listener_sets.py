@@ -11,7 +11,7 @@ from tests.nginx import connections
 from tests.nginx.certificates import certificate
 from tests.nginx.gateway import free_ports, run_gateway
 from tests.nginx.resources import gateway, listener, listener_set, route, rule, secret, service, to_service
-from tests.nginx.servers import serve
+from tests.nginx.servers import serve, server_tls
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio]
 
@@ -60,8 +60,7 @@ async def test_connection_to_the_gateways_listener_does_not_reach_the_sets(root:
 async def test_sets_listeners_pass_on_connections_and_datagrams(root: Path, nginx: Nginx) -> None:
     tls, tcp, udp = free_ports(3)
     chain, key = certificate("*.example")
-    (root / "passed").mkdir()
-    secure = connections.context_of(root / "passed", chain, key)
+    secure = server_tls(chain, key)
     async with (
         serve(name="web") as web,
         connections.talk("a", tls=secure) as a,

@@ -65,8 +65,9 @@ class BackendPolicies:
         return self._holding(service.key, sections=(name, "") if name else ("",))
 
     def of_pool(self, pool: Key) -> BackendTls | Condition | None:
-        """As above."""
-        return self._holding(pool, sections=("",))
+        """As above. Reason of its own: Invalid, for names that NGINX does not compare itself."""
+        tls = self._holding(pool, sections=("",))
+        return _names_of_a_pool(pool) if isinstance(tls, BackendTls) and tls.names else tls
 
     def _holding(self, backend: Key, *, sections: Iterable[str]) -> BackendTls | Condition | None:
         places = ((backend.kind, backend.namespace, backend.name, section) for section in sections)
@@ -126,6 +127,10 @@ class BackendPolicies:
             elif holder != policy.key:
                 section = f", port {reference.section_name}," if reference.section_name else ""
                 yield refused("Conflicted", f"{holder}, which is older, has {shown}{section} already")
+            elif reference.kind == "InferencePool":
+                tls = self.of_pool(Key(reference.group, reference.kind, policy.metadata.namespace, reference.name))
+                if isinstance(tls, Condition) and isinstance(self.verdicts[policy.key].tls, BackendTls):
+                    yield tls
 
 
 def backend_policies(index: Index, *, system_authorities: bytes | None) -> BackendPolicies:
@@ -137,6 +142,11 @@ def backend_policies(index: Index, *, system_authorities: bytes | None) -> Backe
         for reference in policy.spec.target_refs:
             holders.setdefault(_place(policy, reference), policy.key)
     return BackendPolicies(index, verdicts, holders)
+
+
+def _names_of_a_pool(pool: Key) -> Condition:
+    found = f"found with {pool}, whose endpoints come and go without the sockets that such names need"
+    return refused("Invalid", f"validation.subjectAltNames: {found}; accepted is none, or hostname alone")
 
 
 def _place(policy: BackendTLSPolicy, reference: PolicyTargetReference) -> Target:
@@ -180,11 +190,8 @@ def _well_known(name: str, *, system_authorities: bytes | None) -> bytes | Condi
     return system_authorities
 
 
-def _tls(policy: Key, validation: BackendTLSPolicyValidation, *, authorities: bytes) -> BackendTls | Condition:
+def _tls(policy: Key, validation: BackendTLSPolicyValidation, *, authorities: bytes) -> BackendTls:
     names = (AltName(item.uri or item.hostname or "", item.type == "URI") for item in validation.subject_alt_names)
     distinct = tuple(dict.fromkeys(names))
     is_hostname_alone = distinct == (AltName(validation.hostname),)
-    if distinct and not is_hostname_alone:
-        message = "validation.subjectAltNames other than the hostname alone are not supported yet"
-        return refused("Invalid", message)
     return BackendTls(policy, validation.hostname, authorities, names=() if is_hostname_alone else distinct)

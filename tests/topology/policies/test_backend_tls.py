@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from controller.ir.policies import BackendTls
+from controller.ir.policies import AltName, BackendTls
 from controller.ir.types import Target, ToPool, ToStatus
 from controller.resources.gateway_api import CONTROLLER_NAME
 from controller.resources.snapshot import Snapshot
@@ -249,9 +249,17 @@ def test_entries_of_others_leave_room_for_fewer_gateways(build_web: Build) -> No
     assert _tls(topology) is not None
 
 
-def test_other_names_of_a_certificate_are_refused(build_web: Build) -> None:
-    more = ", subjectAltNames: [{type: URI, uri: 'spiffe://example/db'}]"
-    topology = build_web(SERVICE, _route(TO_A), _config_map(), _policy(more=more))
+def test_names_of_the_certificate_take_the_place_of_the_hostname(build_web: Build) -> None:
+    names = "{type: URI, uri: 'spiffe://example/db'}, {type: Hostname, hostname: '*.example'}"
+    found = _tls(build_web(SERVICE, _route(TO_A), _config_map(), _policy(more=f", subjectAltNames: [{names}]")))
+    assert found is not None
+    assert found.names == (AltName("spiffe://example/db", is_uri=True), AltName("*.example"))
+
+
+def test_names_are_refused_with_a_pool_alone(build_web: Build) -> None:
+    more = ", subjectAltNames: [{type: URI, uri: 'spiffe://example/gpu'}]"
+    policy = _policy("{group: inference.networking.k8s.io, kind: InferencePool, name: gpu}", more=more)
+    topology = build_web(SERVICE, _route(TO_POOL), _config_map(), policy)
     assert _verdicts(topology)[0] == "web Accepted=Invalid"
     assert isinstance(_target(topology), ToStatus)
 
