@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "agent": ("controller.commands.agent", "keeps nginx in a pod at what the control plane says"),
     "dialer": ("controller.dialer.command", "opens connections to backends that nginx cannot know by itself"),
     "picker": ("controller.picker.command", "the endpoint picker beside nginx"),
+    "relay": ("controller.relay.command", "beside nginx, speaks to external endpoint pickers"),
 }
 
 

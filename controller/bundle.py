@@ -158,6 +158,26 @@ class ModelRewrite(msgspec.Struct, frozen=True, omit_defaults=True, rename="came
     """Name, in lower case, of the header whose value keeps a user on one target; empty: each request is drawn anew."""
 
 
+class PickerTls(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """How an external picker's TLS is checked."""
+
+    ca: str = ""
+    """Certificates of its authority, as PEM. Empty: nothing is checked, as pickers make their own certificate."""
+    server_name: str = ""
+    """Name that the certificate is checked for, and that is asked for; empty: the address."""
+
+
+class ExternalPicker(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """A picker that is a Service of its own and speaks ext_proc."""
+
+    authority: str
+    """Name under which it is spoken to: `service.namespace.svc:port`."""
+    addresses: tuple[str, ...] = ()
+    """`ip:port` of its ready endpoints, sorted."""
+    tls: PickerTls | None = None
+    """None: it is spoken to in plain text."""
+
+
 class Pool(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """The endpoints behind one InferencePool."""
 
@@ -171,6 +191,10 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     rewrites: tuple[ModelRewrite, ...] = ()
     """In order of precedence: the first that names the model of a request has it, then the first that names none. What
     can never be met is left out."""
+    speaks_http2: bool = False
+    """Whether its endpoints take HTTP/2 without TLS, and nothing else."""
+    external: ExternalPicker | None = None
+    """Who picks; None: the picker beside nginx."""
 
 
 class Pools(msgspec.Struct, frozen=True, rename="camel"):

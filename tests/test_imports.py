@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "extproc": set(),
     "picker": {"bundle", "errors", "extproc", "logs", "plugins"},
     "dialer": {"bundle", "errors"},
+    "relay": {"bundle", "errors", "extproc", "logs"},
     "simulator": {"errors", "logs"},
     "demo": {"agent", "errors", "simulator"},
     "refused": {"bundle", "errors", "ir", "render", "resources", "topology"},
@@ -48,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "plugins", "probes", "provider", "reconcile", "render", "resources", "settings", "simulator", "status",
         "topology", "translate",
     },
-    "__main__": {"commands", "errors", "logs", "picker", "simulator"},
+    "__main__": {"commands", "errors", "logs", "picker", "relay", "simulator"},
 }  # fmt: skip
 
 PURE = ("ir", "resources", "topology", "translate", "status")
@@ -71,7 +72,9 @@ OWNERS = {
     "envoy": {"extproc"},
     "fastapi": {"picker", "simulator"},
     "google": {"extproc"},
-    "grpc": {"extproc", "picker", "relay"},
+    "grpc": {"picker"},
+    "hpack": {"relay"},
+    "httptools": {"picker", "relay"},
     "jinja2": {"render"},
     "kubernetes": {"kube"},
     "prometheus_client": {"agent", "control_plane", "picker", "probes", "simulator"},

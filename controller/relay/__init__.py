@@ -1,0 +1,1 @@
+"""The relay: a process beside NGINX through which requests of pools with an external picker pass."""

@@ -1,0 +1,250 @@
+"""Connections to pickers: one for each address, shared by all pools and requests, watched while it is there."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from controller.bundle import PickerTls
+from controller.extproc.messages import METHOD, SERVICE
+from controller.relay import grpc
+from controller.relay.endpoints import host_and_port
+from controller.relay.errors import PickerFailed, StreamEnded
+from controller.relay.grpc import Call
+from controller.relay.http2 import Connection
+
+log = logging.getLogger(__name__)
+
+_HEALTH_METHOD: Final = "/grpc.health.v1.Health/Check"
+_SERVING: Final = 1
+_NOT_FOUND: Final = 5
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 1.0
+"""Seconds between two tries to connect; in between, requests fail at once."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long pickers are waited for, in seconds."""
+
+    connect: float = 1.0
+    answer: float = 90.0
+    """For what a picker owes. Longer than any wait in a picker's queue: to wait is no failure."""
+    silence: float = 2.0
+    """Without a byte on a connection with requests under way, after which it is asked whether it lives."""
+    pong: float = 3.0
+    """For the answer to that."""
+    check: float = 2.0
+    """Between two questions after a picker's health."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a picker is, and how it is spoken to."""
+
+    address: str
+    """`ip:port`."""
+    authority: str
+    tls: PickerTls | None
+
+
+class Pickers:
+    """Connections by place. Those that no pool names any more end with their last request."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._links: dict[Place, _Link] = {}
+
+    async def call(self, places: Sequence[Place]) -> Call:
+        """Open a call to one of the places: those first that say they are well, then in order.
+
+        Raises PickerFailed.
+        """
+        links = [self._link(place) for place in places]
+        reason = "its Service has no ready endpoint"
+        for link in sorted(links, key=lambda link: (link.is_failing, not link.is_serving)):
+            try:
+                return await link.call()
+            except PickerFailed as problem:
+                reason = str(problem)
+        raise PickerFailed(reason)
+
+    def keep(self, places: set[Place]) -> None:
+        """Forget all others."""
+        for place in self._links.keys() - places:
+            self._links.pop(place).retire()
+
+    def close(self) -> None:
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+
+    def states(self) -> list[dict[str, object]]:
+        """What is known of each connection, for a reader."""
+        return [link.state() for link in self._links.values()]
+
+    def _link(self, place: Place) -> "_Link":
+        if place not in self._links:
+            self._links[place] = _Link(place, self._patience)
+        return self._links[place]
+
+
+class _Link:
+    """The connection to one place, opened when it is asked for."""
+
+    def __init__(self, place: Place, patience: Patience) -> None:
+        self._place = place
+        self._patience = patience
+        self._opening: asyncio.Task[Connection] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
+        self._pause = 0.0
+        self._not_before = 0.0
+        self._reason = ""
+        self.is_serving = True
+        """False where the picker says that it is not; it is asked all the same where no other is."""
+
+    @property
+    def is_failing(self) -> bool:
+        return asyncio.get_running_loop().time() < self._not_before
+
+    def state(self) -> dict[str, object]:
+        connection = self._connection
+        is_open = connection is not None and connection.failure is None
+        return {
+            "address": self._place.address,
+            "tls": "none" if self._place.tls is None else "verified" if self._place.tls.ca else "unverified",
+            "connected": is_open,
+            "streams": connection.streams if connection is not None else 0,
+            "serving": self.is_serving,
+            "failure": "" if is_open else self._reason,
+        }
+
+    async def call(self) -> Call:
+        """Raises PickerFailed."""
+        for _ in range(2):
+            connection = await self._connected()
+            try:
+                return await grpc.call(
+                    connection, METHOD, authority=self._place.authority, is_tls=self._place.tls is not None
+                )
+            except StreamEnded as problem:
+                self._reason = str(problem)
+        raise PickerFailed(f"{self._place.address}: {self._reason}")
+
+    def retire(self) -> None:
+        """End with the last request under way."""
+        if self._connection is not None and self._connection.streams:
+            self._connection.failure = self._connection.failure or "no pool names this picker any more"
+        else:
+            self.close()
+
+    def close(self) -> None:
+        for task in (self._opening, self._watching):
+            if task is not None:
+                task.cancel()
+        if self._connection is not None:
+            self._connection.close("the relay needs it no more")
+
+    async def _connected(self) -> Connection:
+        if self._connection is not None and self._connection.failure is None:
+            return self._connection
+        if self._opening is None or self._opening.done():
+            if self.is_failing:
+                raise PickerFailed(f"{self._place.address}: {self._reason}")
+            self._opening = asyncio.create_task(self._open())
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        host, port = host_and_port(self._place.address)
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(self._patience.connect):
+                context = await asyncio.to_thread(_context, self._place.tls) if self._place.tls else None
+                name = (self._place.tls.server_name or host) if self._place.tls else None
+                _, connection = await loop.create_connection(Connection, host, port, ssl=context, server_hostname=name)
+                await connection.ready
+        except (OSError, TimeoutError, StreamEnded, ValueError) as problem:
+            if connection is not None:
+                connection.close("it did not become ready")
+            self._reason = f"cannot be reached: {problem}" if str(problem) else "cannot be reached in time"
+            self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+            self._not_before = loop.time() + self._pause
+            log.warning("picker cannot be reached", extra={"picker": self._place.address, "reason": self._reason})
+            raise PickerFailed(f"{self._place.address}: {self._reason}") from problem
+        self._pause, self.is_serving, self._reason = 0.0, True, ""
+        if self._watching is not None:
+            self._watching.cancel()
+        self._connection = connection
+        self._watching = asyncio.create_task(self._watch(connection))
+        log.info("connected to a picker", extra={"picker": self._place.address, "tls": self._place.tls is not None})
+        return connection
+
+    async def _watch(self, connection: Connection) -> None:
+        """Ends a connection that is silent, and asks for the picker's health."""
+        loop = asyncio.get_running_loop()
+        patience = self._patience
+        checks_health, checked_at = True, 0.0
+        while connection.failure is None or connection.streams:
+            await asyncio.sleep(min(patience.silence, patience.check) / 2)
+            if connection.streams and loop.time() - connection.heard_at > patience.silence:
+                try:
+                    async with asyncio.timeout(patience.pong):
+                        await connection.ping()
+                except (TimeoutError, StreamEnded):
+                    self._reason = "it does not answer"
+                    connection.close(self._reason)
+            if checks_health and connection.failure is None and loop.time() - checked_at > patience.check:
+                checked_at = loop.time()
+                checks_health = await self._check(connection)
+        connection.close(connection.failure or "")
+
+    async def _check(self, connection: Connection) -> bool:
+        """Ask for the health of the service. False where a picker has no answer to that."""
+        is_serving = True
+        answers = False
+        for service in (SERVICE, ""):
+            try:
+                async with asyncio.timeout(self._patience.connect):
+                    status = await _health(connection, service, place=self._place)
+            except (StreamEnded, TimeoutError):
+                continue
+            answers, is_serving = True, status == _SERVING
+            break
+        if is_serving != self.is_serving:
+            log.info("picker changed its health", extra={"picker": self._place.address, "serving": is_serving})
+        self.is_serving = is_serving
+        return answers
+
+
+async def _health(connection: Connection, service: str, *, place: Place) -> int:
+    """Status of a service, as HealthCheckResponse numbers it. Raises StreamEnded where it has none."""
+    call = await grpc.call(connection, _HEALTH_METHOD, authority=place.authority, is_tls=place.tls is not None)
+    try:
+        name = service.encode()
+        await call.send(b"\x0a" + bytes((len(name),)) + name if name else b"")
+        await call.done()
+        answer = await call.receive()
+    finally:
+        call.cancel()
+    # One field, an enumeration; absent it is 0.
+    return answer[1] if answer and answer[:1] == b"\x08" and len(answer) > 1 else 0
+
+
+def _context(tls: PickerTls) -> ssl.SSLContext:
+    """Raises ValueError when the certificates cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["h2"])
+    if tls.ca:
+        try:
+            context.load_verify_locations(cadata=tls.ca)
+        except ssl.SSLError as error:
+            raise ValueError(f"its authority's certificates cannot be read: {error}") from error
+        return context
+    # As in the field: pickers serve with certificates that they made themselves.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

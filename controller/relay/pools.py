@@ -1,0 +1,71 @@
+"""The pools that the relay serves, from the pools file."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from controller.bundle import Pool, decode_pools
+from controller.relay.pickers import Place
+
+log = logging.getLogger(__name__)
+
+EVERY: Final = 0.1
+"""Seconds between two looks at the file; one look is a system call."""
+
+
+@dataclass(frozen=True)
+class RelayPool:
+    """A pool with an external picker."""
+
+    name: str
+    endpoints: frozenset[str]
+    """`ip:port`."""
+    places: tuple[Place, ...]
+    """Of its picker."""
+    speaks_http2: bool
+
+
+class PoolTable:
+    """Pools by name. `changed` is set anew with each change."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self.etag: str | None = None
+        """Of what was read last; None until something was."""
+        self.pools: Mapping[str, RelayPool] = {}
+        self.changed = asyncio.Event()
+
+    def look(self) -> bool:
+        """Read the file where it is another one. Returns whether it was. One that cannot be read changes nothing."""
+        try:
+            status = self._path.stat()
+            seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if seen == self._seen:
+                return False
+            pools = decode_pools(self._path.read_bytes())
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError) as error:
+            log.error("pools cannot be read", extra={"file": str(self._path), "reason": str(error)})
+            return False
+        self._seen = seen
+        self.etag = pools.etag
+        self.pools = {pool.name: _pool(pool) for pool in pools.pools if pool.external is not None}
+        self.changed.set()
+        self.changed = asyncio.Event()
+        return True
+
+
+def _pool(pool: Pool) -> RelayPool:
+    picker = pool.external
+    assert picker is not None
+    return RelayPool(
+        name=pool.name,
+        endpoints=frozenset(endpoint.address for endpoint in pool.endpoints),
+        places=tuple(Place(address, picker.authority, picker.tls) for address in picker.addresses),
+        speaks_http2=pool.speaks_http2,
+    )

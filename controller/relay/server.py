@@ -1,0 +1,220 @@
+"""HTTP/1.1 as a server of NGINX: one request after the other on each connection, over a Unix socket."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+import httptools
+
+from controller.relay.http1 import LAST_CHUNK, Fields, chunk
+
+_HIGH: Final = 256 * 1024
+"""Bytes of a request's body that wait to be read, at which no more are taken from the socket."""
+_NO_BODY: Final = frozenset({204, 304})
+_LINGER: Final = 10.0
+"""Seconds for NGINX to send the rest of a request that was answered early. Closed before that, a Unix socket takes the
+answer with it."""
+
+
+@dataclass
+class Request:
+    """A request that NGINX sends."""
+
+    method: bytes
+    target: bytes
+    fields: Fields
+    has_body: bool
+    _connection: "ServerConnection" = field(repr=False)
+
+    async def read(self) -> bytes:
+        """A piece of the body; empty at its end."""
+        return await self._connection.read()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of it is to be read any more."""
+        return self._connection.has_been_read
+
+
+@dataclass
+class Reply:
+    """The answer to a request."""
+
+    _connection: "ServerConnection" = field(repr=False)
+    _is_head: bool
+    has_begun: bool = False
+    has_ended: bool = False
+    _is_chunked: bool = False
+
+    async def begin(self, status: int, fields: Fields, *, length: int | None = None) -> None:
+        """Send status and headers, which say nothing of the framing. None: the length is not known."""
+        self.has_begun = True
+        self._is_chunked = length is None and not self._is_head and status not in _NO_BODY
+        lines = [b"HTTP/1.1 %d \r\n" % status]
+        lines += [b"%s: %s\r\n" % item for item in fields]
+        if self._is_chunked:
+            lines.append(b"transfer-encoding: chunked\r\n")
+        elif length is not None and status not in _NO_BODY:
+            lines.append(b"content-length: %d\r\n" % length)
+        lines.append(b"\r\n")
+        await self._connection.write(b"".join(lines))
+
+    async def write(self, piece: bytes) -> None:
+        """Waits while NGINX takes no more."""
+        if not self._is_head and piece:
+            await self._connection.write(chunk(piece) if self._is_chunked else piece)
+
+    async def end(self) -> None:
+        if self._is_chunked:
+            await self._connection.write(LAST_CHUNK)
+        self.has_ended = True
+
+    async def whole(self, status: int, fields: Fields, body: bytes) -> None:
+        """Begin, write and end."""
+        await self.begin(status, fields, length=len(body))
+        await self.write(body)
+        await self.end()
+
+
+Serve = Callable[[Request, Reply], Awaitable[None]]
+"""Answers a request. It is cancelled when NGINX hangs up. Where it returns without an end, the connection is cut."""
+
+
+class ServerConnection(asyncio.Protocol):
+    """A connection of NGINX's."""
+
+    def __init__(self, serve: Serve, connections: "set[ServerConnection]") -> None:
+        self._serve = serve
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self.task: asyncio.Task[None] | None = None
+        """Answers the request at hand; None without one."""
+        self._target = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._pieces: deque[bytes] = deque()
+        self._unread = 0
+        self._is_whole = True
+        self._is_paused = False
+        self._is_discarding = False
+        self._keeps = True
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def has_been_read(self) -> bool:
+        return self._is_whole and not self._pieces
+
+    async def read(self) -> bytes:
+        while not self._pieces:
+            if self._is_whole:
+                return b""
+            self._news.clear()
+            await self._news.wait()
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._unread = 0
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+        return data
+
+    async def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+        if not self._room.is_set():
+            await self._room.wait()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._connections.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._connections.discard(self)
+        self._room.set()
+        if self.task is not None:
+            self.task.cancel()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        self._room.set()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.close()
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self.task is not None:  # NGINX waits for an answer before it asks again
+            self.close()
+            return
+        method = self._parser.get_method()
+        names = {name for name, _ in self._fields}
+        lengths = [value for name, value in self._fields if name == b"content-length"]
+        has_body = b"transfer-encoding" in names or any(value != b"0" for value in lengths)
+        request = Request(method, self._target, self._fields, has_body, self)
+        self._target, self._fields = b"", []
+        self._is_whole = False
+        self._keeps = self._parser.should_keep_alive()
+        self._news.clear()
+        self.task = asyncio.create_task(self._answer(request, Reply(self, _is_head=method == b"HEAD")))
+
+    def on_body(self, body: bytes) -> None:
+        if self._is_discarding:
+            return
+        self._pieces.append(body)
+        self._unread += len(body)
+        if self._unread > _HIGH and not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+        self._news.set()
+
+    def on_message_complete(self) -> None:
+        self._is_whole = True
+        self._is_discarding = False
+        self._news.set()
+
+    async def _answer(self, request: Request, reply: Reply) -> None:
+        try:
+            await self._serve(request, reply)
+        finally:
+            self.task = None
+            self._pieces.clear()
+            if not reply.has_ended:
+                self.close()
+            else:
+                self._linger()
+
+    def _linger(self) -> None:
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+        if not self._keeps and self._transport is not None:
+            self._transport.close()
+        elif not self._is_whole:
+            self._is_discarding = True
+            asyncio.get_running_loop().call_later(_LINGER, self._close_if_discarding)
+
+    def _close_if_discarding(self) -> None:
+        if self._is_discarding:
+            self.close()

@@ -1,0 +1,92 @@
+"""A body on its way through a picker: what goes on, and what is left when the picker fails."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.relay.pieces import MOST_OF_ONE, Budget, Pieces
+from controller.relay.reflection import Reflection
+
+
+def _sent(*pieces: bytes) -> Reflection:
+    reflection = Reflection(Budget())
+    for number, piece in enumerate(pieces):
+        reflection.sent(piece, end=number == len(pieces) - 1)
+    return reflection
+
+
+def test_piece_without_an_answer_of_its_own_stays() -> None:
+    reflection = _sent(b"a", b"b")
+    assert [reflection.answered(None), reflection.answered(b"B")] == [b"a", b"B"]
+    assert (reflection.has_ended, reflection.is_changed) == (True, True)
+
+
+def test_body_that_comes_back_piece_by_piece_is_unchanged() -> None:
+    reflection = _sent(b"abc", b"def")
+    assert reflection.streamed(b"ab", end=False) == b"ab"
+    assert list(reflection.rest()) == [b"c", b"def"]
+    assert not reflection.is_changed
+
+
+def test_body_that_differs_has_no_rest() -> None:
+    reflection = _sent(b"abc", b"def")
+    reflection.streamed(b"aX", end=False)
+    assert reflection.is_changed
+    assert list(reflection.rest()) == []
+
+
+def test_stream_that_ends_early_is_another_body() -> None:
+    reflection = _sent(b"abc", b"def")
+    reflection.streamed(b"abc", end=True)
+    assert (reflection.has_ended, reflection.is_changed) == (True, True)
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(0, 200)), st.lists(st.integers(0, 200)), st.integers(0, 200))
+def test_what_came_back_and_the_rest_are_the_body(body: bytes, cuts: list[int], others: list[int], stop: int) -> None:
+    reflection = _sent(*_cut(body, cuts))
+    came = b"".join(reflection.streamed(piece, end=False) for piece in _cut(body[:stop], others))
+    assert came + b"".join(reflection.rest()) == body
+    assert not reflection.is_changed
+
+
+def _cut(body: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
+    return [body[start:end] for start, end in pairwise(places)] or [b""]
+
+
+# Pieces that are kept.
+
+
+def test_pieces_beyond_the_memory_of_one_body_go_to_a_file() -> None:
+    budget = Budget()
+    pieces = Pieces(budget)
+    made = [bytes([number]) * 100_000 for number in range(12)]
+    for piece in made:
+        pieces.add(piece)
+    assert Budget().left - budget.left <= MOST_OF_ONE
+    assert [pieces.read(number) for number in range(12)] == made
+    assert [pieces.drop() for _ in range(12)] == made
+    assert budget.left == Budget().left
+
+
+@pytest.mark.parametrize("left", [0, 50])
+def test_pieces_go_to_a_file_where_the_memory_of_all_is_used(left: int) -> None:
+    budget = Budget(left)
+    pieces = Pieces(budget)
+    pieces.add(b"x" * 40)
+    pieces.add(b"y" * 40)
+    assert (pieces.drop(), pieces.read(1)) == (b"x" * 40, b"y" * 40)
+    pieces.clear()
+    assert budget.left == left
+
+
+def test_pieces_are_added_after_others_were_dropped() -> None:
+    pieces = Pieces(Budget(0))
+    for number in range(5):
+        pieces.add(b"%d" % number)
+        assert pieces.drop() == b"%d" % number
+    pieces.add(b"last")
+    assert (pieces.read(5), pieces.kept, len(pieces)) == (b"last", 1, 6)
+    pieces.clear()
