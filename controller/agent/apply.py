@@ -21,7 +21,7 @@ from controller.agent import client, leftovers, releases
 from controller.agent.generations import Generations
 from controller.agent.nginx import Nginx, announce, check, parse, refusal
 from controller.agent.releases import Release
-from controller.agent.state import PICKER_SOCKET, State
+from controller.agent.state import PICKER_SOCKET, RELAY_SOCKET, State
 from controller.agent.supervise import Program, Supervisor
 from controller.bundle import Bundle
 from controller.errors import NginxNotRunning, NginxRefused
@@ -265,7 +265,7 @@ def _level(line: str) -> int | None:
 
 def _remove_sockets(state: State) -> None:
     """Sockets that an nginx left behind: it cannot bind where one is, and leaves them when it stops gracefully."""
-    others = {(state.root / PICKER_SOCKET).name}
+    others = {(state.root / PICKER_SOCKET).name, (state.root / RELAY_SOCKET).name}
     for path in state.run.iterdir():
         if path.is_socket() and path.name not in others:
             path.unlink()

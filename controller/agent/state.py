@@ -27,6 +27,8 @@ CONTROL_SOCKET: Final = "run/control.sock"
 """Where nginx answers for its version."""
 PICKER_SOCKET: Final = "run/picker.sock"
 """Where the picker answers picks, `/healthz` and `/readyz`."""
+RELAY_SOCKET: Final = "run/relay.sock"
+"""Where the relay takes requests of pools with an external picker, and answers `/healthz` and `/readyz`."""
 PID_FILE: Final = "run/nginx.pid"
 LOCK_FILE: Final = "lock"
 

@@ -20,6 +20,7 @@ from controller.dataplane.base import Report
 from controller.dataplane.dialers import COMMAND as DIALER_COMMAND
 from controller.dataplane.dialers import Dialer
 from controller.dataplane.pickers import ChildPicker, NeighbourPicker, Picker, wait_for_pools
+from controller.dataplane.relays import Relay, relay_command
 from controller.errors import NginxRefused, PickerNotRunning
 
 log = logging.getLogger(__name__)
@@ -49,10 +50,12 @@ class LocalDataPlane:
         picker_command: Sequence[str],
         *,
         options: Options | None = None,
+        relay: Sequence[str] | None = None,
         picker_timeout: float = 15.0,
         retirement: float = _RETIREMENT,
     ) -> None:
-        """`picker_command` runs in the state directory; empty when the picker is started by somebody else.
+        """`picker_command` runs in the state directory; empty when the picker is started by somebody else. `relay` is
+        another command for the relay.
 
         `picker_timeout` is the time in seconds that the picker has to become ready, `retirement` the time for which it
         knows a pool that is gone.
@@ -60,6 +63,7 @@ class LocalDataPlane:
         self._root = root
         self._nginx = nginx
         self._picker_command = tuple(picker_command)
+        self._relay_command = relay_command() if relay is None else tuple(relay)
         self._options = options or Options()
         self._picker_timeout = picker_timeout
         self._retirement = retirement
@@ -70,13 +74,15 @@ class LocalDataPlane:
         """Pools that the newest bundle does not have, by name, each with the loop time until which it is kept."""
         self._forgetting: asyncio.TimerHandle | None = None
         self._written = ""
-        """Etag of the pools file."""
+        """Etag of the pools file; empty until it was written."""
+        self._written_pools = pools_of(())
+        """What is in it."""
 
     async def __aenter__(self) -> Self:
         """Raises StateUnusable when the state directory cannot be written or is in use."""
         async with AsyncExitStack() as stack:
             self._state = stack.enter_context(locked(self._root))
-            await leftovers.take_down(self._state, [self._picker_command, DIALER_COMMAND])
+            await leftovers.take_down(self._state, [self._picker_command, DIALER_COMMAND, self._relay_command])
             self._picker: Picker = (
                 ChildPicker(self._picker_command, self._state, timeout=self._picker_timeout)
                 if self._picker_command
@@ -85,6 +91,8 @@ class LocalDataPlane:
             stack.push_async_callback(self._picker.stop)
             self._dialer = Dialer(self._state)
             stack.push_async_callback(self._dialer.stop)
+            self._relay = Relay(self._relay_command, self._state)
+            stack.push_async_callback(self._relay.stop)
             self._applier = await stack.enter_async_context(Applier(self._state, self._nginx, options=self._options))
             self._running = stack.pop_all()
         return self
@@ -112,6 +120,11 @@ class LocalDataPlane:
         return self._dialer.pid
 
     @property
+    def relay_pid(self) -> int | None:
+        """None while the relay does not run."""
+        return self._relay.pid
+
+    @property
     def reload_pause(self) -> float:
         """See `DataPlane`."""
         return self._applier.reload_pause
@@ -134,6 +147,7 @@ class LocalDataPlane:
             if not self._state.current.is_symlink():
                 return None
             self._pools = await asyncio.to_thread(_pools_kept, self._state)
+            await self._relay.follow(self._pools)
             try:
                 await self._picker.wait_until_ready()
             except PickerNotRunning as problem:
@@ -156,6 +170,7 @@ class LocalDataPlane:
             if not {pool.name for pool in bundle.pools.pools} <= known:
                 await wait_for_pools(self._state, self._written)
             await self._dialer.prepare(bundle)
+            await self._relay.follow(self._written_pools)
             outcome = await self._applier.apply(bundle)
             seconds = asyncio.get_running_loop().time() - begun
             if not isinstance(outcome, Applied):
@@ -192,7 +207,7 @@ class LocalDataPlane:
         written = pools_of((*self._pools.pools, *retiring)) if retiring else self._pools
         if written.etag != self._written:
             replace_file(self._state.pools, encode_pools(written))
-            self._written = written.etag
+            self._written, self._written_pools = written.etag, written
 
 
 def _pools_kept(state: State) -> Pools:

@@ -131,13 +131,13 @@ def _program(command: tuple[str, ...], state: State) -> Program:
         leash=signal.SIGKILL,
         orphans=signal.SIGKILL,
         prepare=prepare,
-        level=_level,
+        level=level_of,
         check=Check(is_well),
     )
 
 
-def _level(line: str) -> int | None:
-    """Level that a line of the picker's log names, in JSON or in text; None for one that goes on, as in a traceback."""
+def level_of(line: str) -> int | None:
+    """Level that a line of our programs names, in JSON or in text; None for one that goes on, as in a traceback."""
     name: object = None
     if line.startswith("{"):
         try:

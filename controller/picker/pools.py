@@ -66,9 +66,10 @@ class PoolTable:
         return tuple(self._endpoints.values())
 
     def apply(self, pools: Pools) -> None:
-        """Serve these pools from here on."""
+        """Serve these pools from here on, but for those that have another picker."""
+        own = [pool for pool in pools.pools if pool.external is None]
         sources: dict[tuple[str, str, str], PoolEndpoint] = {}
-        for pool in pools.pools:
+        for pool in own:
             for source in pool.endpoints:
                 sources[key_of(source)] = source
         for key, source in sources.items():
@@ -84,8 +85,8 @@ class PoolTable:
                 # Another pod has the address: this one is no more, and nothing is in flight to it.
                 self._in_flight.forget(endpoint)
         self.sweep()
-        self._memories = {pool.name: self._memories.get(pool.name) or PoolMemory() for pool in pools.pools}
-        self.pools = {pool.name: self._state_of(pool) for pool in pools.pools}
+        self._memories = {pool.name: self._memories.get(pool.name) or PoolMemory() for pool in own}
+        self.pools = {pool.name: self._state_of(pool) for pool in own}
         self._watch_endpoints()
         self.served = pools
         self.digest_readings()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from controller.bundle import STEERING_HEADERS
+from controller.bundle import POOL_HEADER, STEERING_HEADERS, THEN_HEADER
 from controller.ir.filters import Filter, HeaderChange, RequestHeaders, ResponseHeaders
 from controller.render.cors import ANSWERS, cors_of
 from controller.render.maps import MODEL_HEADERS
@@ -30,6 +30,8 @@ not take over the client's connection."""
 _OF_CALLS = _NO_UPGRADE | {":authority": "$infergate_host", "host": ""}
 """For gRPC, whose servers read the host from `:authority`. nginx writes headers in the order of the file, and this name
 sorts before all others, as pseudo-headers have to (RFC 9113, section 8.3)."""
+_FOR_RELAY = {POOL_HEADER: "$infergate_pool", THEN_HEADER: "$infergate_without_picker"}
+"""What the relay is told: the pool, and where a request goes whose picker fails."""
 
 _HIDDEN = (*STEERING_HEADERS, "x-infergate-first-byte", "x-request-id")
 """Headers of backends that clients never see: those that steer, and those that the gateway states itself."""
@@ -45,15 +47,22 @@ class Header:
 
 @lru_cache(maxsize=1024)
 def request_headers(
-    filters: tuple[Filter, ...] = (), *, upgrades: bool = True, encodings: bool = True, is_call: bool = False
+    filters: tuple[Filter, ...] = (),
+    *,
+    upgrades: bool = True,
+    encodings: bool = True,
+    is_call: bool = False,
+    to_relay: bool = False,
 ) -> tuple[Header, ...]:
-    """Everything that is set on a request to a backend, sorted by name.
+    """Everything that is set on a request to a backend, or to the relay in front of it, sorted by name.
 
     Without `upgrades` none is passed on; calls of gRPC have none anyway. Without `encodings` the answer is asked for
     uncompressed, whatever the client and filters say.
     Filters apply in order: what one sets, the next one can extend or remove.
     """
     values = _REQUEST_BASE | (_OF_CALLS if is_call else {} if upgrades else _NO_UPGRADE)
+    if to_relay:
+        values |= _NO_UPGRADE | _FOR_RELAY
     for change in (item.change for item in filters if isinstance(item, RequestHeaders)):
         for name, value in change.assign:
             values[name] = inside(value)

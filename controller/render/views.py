@@ -141,6 +141,8 @@ class BackendView:
     fails_open: bool
     headers: tuple[Header, ...] | None
     """None: nothing differs from what every backend receives."""
+    relay_headers: tuple[Header, ...] | None
+    """Of requests that go to the relay, which asks an external picker; None: they do not."""
     answer: AnswerHeaders | None
     hostname: str | None
     path: PathChange | None
@@ -289,6 +291,10 @@ class ConfigView:
     def reads_models(self) -> bool:
         return any(server.reads_models for port in self.ports for server in port.servers)
 
+    @property
+    def has_relay(self) -> bool:
+        return any(view.pool.external is not None for view in self.pools)
+
 
 def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: tuple[object, ...] = ()) -> ConfigView:
     """Everything the templates need of a configuration.
@@ -298,18 +304,30 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
     # By identity, since a location is compared by all that it leads to.
     places = {id(location): place_of(location) for server in config.servers for location in server.locations}
     maps = rule_maps(place for place in places.values() if place)
+    own = [pool for pool in config.pools if pool.external is None]
     views = _Views(
         fail_open=frozenset(pool.name for pool in config.pools if pool.failure_mode is FailureMode.FAIL_OPEN),
         tls={item.name: tls_view(item.tls) for item in config.upstreams if item.tls and not is_dialed(item.tls)},
         dialed=frozenset(upstream.name for upstream in config.upstreams if is_dialed(upstream.tls)),
-        rewriting=frozenset(pool.name for pool in config.pools if pool.rewrites),
-        refusing=frozenset(pool.name for pool in config.pools if pool.policy.refuse_unknown_models),
+        rewriting=frozenset(pool.name for pool in own if pool.rewrites),
+        refusing=frozenset(pool.name for pool in own if pool.policy.refuse_unknown_models),
         http2=frozenset(upstream.name for upstream in config.upstreams if upstream.speaks_http2),
+        http2_pools=frozenset(pool.name for pool in config.pools if pool.speaks_http2),
+        relayed=frozenset(pool.name for pool in config.pools if pool.external is not None),
         places=places,
         variables=maps.variables,
         memory=memory or Memory(),
     )
-    views.memory.turn(*around, views.fail_open, views.rewriting, views.refusing, views.http2, views.tls, views.dialed)
+    sets = (
+        views.fail_open,
+        views.rewriting,
+        views.refusing,
+        views.http2,
+        views.http2_pools,
+        views.dialed,
+        views.relayed,
+    )
+    views.memory.turn(*around, *sets, views.tls)
     streams = {server.port for server in config.streams if server.transport is Transport.TCP}
     ports = tuple(
         _port_view(
@@ -400,6 +418,9 @@ class _Views:
     """By upstream, of those that nginx itself speaks TLS to."""
     dialed: Set[str]
     """Names of upstreams behind the dialer."""
+    http2_pools: Set[str]
+    relayed: Set[str]
+    """Names of pools with an external picker."""
     places: Mapping[int, Place | None]
     """By the identity of a location."""
     variables: Mapping[str, str]
@@ -484,7 +505,10 @@ class _Views:
         filters = (*rule.filters, *backend.filters)
         rewrites = _rewrites(filters)
         target = backend.target
-        speaks_http2 = isinstance(target, ToUpstream) and target.upstream in self.http2
+        speaks_http2 = (isinstance(target, ToUpstream) and target.upstream in self.http2) or (
+            isinstance(target, ToPool) and target.pool in self.http2_pools
+        )
+        is_relayed = isinstance(target, ToPool) and target.pool in self.relayed
         base = request_headers(is_call=rule.takes_calls)
         headers = request_headers(filters, upgrades=not speaks_http2, is_call=rule.takes_calls)
         answer = answer_headers(filters)
@@ -502,6 +526,7 @@ class _Views:
             module=_module(rule),
             fails_open=isinstance(target, ToPool) and target.pool in self.fail_open,
             headers=None if headers == base else headers,
+            relay_headers=request_headers(filters, to_relay=True) if is_relayed else None,
             answer=None if answer == answer_headers() else answer,
             hostname=next((item.hostname for item in rewrites if item.hostname), None),
             path=next((item.path for item in rewrites if item.path), None),

@@ -85,11 +85,12 @@ class Backends:
         if item is None:
             return unresolved("BackendNotFound", f"{key} does not exist")
         standing = self.standings[name]
-        if not standing.accepted.status:
-            return unresolved("UnsupportedProtocol", f"{key}: {standing.accepted.message}")
         tls = self.policies.of_pool(key)
         if isinstance(tls, Condition):
             return _without_policy(key, tls)
+        if tls is not None and standing.external is not None:
+            message = f"{key} has an external picker and a BackendTLSPolicy: the relay speaks no TLS with pods"
+            return unresolved("UnsupportedValue", message)
         return pools.target(item, standing=standing, tls=tls)
 
     def _service(self, key: Key, *, port: int, takes_calls: bool) -> Found | Condition:

@@ -217,7 +217,13 @@ def _pools(
         PoolState(
             key=item.key,
             generation=item.metadata.generation,
-            pool=pools.pool_of(item, index=index, policy=applied[name], rewrites=rewrites.get(name, ())),
+            pool=pools.pool_of(
+                item,
+                index=index,
+                standing=standings[name],
+                policy=applied[name],
+                rewrites=rewrites.get(name, ()),
+            ),
             parents=tuple(
                 (gateway, standings[name].under(route_is_accepted=one_is))
                 for gateway, one_is in sorted(parents.get(item.key, {}).items())

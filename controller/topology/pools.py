@@ -4,15 +4,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from controller.bundle import Engine, FailureMode, ModelRewrite, Pool, PoolEndpoint
+from controller.bundle import (
+    Engine,
+    ExternalPicker,
+    FailureMode,
+    ModelRewrite,
+    PickerTls,
+    Pool,
+    PoolEndpoint,
+)
 from controller.ir.policies import BackendTls
 from controller.ir.types import Target, ToPool, ToStatus
 from controller.plugins.types import DEFAULT_POLICY, AppliedPolicy
 from controller.resources.core import Pod, Service
 from controller.resources.inference import EndpointPickerRef, InferencePool
 from controller.resources.meta import Key
+from controller.topology import services
 from controller.topology.conditions import (
-    IGNORED_FIELDS,
     Condition,
     accepted,
     ordered,
@@ -22,9 +30,9 @@ from controller.topology.conditions import (
 )
 from controller.topology.index import Index, pool_name
 from controller.topology.services import address, is_ready, ready_endpoints
-from controller.topology.unsupported import Scope, fields_set
 
 OWN_GROUP: Final = "infergate.dev"
+H2C: Final = "kubernetes.io/h2c"
 ENGINE_LABELS: Final = ("llm-d.ai/engine-type", "inference.networking.k8s.io/engine-type")
 PORT_ANNOTATIONS: Final = ("llm-d.ai/active-ports", "inference.networking.k8s.io/active-ports")
 _ENGINES: Final = {
@@ -42,35 +50,29 @@ class Standing:
 
     accepted: Condition
     resolved_refs: Condition
-    ignored: Condition | None
+    external: ExternalPicker | None = None
+    """Who picks; None: the picker beside nginx."""
 
     def under(self, *, route_is_accepted: bool) -> tuple[Condition, ...]:
         """Conditions under a Gateway: one of whose routes to the pool is accepted there, or none."""
         standing = self.accepted
         if standing.status and not route_is_accepted:
             standing = refused("HTTPRouteNotAccepted", "no route to the pool is accepted by the Gateway")
-        return ordered(standing, self.resolved_refs, self.ignored)
+        return ordered(standing, self.resolved_refs)
 
 
 def standing(item: InferencePool, *, index: Index) -> Standing:
-    """Reasons: NotSupportedByParent, InvalidExtensionRef.
+    """Reasons: InvalidExtensionRef.
 
-    A reference to a Service names an external picker. Those are not spoken to yet: the built-in picker picks, and
-    IgnoredFields says so. A reference to a Service that does not exist is an error all the same.
+    A reference to a Service names an external picker. One without ready endpoints is a picker that cannot be reached.
     """
-    fields = [row.path for row in fields_set(item.spec, scope=Scope.POOL)]
-    verdict = accepted()
-    if fields:
-        verdict = refused("NotSupportedByParent", f"spec.appProtocol accepts http, found {item.spec.app_protocol}")
     reference = item.spec.endpoint_picker_ref
     if reference is None or reference.group == OWN_GROUP:
-        return Standing(verdict, resolved_refs(), None)
-    problem = _picker_problem(reference, pool=item, index=index)
-    if problem is not None:
-        return Standing(verdict, problem, None)
-    external = f"Service {item.metadata.namespace}/{reference.name}"
-    message = f"{item.picker_field}: the external picker {external} is not asked, the built-in picker picks instead"
-    return Standing(verdict, resolved_refs(), Condition(IGNORED_FIELDS, True, "UnsupportedValue", message))
+        return Standing(accepted(), resolved_refs())
+    found = _external_picker(reference, pool=item, index=index)
+    if isinstance(found, Condition):
+        return Standing(accepted(), found)
+    return Standing(accepted(), resolved_refs(), found)
 
 
 def target(item: InferencePool, *, standing: Standing, tls: BackendTls | None = None) -> Target:
@@ -78,8 +80,6 @@ def target(item: InferencePool, *, standing: Standing, tls: BackendTls | None = 
 
     A picker that cannot be resolved is one that cannot be reached: the failure mode decides.
     """
-    if not standing.accepted.status:
-        return ToStatus(500, standing.accepted.message)
     if not standing.resolved_refs.status and failure_mode(item) is FailureMode.FAIL_CLOSE:
         return ToStatus(500, standing.resolved_refs.message)
     return ToPool(_name(item), tls=tls)
@@ -94,6 +94,7 @@ def pool_of(
     item: InferencePool,
     *,
     index: Index,
+    standing: Standing,
     policy: AppliedPolicy = DEFAULT_POLICY,
     rewrites: tuple[ModelRewrite, ...] = (),
 ) -> Pool:
@@ -107,6 +108,8 @@ def pool_of(
         failure_mode=failure_mode(item),
         policy=policy,
         rewrites=rewrites,
+        speaks_http2=item.spec.app_protocol == H2C,
+        external=standing.external,
     )
 
 
@@ -163,7 +166,7 @@ def _engine(labels: Mapping[str, str]) -> Engine | None:
     return _ENGINES.get(named.lower())
 
 
-def _picker_problem(reference: EndpointPickerRef, *, pool: InferencePool, index: Index) -> Condition | None:
+def _external_picker(reference: EndpointPickerRef, *, pool: InferencePool, index: Index) -> ExternalPicker | Condition:
     field = f"spec.{pool.picker_field}"
     target = Key(reference.group, reference.kind, pool.metadata.namespace, reference.name)
     if (reference.group, reference.kind) != (Service.group, "Service"):
@@ -173,6 +176,15 @@ def _picker_problem(reference: EndpointPickerRef, *, pool: InferencePool, index:
     service = index.services.get((target.namespace, target.name))
     if service is None:
         return unresolved("InvalidExtensionRef", f"{field}: {target} does not exist")
-    if service.spec.type == "ExternalName":
-        return unresolved("InvalidExtensionRef", f"{field}: {target} is of type ExternalName")
-    return None
+    assert reference.port is not None  # a reference to a Service without one is rejected
+    port = reference.port.number
+    # Services of pickers have http2, grpc and other values of appProtocol, which all mean gRPC.
+    addresses = services.endpoints(service, port=port, index=index, protocols=None)
+    if isinstance(addresses, Condition):
+        return unresolved("InvalidExtensionRef", f"{field}: {addresses.message}")
+    return ExternalPicker(
+        authority=f"{target.name}.{target.namespace}.svc:{port}",
+        addresses=addresses,
+        # Pickers serve TLS with a certificate of their own making, unless their Service says otherwise.
+        tls=None if services.speaks_http2(service, port=port) else PickerTls(),
+    )

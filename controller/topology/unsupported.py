@@ -31,7 +31,6 @@ class Scope(StrEnum):
     RULE = "HTTPRoute spec.rules[]"
     RULE_FILTER = "HTTPRoute spec.rules[].filters[].type"
     BACKEND_FILTER = "HTTPRoute spec.rules[].backendRefs[].filters[].type"
-    POOL = "InferencePool spec"
     BACKEND_TLS = "BackendTLSPolicy spec"
 
 
@@ -63,13 +62,11 @@ TABLE: Final = (
     Unsupported(Scope.BACKEND_FILTER, "ExtensionRef", Effect.REFUSED),
     Unsupported(Scope.BACKEND_FILTER, "ExternalAuth", Effect.REFUSED),
     Unsupported(Scope.BACKEND_FILTER, "RequestRedirect", Effect.REFUSED),
-    Unsupported(Scope.POOL, "app_protocol", Effect.REFUSED, (None, "http")),
     # Their names begin with the domain of the implementation that they are meant for: none is ours.
     Unsupported(Scope.BACKEND_TLS, "options", Effect.IGNORED, (None, {})),
 )
 """Elsewhere, because the specification gives them a reason of their own: protocols of listeners (UnsupportedProtocol),
-addresses (UnsupportedAddress), parametersRef (InvalidParameters), appProtocol of Services (UnsupportedProtocol), and an
-external picker in `endpointPickerRef`."""
+addresses (UnsupportedAddress), parametersRef (InvalidParameters), and appProtocol of Services (UnsupportedProtocol)."""
 
 _BY_SCOPE: Final = {
     scope: tuple((row, tuple(row.field.split("."))) for row in TABLE if row.scope is scope) for scope in Scope

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from controller.bundle import Engine, FailureMode
+from controller.bundle import Engine, ExternalPicker, FailureMode, PickerTls
 from controller.ir.types import Target, ToPool, ToStatus
 from controller.topology.types import PoolState, Topology
 
@@ -174,12 +174,12 @@ def test_pool_of_another_namespace_needs_a_grant(build_web: Build) -> None:
     assert _target(permitted) == ToPool("far/llm")
 
 
-def test_h2c_is_not_supported(build_web: Build) -> None:
+def test_protocol_of_a_pool_is_that_of_its_endpoints(build_web: Build) -> None:
     topology = build_web(_pool(more="appProtocol: kubernetes.io/h2c"), ROUTE)
-    resolved = topology.routes[0].parents[0].conditions[1]
 
-    assert isinstance(_target(topology), ToStatus)
-    assert (resolved.type, resolved.reason) == ("ResolvedRefs", "UnsupportedProtocol")
+    assert topology.pools[0].pool.speaks_http2
+    assert not build_web(_pool(), ROUTE).pools[0].pool.speaks_http2
+    assert _verdicts(topology.pools[0])["Accepted"] == "True/Accepted"
 
 
 SERVICE = "kind: Service\nmetadata: {name: epp}\nspec: {ports: [{port: 9002}]}"
@@ -207,12 +207,54 @@ def test_picker_reference_decides_over_the_pool(
     assert isinstance(_target(topology), ToPool) is serves
 
 
-def test_external_picker_is_said_not_to_be_asked(build_web: Build) -> None:
-    topology = build_web(_pool(more=f"endpointPickerRef: {EPP}"), ROUTE, SERVICE)
-    ignored = topology.pools[0].parents[0][1][-1]
+SLICE = """
+kind: EndpointSlice
+metadata: {name: epp-1, labels: {kubernetes.io/service-name: epp}}
+addressType: IPv4
+ports: [{port: 9000}]
+endpoints: [{addresses: [10.0.9.2]}, {addresses: [10.0.9.1]}, {addresses: [10.0.9.3], conditions: {ready: false}}]
+"""
 
-    assert ignored.type == "infergate.dev/IgnoredFields"
-    assert "the external picker Service shop/epp is not asked" in ignored.message
+
+def _external(topology: Topology) -> ExternalPicker | None:
+    return topology.pools[0].pool.external
+
+
+def test_external_picker_is_where_its_service_has_ready_endpoints(build_web: Build) -> None:
+    topology = build_web(_pool(more=f"endpointPickerRef: {EPP}"), ROUTE, SERVICE, SLICE)
+    addresses = ("10.0.9.1:9000", "10.0.9.2:9000")
+
+    assert _external(topology) == ExternalPicker("epp.shop.svc:9002", addresses, tls=PickerTls())
+
+
+@pytest.mark.parametrize("protocol", ["http2", "grpc", "https", "example.com/own"])
+def test_external_picker_speaks_tls_whatever_its_service_says(build_web: Build, protocol: str) -> None:
+    service = SERVICE.replace("port: 9002", f"port: 9002, appProtocol: {protocol}")
+    external = _external(build_web(_pool(more=f"endpointPickerRef: {EPP}"), ROUTE, service, SLICE))
+    assert external is not None
+    assert external.tls == PickerTls()
+
+
+def test_external_picker_of_h2c_speaks_plain_text(build_web: Build) -> None:
+    service = SERVICE.replace("port: 9002", "port: 9002, appProtocol: kubernetes.io/h2c")
+    external = _external(build_web(_pool(more=f"endpointPickerRef: {EPP}"), ROUTE, service, SLICE))
+    assert external is not None
+    assert external.tls is None
+
+
+def test_external_picker_without_endpoints_is_one_that_cannot_be_reached(build_web: Build) -> None:
+    topology = build_web(_pool(more=f"endpointPickerRef: {EPP}"), ROUTE, SERVICE)
+
+    assert _external(topology) == ExternalPicker("epp.shop.svc:9002", tls=PickerTls())
+    assert _target(topology) == ToPool("shop/llm")
+
+
+def test_service_without_the_port_of_the_reference_is_no_picker(build_web: Build) -> None:
+    topology = build_web(_pool(more=f"endpointPickerRef: {EPP}"), ROUTE, SERVICE.replace("9002", "9003"))
+    resolved = next(item for item in topology.pools[0].parents[0][1] if item.type == "ResolvedRefs")
+
+    assert (resolved.status, resolved.reason) == (False, "InvalidExtensionRef")
+    assert "has no port 9002" in resolved.message
 
 
 FAILURE_MODES = [("", FailureMode.FAIL_CLOSE), (EPP, FailureMode.FAIL_CLOSE), (OPEN, FailureMode.FAIL_OPEN)]

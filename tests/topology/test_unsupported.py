@@ -5,7 +5,6 @@ from pydantic import BaseModel
 
 from controller.resources.backend_tls import BackendTLSPolicySpec
 from controller.resources.gateway_api import GatewaySpec, HTTPRouteFilter, HTTPRouteRule, HTTPRouteSpec, Listener
-from controller.resources.inference import InferencePoolSpec
 from controller.topology.unsupported import TABLE, Scope, Unsupported
 
 MODELS: dict[Scope, type[BaseModel]] = {
@@ -13,7 +12,6 @@ MODELS: dict[Scope, type[BaseModel]] = {
     Scope.LISTENER: Listener,
     Scope.ROUTE: HTTPRouteSpec,
     Scope.RULE: HTTPRouteRule,
-    Scope.POOL: InferencePoolSpec,
     Scope.BACKEND_TLS: BackendTLSPolicySpec,
 }
 

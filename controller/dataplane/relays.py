@@ -1,0 +1,79 @@
+"""The relay beside nginx: a child of the process that runs nginx, from the first pool with an external picker on."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from controller.agent import client
+from controller.agent.state import RELAY_SOCKET, State
+from controller.agent.supervise import Check, Program, Supervisor
+from controller.bundle import POOLS_FILE, Pools
+from controller.dataplane.pickers import level_of
+
+log = logging.getLogger(__name__)
+
+_READY: Final = 15.0
+"""Seconds for its start. After that nginx goes on without it, and the pools' failure modes decide."""
+
+
+def relay_command() -> tuple[str, ...]:
+    """The relay as a child process, run in the state directory."""
+    options = ("--socket", RELAY_SOCKET, "--pools", POOLS_FILE, "--spill", "tmp")
+    return (sys.executable, "-m", "controller", "--log-format", "bare", "relay", *options)
+
+
+class Relay:
+    """Runs where a pool needs it."""
+
+    def __init__(self, command: Sequence[str], state: State, *, timeout: float = _READY) -> None:
+        """`timeout` is the time in seconds that it has to know the newest pools."""
+        self._state = state
+        self._timeout = timeout
+        self._supervisor = Supervisor(_program(tuple(command), state))
+
+    @property
+    def pid(self) -> int | None:
+        """None while it does not run."""
+        return self._supervisor.pid
+
+    async def follow(self, pools: Pools) -> None:
+        """Start it if one of the pools, which were written, needs it, and wait until it knows them."""
+        if not any(pool.external is not None for pool in pools.pools):
+            return
+        if not self._supervisor.is_started:
+            self._supervisor.start()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        while loop.time() < deadline:
+            answer = await client.ask(self._state, "/readyz", socket=RELAY_SOCKET, timeout=1.0)
+            if answer.body.split() == [b"ok", pools.etag.encode()]:
+                self._supervisor.vouch()
+                return
+            await asyncio.sleep(0.02)
+        log.warning("the relay did not become ready", extra={"said": self._supervisor.last_line})
+
+    async def stop(self) -> None:
+        await self._supervisor.stop()
+
+
+def _program(command: tuple[str, ...], state: State) -> Program:
+    async def is_well() -> bool:
+        return (await client.ask(state, "/healthz", socket=RELAY_SOCKET, timeout=1.0)).status == 200
+
+    def prepare() -> None:
+        (state.root / RELAY_SOCKET).unlink(missing_ok=True)
+
+    return Program(
+        name="relay",
+        command=command,
+        directory=state.root,
+        stops=((signal.SIGTERM, 5.0),),
+        leash=signal.SIGKILL,
+        orphans=signal.SIGKILL,
+        prepare=prepare,
+        level=level_of,
+        check=Check(is_well),
+    )
