@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models test check format bench bench-picking crds clean test-cluster bench-cluster conformance
+.PHONY: help demo models test check format bench bench-picking crds clean test-cluster bench-cluster conformance conformance-inference
 
 help:
 	@echo "make demo    install Infergate and start the demo"
@@ -15,6 +15,7 @@ help:
 	@echo "make check   format, lint, types, import rules"
 	@echo "make test-cluster  run the tests of tests/cluster on a cluster of processes, with the program rig"
 	@echo "make conformance   run the conformance suite of Gateway API there; PROFILES=..., CORE=1, RUN=..."
+	@echo "make conformance-inference   run the suite of the Inference Extension there; RUN=..."
 	@echo "make bench-cluster  measure there how soon routes are live, and what the processes hold in memory"
 	@echo "make crds    write crds/ anew from the models"
 	@echo "make bench-picking  compare ways to choose a model server, into build/bench"
@@ -97,3 +98,8 @@ conformance: build/images.json
 	@$(RIG) conformance gateway --images build/images.json --profiles $(PROFILES) \
 	  $(if $(CORE),--features Gateway$(comma)HTTPRoute$(comma)ReferenceGrant) $(if $(RUN),--run-test $(RUN)) \
 	  --log build/gateway-conformance.log --report build/gateway-conformance.yaml --setup '$(INSTALL)'
+
+conformance-inference: build/images.json
+	@$(RIG) build --all
+	@$(RIG) conformance inference --images build/images.json $(if $(RUN),--run-test $(RUN)) \
+	  --log build/inference-conformance.log --report build/inference-conformance.yaml --setup '$(INSTALL)'

@@ -131,6 +131,11 @@ class Gateway:
         answer = await client.ask(self.state, "/pools", socket=places.PICKER_SOCKET, timeout=5.0)
         return dict(json.loads(answer.body)) if answer.status == 200 else {}
 
+    async def relay(self) -> Json:
+        """What the relay tells of pickers and exchanges; empty when it does not answer."""
+        answer = await client.ask(self.state, "/pickers", socket=places.RELAY_SOCKET, timeout=5.0)
+        return dict(json.loads(answer.body)) if answer.status == 200 else {}
+
     async def metrics(self) -> dict[str, float]:
         """The picker's metrics, by name and labels as they are written."""
         answer = await client.ask(self.state, "/metrics", socket=places.PICKER_SOCKET, timeout=5.0)
@@ -226,6 +231,7 @@ async def run_gateway(
     nginx: Nginx,
     *,
     picker: Sequence[str] | None = None,
+    relay: Sequence[str] | None = None,
     workers: int = 2,
     retry: float = 10.0,
     endpoints_delay: float = 5.0,
@@ -234,14 +240,14 @@ async def run_gateway(
 ) -> AsyncIterator[Gateway]:
     """A gateway with listeners and nothing else.
 
-    `picker` is another command, empty for one that the test plays. `edits` are texts of rendered files and what stands
-    there instead.
+    `picker` is another command, empty for one that the test plays, and `relay` another one for the relay. `edits` are
+    texts of rendered files and what stands there instead.
     """
     (port,) = free_ports(1)
     directory = root / "resources"
     directory.mkdir(parents=True)
     command = picker_command() if picker is None else picker
-    data_plane = _Edited(root / "state", nginx, command, options=Options(drain=2.0))
+    data_plane = _Edited(root / "state", nginx, command, options=Options(drain=2.0), relay=relay)
     data_plane.edits = edits or {}
     async with data_plane, _ready(root / "state") if picker == () else contextlib.nullcontext():
         gateway = Gateway(directory, places.State((root / "state").resolve()), port, data_plane)

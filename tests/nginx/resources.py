@@ -90,6 +90,24 @@ def pool(name: str, *addresses: str, mode: str = "FailClose") -> list[Json]:
     return [made, *_slices(name, addresses, label="infergate.dev/inference-pool")]
 
 
+def picked_pool(
+    name: str,
+    *addresses: str,
+    pickers: Sequence[str],
+    mode: str = "FailClose",
+    protocol: str = "http",
+    tls: bool = True,
+    port: int = 9002,
+) -> list[Json]:
+    """A pool with its endpoints, and the Service of its external picker, which is called like the pool."""
+    made, *slices = pool(name, *addresses)
+    reference = {"name": f"{name}-picker", "port": {"number": port}, "failureMode": mode}
+    made["spec"] |= {"endpointPickerRef": reference, "appProtocol": protocol}
+    ports = [{"port": port, "appProtocol": "http2" if tls else "kubernetes.io/h2c"}]
+    named = _resource("v1", "Service", f"{name}-picker", ports=ports)
+    return [made, *slices, named, *_slices(f"{name}-picker", pickers, label="kubernetes.io/service-name")]
+
+
 def picker_policy(target: str, **spec: object) -> Json:
     """A policy for a pool, of the same name."""
     return _resource("infergate.dev/v1alpha1", "PickerPolicy", target, targetRefs=[{"name": target}], **spec)
