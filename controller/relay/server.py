@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Final, cast
 
 import httptools
@@ -13,6 +14,7 @@ from controller.relay.http1 import LAST_CHUNK, Fields, chunk
 _HIGH: Final = 256 * 1024
 """Bytes of a request's body that wait to be read, at which no more are taken from the socket."""
 _NO_BODY: Final = frozenset({204, 304})
+_PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 _LINGER: Final = 10.0
 """Seconds for NGINX to send the rest of a request that was answered early. Closed before that, a Unix socket takes the
 answer with it."""
@@ -52,7 +54,7 @@ class Reply:
         """Send status and headers, which say nothing of the framing. None: the length is not known."""
         self.has_begun = True
         self._is_chunked = length is None and not self._is_head and status not in _NO_BODY
-        lines = [b"HTTP/1.1 %d \r\n" % status]
+        lines = [b"HTTP/1.1 %d %s\r\n" % (status, _PHRASES.get(status, b""))]
         lines += [b"%s: %s\r\n" % item for item in fields]
         if self._is_chunked:
             lines.append(b"transfer-encoding: chunked\r\n")

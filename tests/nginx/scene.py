@@ -1,7 +1,7 @@
 """A gateway with two pools that an external picker picks for, whose parties do what a test says."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,26 +65,23 @@ class Scene:
 
 
 @asynccontextmanager
-async def run_scene(root: Path, nginx: Nginx, *, tls: bool = True) -> AsyncIterator[Scene]:
+async def run_scene(root: Path, nginx: Nginx, *, relay_options: Sequence[str] = ()) -> AsyncIterator[Scene]:
     async def play(stage: Stage) -> None:
         await scene.play(stage)
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
         await scene.answer(request, writer)
 
-    relay = (*relay_command(), "--answer-timeout", str(LATE), "--silence", "0.5")
+    relay = (*relay_command(), "--answer-timeout", str(LATE), "--silence", "0.5", *relay_options)
     async with (
         serve(answer, name="a") as a,
         serve(answer, name="b") as b,
-        serve_ext_proc(play, tls=tls) as picker,
+        serve_ext_proc(play) as picker,
         run_gateway(root, nginx, relay=relay) as gateway,
         client_of(gateway) as http,
     ):
         scene = Scene(gateway, http, picker, a, b, as_the_field_does(a.address))
-        pools = [
-            picked_pool(mode.lower(), a.address, b.address, pickers=[picker.address], mode=mode, tls=tls)
-            for mode in MODES
-        ]
+        pools = [picked_pool(mode.lower(), a.address, b.address, pickers=[picker.address], mode=mode) for mode in MODES]
         routes = [route(mode.lower(), rule(to_pool(mode.lower())), hostnames=[host]) for mode, host in MODES.items()]
         await gateway.apply("pools.yaml", *pools, *routes)
         yield scene

@@ -23,6 +23,7 @@ from tools.bench.samples import percentile
 
 _BODIES: Final = 16
 """Different bodies, so that not every prompt is the one before."""
+_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 _PATIENCE: Final = 10.0
 """Seconds after the end of a job that its last answers may take."""
 
@@ -54,7 +55,10 @@ class _Connection(asyncio.Protocol):
         self._tally = tally
         self._head = b""
         self._missing = -1
-        """Bytes of the answer's body to come; below 0 while its head is incomplete."""
+        """Bytes of the answer's body to come, or 1 for a chunked one; below 0 while its head is incomplete."""
+        self._is_chunked = False
+        self._end = b""
+        """Of a chunked body."""
         self._status = b""
         self._sent = 0
         self.ended = asyncio.get_running_loop().create_future()
@@ -80,11 +84,18 @@ class _Connection(asyncio.Protocol):
             if end < 0:
                 return
             self._status = self._head[9:12]
-            self._missing = _content_length(self._head[: end + 2]) - (len(self._head) - end - 4)
+            length = _content_length(self._head[: end + 2])
+            received = self._head[end + 4 :]
             self._head = b""
+            self._is_chunked = length is None
+            self._missing = length or 0
+        if self._is_chunked:
+            self._end = (self._end + received)[-len(_LAST_CHUNK) :]
+            self._missing = 0 if self._end == _LAST_CHUNK else 1
         else:
             self._missing -= len(received)
         if self._missing <= 0:
+            self._end = b""
             self._answered()
 
     def _answered(self) -> None:
@@ -134,9 +145,13 @@ def _requests(host: str, body_size: int) -> tuple[bytes, ...]:
     )
 
 
-def _content_length(head: bytes) -> int:
+def _content_length(head: bytes) -> int | None:
+    """None for a chunked body."""
     lowered = head.lower()
-    start = lowered.index(b"\r\ncontent-length:") + len(b"\r\ncontent-length:")
+    found = lowered.find(b"\r\ncontent-length:")
+    if found < 0:
+        return None
+    start = found + len(b"\r\ncontent-length:")
     return int(lowered[start : lowered.index(b"\r\n", start)])
 
 

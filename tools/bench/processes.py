@@ -19,6 +19,7 @@ class Role(StrEnum):
     NGINX_MASTER = "nginx master"
     NGINX_WORKER = "nginx worker"
     PICKER = "picker"
+    RELAY = "relay"
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ def role_of(command: str) -> Role:
         return Role.NGINX_WORKER
     if command.startswith("nginx: "):
         return Role.NGINX_MASTER
-    if "picker" in command.split():
-        return Role.PICKER
+    for role in (Role.PICKER, Role.RELAY):
+        if role.value in command.split():
+            return role
     return Role.CONTROLLER
 
 

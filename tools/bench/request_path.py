@@ -53,6 +53,7 @@ _PARTS: Final = {
     Role.NGINX_MASTER: Part.NGINX,
     Role.NGINX_WORKER: Part.NGINX,
     Role.PICKER: Part.PICKER,
+    Role.RELAY: Part.PICKER,
     Role.CONTROLLER: Part.CONTROLLER,
 }
 

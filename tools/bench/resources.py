@@ -102,6 +102,39 @@ endpoints: [{{addresses: [127.0.0.1]}}]
 ports: [{{name: http, port: {port}}}]
 """
 
+_EXTERNAL: Final = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: external}}
+spec:
+  parentRefs: [{{name: edge}}]
+  hostnames: [{host}]
+  rules:
+  - backendRefs: [{{group: inference.networking.k8s.io, kind: InferencePool, name: external}}]
+---
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {{name: external}}
+spec:
+  selector: {{matchLabels: {{app: external}}}}
+  targetPorts: [{{number: 8000}}]
+  endpointPickerRef: {{name: picker, port: {{number: 9002}}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: picker}}
+spec:
+  ports: [{{name: grpc, port: 9002, appProtocol: kubernetes.io/h2c}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: picker, labels: {{kubernetes.io/service-name: picker}}}}
+addressType: IPv4
+endpoints: [{{addresses: [127.0.0.1]}}]
+ports: [{{name: grpc, port: {picker}}}]
+"""
+
+EXTERNAL_HOST: Final = "external.example.com"
 PICKED_HOST: Final = "picked.example.com"
 SERVICE_HOST: Final = "service.example.com"
 MODEL_HOST: Final = "model.example.com"
@@ -117,6 +150,15 @@ def write_pool(directory: Path, *, backends: Sequence[int]) -> None:
     ]
     text = _POOL.format(picked=PICKED_HOST, service=SERVICE_HOST, model=MODEL_HOST)
     (directory / "pool.yaml").write_text(text + "".join(slices))
+
+
+def write_external_pool(directory: Path, *, backends: Sequence[int], picker: int) -> None:
+    """A route to an InferencePool whose picker, which speaks plain text, listens on the port `picker`."""
+    slices = [
+        _SLICE.format(port=port, label="infergate.dev/inference-pool: external").replace("llm-", "external-")
+        for port in backends
+    ]
+    (directory / "external.yaml").write_text(_EXTERNAL.format(host=EXTERNAL_HOST, picker=picker) + "".join(slices))
 
 
 def write_gateway(directory: Path, *, port: int) -> None:

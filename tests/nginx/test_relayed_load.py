@@ -1,0 +1,253 @@
+"""Many requests, large ones and other protocols, through the relay."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from controller.agent.nginx import Nginx
+from controller.extproc.messages import BodyAnswer, BodyPart, HeadersAnswer, Phase
+from controller.relay.config import RelaySettings
+from tests.nginx.ext_proc import Stage, as_the_field_does, picks, serve_ext_proc
+from tests.nginx.gateway import client_of, eventually, free_ports, until
+from tests.nginx.http2 import serve_http2
+from tests.nginx.resources import picked_pool, pool, route, rule, to_pool
+from tests.nginx.scene import LATE, Scene, run_scene
+from tests.nginx.servers import Request
+
+pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
+
+STREAMS = 2000
+LARGE, SIZE = 16, 20_000_000
+"""Requests in flight, and the bytes of each."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def _scene(root: Path, nginx: Nginx) -> AsyncIterator[Scene]:
+    async with run_scene(root, nginx, relay_options=("--memory", "32000000", "--answer-timeout", "60")) as scene:
+        yield scene
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def scene(_scene: Scene) -> AsyncIterator[Scene]:
+    """The scene as it begins, and at rest after the test."""
+    _scene.reset()
+    yield _scene
+    await _scene.rests()
+
+
+async def _as_it_comes(stage: Stage, endpoint: str) -> None:
+    """Answers each part at once, and keeps nothing."""
+    while (part := await stage.receive()) is not None:
+        match part:
+            case BodyPart():
+                await stage.send(BodyAnswer(part.phase, part.chunk, is_streamed=True, end_of_stream=part.end_of_stream))
+            case _ if part.phase is Phase.REQUEST:
+                await stage.send(picks(endpoint))
+            case _:
+                await stage.send(HeadersAnswer(Phase.RESPONSE))
+
+
+async def test_two_thousand_long_streams_to_one_picker(scene: Scene) -> None:
+    arrived, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+        arrived.release()
+        await go_on.wait()
+        writer.write(b"4\r\nlast\r\n0\r\n\r\n")
+
+    async def ask() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", scene.gateway.port)
+        try:
+            writer.write(b"POST /v1/x HTTP/1.1\r\nHost: close.test\r\nContent-Length: 2\r\n\r\n{}")
+            return await reader.readuntil(b"last\r\n0\r\n\r\n")
+        finally:
+            writer.transport.abort()
+
+    async def play(stage: Stage) -> None:
+        await _as_it_comes(stage, scene.a.address)
+
+    scene.play, scene.answer = play, answer
+    async with asyncio.timeout(120):
+        asking = [asyncio.create_task(ask()) for _ in range(STREAMS)]
+        for _ in range(STREAMS):
+            await arrived.acquire()
+        at_once = scene.picker.open
+        go_on.set()
+        answers = Counter(got.partition(b"\r\n")[0] for got in await asyncio.gather(*asking))
+    assert (answers, at_once, len(scene.picker.peers)) == ({b"HTTP/1.1 200 OK": STREAMS}, STREAMS, 1)
+
+
+async def test_large_bodies_wait_outside_of_memory(scene: Scene) -> None:
+    waiting, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def play(stage: Stage) -> None:
+        await stage.receive()
+        pieces, ended = 0, False
+        while not ended:
+            part = await stage.receive()
+            assert isinstance(part, BodyPart)
+            pieces, ended = pieces + 1, part.end_of_stream
+            stage.parts.clear()
+        waiting.release()
+        await go_on.wait()
+        # It gave nothing back, so the relay has to have all of it.
+        for _ in range(pieces):
+            await stage.send(BodyAnswer(Phase.REQUEST))
+        await stage.send(picks(scene.a.address))
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        body = b"%d" % len(request.body)
+        scene.a.requests.clear()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    scene.play, scene.answer = play, answer
+    body = bytes(SIZE)
+    pid = scene.gateway.data_plane.relay_pid
+    before = _resident(pid)
+    async with asyncio.timeout(120), client_of(scene.gateway, timeout=120) as http:
+
+        async def ask() -> httpx.Response:
+            return await http.post("/v1/x", content=body, headers={"host": "slow.test"})
+
+        await _patient_pool(scene)
+        asking = [asyncio.create_task(ask()) for _ in range(LARGE)]
+        for _ in range(LARGE):
+            await waiting.acquire()
+        held = _resident(pid) - before
+        go_on.set()
+        answers = [(got.status_code, got.text) for got in await asyncio.gather(*asking)]
+    assert answers == [(200, str(SIZE))] * LARGE
+    assert held < 100_000_000
+
+
+async def _patient_pool(scene: Scene) -> None:
+    made = picked_pool("slow", scene.a.address, pickers=[scene.picker.address])
+    await scene.gateway.apply("slow.yaml", made, route("slow", rule(to_pool("slow")), hostnames=["slow.test"]))
+
+
+def _resident(pid: int | None) -> int:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+async def test_picker_that_lets_requests_wait_is_waited_for(scene: Scene) -> None:
+    async def play(stage: Stage) -> None:
+        await stage.request()
+        await asyncio.wait({asyncio.create_task(stage.context.read())}, timeout=LATE * 0.6)
+        await stage.send(picks(scene.a.address))
+        await stage.send(BodyAnswer(Phase.REQUEST))
+
+    scene.play = play
+    assert (await scene.post()).status_code == 200
+
+
+async def test_queues_of_pickers_end_before_the_relays_patience() -> None:
+    # The reference picker lets a request wait for 60 s at most.
+    assert RelaySettings.model_fields["answer_timeout"].default > 60
+
+
+@pytest.mark.parametrize("mode", ["FailClose", "FailOpen"])
+async def test_killed_picker_under_load(scene: Scene, mode: str) -> None:
+    port = free_ports(1)[0]
+    made = picked_pool("load", scene.a.address, scene.b.address, pickers=[f"127.0.0.1:{port}"], mode=mode)
+    await scene.gateway.apply("load.yaml", made, route("load", rule(to_pool("load")), hostnames=["load.test"]))
+    seen: Counter[int] = Counter()
+    slowest = 0.0
+
+    async def ask(http: httpx.AsyncClient) -> None:
+        nonlocal slowest
+        began = asyncio.get_running_loop().time()
+        got = await http.post("/v1/x", content=b"x" * 20_000, headers={"host": "load.test"})
+        seen[got.status_code] += 1
+        slowest = max(slowest, asyncio.get_running_loop().time() - began)
+
+    async def load(http: httpx.AsyncClient) -> None:
+        while True:
+            await ask(http)
+
+    async def is_served() -> bool:
+        async with client_of(scene.gateway) as http:
+            return (await http.post("/v1/x", content=b"x", headers={"host": "load.test"})).status_code == 200
+
+    async with client_of(scene.gateway) as http:
+        async with serve_ext_proc(as_the_field_does(scene.a.address), address=f"127.0.0.1:{port}"):
+            await eventually(is_served)
+            asking = [asyncio.create_task(load(http)) for _ in range(8)]
+            await until(lambda: seen[200] > 50)
+            seen.clear()
+        await until(lambda: sum(seen.values()) > 100)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    await scene.gateway.apply("load.yaml")
+    assert set(seen) <= ({200} if mode == "FailOpen" else {200, 503})
+    assert slowest < LATE + 3
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["picked", "failing open"])
+async def test_pool_of_http2_is_spoken_to_in_it(scene: Scene, is_there: bool) -> None:
+    async with serve_http2() as one, serve_http2() as two:
+        async with serve_ext_proc(as_the_field_does(one, x_picked="yes")) as picker:
+            place = picker.address if is_there else f"127.0.0.1:{free_ports(1)[0]}"
+            made = picked_pool("two", one, two, pickers=[place], mode="FailOpen", protocol="kubernetes.io/h2c")
+            await scene.gateway.apply("two.yaml", made, route("two", rule(to_pool("two")), hostnames=["two.test"]))
+            async with client_of(scene.gateway) as http:
+                answers = [
+                    await http.post("/v1/x?y=z", content=b"x" * size, headers={"host": "two.test"})
+                    for size in (1, 500_000, 3)
+                ]
+        await scene.gateway.apply("two.yaml")
+    assert [(got.status_code, got.json()["size"]) for got in answers] == [(200, 1), (200, 500_000), (200, 3)]
+    headers = dict(answers[0].json()["headers"])
+    assert (headers[":path"], headers.get(":authority", headers.get("host"))) == ("/v1/x?y=z", "two.test")
+    assert ("x-picked" in headers) is is_there
+    assert "connection" not in headers
+
+
+async def test_pool_of_http2_is_picked_by_the_built_in_picker(scene: Scene) -> None:
+    async with serve_http2() as one:
+        item, *slices = pool("two", one)
+        item["spec"]["appProtocol"] = "kubernetes.io/h2c"
+        await scene.gateway.apply(
+            "two.yaml", [item, *slices], route("two", rule(to_pool("two")), hostnames=["two.test"])
+        )
+        async with client_of(scene.gateway) as http:
+            got = await http.post("/v1/x", content=b"x" * 9, headers={"host": "two.test"})
+        await scene.gateway.apply("two.yaml")
+    assert (got.status_code, got.json()["size"]) == (200, 9)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/messages", "/generate"]
+)
+async def test_every_api_passes(scene: Scene, path: str) -> None:
+    got = await scene.http.post(path, content=b"{}", headers={"host": "close.test"})
+    stage = await scene.stage()
+    head = stage.parts[0][0]
+    assert got.status_code == 200
+    assert not isinstance(head, BodyPart)
+    assert (":path", path.encode()) in head.headers  # type: ignore[union-attr]  # headers
+
+
+async def test_access_log_tells_of_the_endpoint(scene: Scene) -> None:
+    got = await scene.post()
+    line = await scene.gateway.logged(got.headers["x-request-id"])
+    assert (line["pool"], line["mode"], line["endpoint"], line["tries"]) == (
+        "default/failclose",
+        "relayed",
+        scene.a.address,
+        1,
+    )
+
+
+async def test_built_in_picker_has_nothing_to_do_with_such_pools(scene: Scene) -> None:
+    await scene.post()
+    known = {item["name"] for item in (await scene.gateway.pools())["pools"]}
+    assert not known & {"default/failclose", "default/failopen"}
+    assert (await scene.gateway.metrics())["infergate_unknown_completions_total"] == 0
