@@ -24,7 +24,7 @@ from controller.relay.changes import changed, destinations, is_ordinary, length_
 from controller.relay.dialogue import Dialogue, Direction
 from controller.relay.endpoints import Endpoints, Head
 from controller.relay.endpoints import Exchange as Served
-from controller.relay.errors import AnswerBroken, EndpointFailed, PickerFailed
+from controller.relay.errors import AnswerBroken, EndpointFailed, PickerFailed, RelayError
 from controller.relay.http1 import Fields
 from controller.relay.pickers import Patience, Pickers
 from controller.relay.pieces import Budget
@@ -371,6 +371,7 @@ class _Exchange:
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
+        task.add_done_callback(_look_at)
         self._tasks.append(task)
         return task
 
@@ -408,6 +409,12 @@ class _Body:
 def _length(fields: Fields) -> int | None:
     value = value_of(fields, b"content-length")
     return int(value) if value is not None and value.isdigit() else None
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    """What ends an exchange was told to whoever waits; anything else is a mistake of ours."""
+    if not task.cancelled() and (problem := task.exception()) and not isinstance(problem, RelayError):
+        log.error("exchange failed", exc_info=problem)
 
 
 async def _say_goodbye(dialogue: Dialogue) -> None:

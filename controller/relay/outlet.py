@@ -2,7 +2,7 @@
 
 import asyncio
 
-from controller.relay.errors import RelayError
+from controller.relay.errors import PickerFailed, RelayError
 from controller.relay.pieces import Budget, Pieces
 
 
@@ -15,6 +15,7 @@ class Outlet:
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._failure: RelayError | None = None
+        self._is_cleared = False
         self.has_ended = False
 
     @property
@@ -57,7 +58,7 @@ class Outlet:
 
     async def piece(self, number: int) -> bytes:
         """One of the pieces, which can be had again; empty after the last. Raises the problem that there was."""
-        while number >= len(self._pieces):
+        while number >= len(self._pieces) or self._is_cleared:
             if self._failure is not None:
                 raise self._failure
             if self.has_ended:
@@ -83,4 +84,9 @@ class Outlet:
             await self._room.wait()
 
     def clear(self) -> None:
+        """Take all away. Whoever reads still gets a problem."""
+        self._failure = PickerFailed("the exchange is over")
+        self._is_cleared = True
         self._pieces.clear()
+        self._news.set()
+        self._room.set()

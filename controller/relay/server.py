@@ -102,6 +102,9 @@ class ServerConnection(asyncio.Protocol):
         self._is_paused = False
         self._is_discarding = False
         self._keeps = True
+        self._out: list[bytes] = []
+        self._early = b""
+        """Of the next request."""
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -125,12 +128,20 @@ class ServerConnection(asyncio.Protocol):
         return data
 
     async def write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
+        if not self._out:
+            # What is written in one turn of the loop leaves in one piece.
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._out.append(data)
         if not self._room.is_set():
             await self._room.wait()
 
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if out and self._transport is not None:
+            self._transport.write(b"".join(out))
+
     def close(self) -> None:
+        """Cut it, with what was not sent yet."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -155,6 +166,10 @@ class ServerConnection(asyncio.Protocol):
         self._room.set()
 
     def data_received(self, data: bytes) -> None:
+        if self.task is not None and self._is_whole:
+            # NGINX has the whole answer a moment before the task that gave it is done.
+            self._early += data
+            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -167,9 +182,6 @@ class ServerConnection(asyncio.Protocol):
         self._fields.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self.task is not None:  # NGINX waits for an answer before it asks again
-            self.close()
-            return
         method = self._parser.get_method()
         names = {name for name, _ in self._fields}
         lengths = [value for name, value in self._fields if name == b"content-length"]
@@ -206,12 +218,16 @@ class ServerConnection(asyncio.Protocol):
                 self.close()
             else:
                 self._linger()
+            if self._early and self._transport is not None:
+                early, self._early = self._early, b""
+                self.data_received(early)
 
     def _linger(self) -> None:
         if self._is_paused and self._transport is not None:
             self._is_paused = False
             self._transport.resume_reading()
         if not self._keeps and self._transport is not None:
+            self._flush()
             self._transport.close()
         elif not self._is_whole:
             self._is_discarding = True

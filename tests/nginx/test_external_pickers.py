@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def _scene(root: Path, nginx: Nginx) -> AsyncIterator[Scene]:
-    async with run_scene(root, nginx) as scene:
+    async with run_scene(root, nginx, relay_options=("--answer-timeout", "30")) as scene:
         yield scene
 
 

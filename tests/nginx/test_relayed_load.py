@@ -9,6 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from controller.agent import state as places
 from controller.agent.nginx import Nginx
 from controller.extproc.messages import BodyAnswer, BodyPart, HeadersAnswer, Phase
 from controller.relay.config import RelaySettings
@@ -251,3 +252,32 @@ async def test_built_in_picker_has_nothing_to_do_with_such_pools(scene: Scene) -
     known = {item["name"] for item in (await scene.gateway.pools())["pools"]}
     assert not known & {"default/failclose", "default/failopen"}
     assert (await scene.gateway.metrics())["infergate_unknown_completions_total"] == 0
+
+
+async def test_next_request_may_come_before_the_last_one_is_done(scene: Scene) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(scene.gateway.state.root / places.RELAY_SOCKET))
+    request = (
+        b"POST /v1/x HTTP/1.1\r\nHost: x\r\nx-infergate-pool: default/failclose\r\n"
+        b"x-infergate-then: @then\r\nContent-Length: 3\r\n\r\nabc"
+    )
+    async with asyncio.timeout(10):
+        for _ in range(50):
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            await reader.readuntil(b"0\r\n\r\n")
+    writer.transport.abort()
+
+
+async def test_choice_is_restricted_by_what_nginx_says(scene: Scene) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(scene.gateway.state.root / places.RELAY_SOCKET))
+    writer.write(
+        b"GET /v1/x HTTP/1.1\r\nHost: x\r\nx-infergate-pool: default/failclose\r\n"
+        b"x-gateway-destination-endpoint-subset: 10.0.0.1:80, 10.0.0.2:80\r\n\r\n"
+    )
+    async with asyncio.timeout(10):
+        await reader.readuntil(b"0\r\n\r\n")
+    writer.transport.abort()
+    (_, metadata), *_ = (await scene.stage()).parts
+    wanted = {"x-gateway-destination-endpoint-subset": ["10.0.0.1:80", "10.0.0.2:80"]}
+    assert metadata == {"envoy.lb.subset_hint": wanted}
