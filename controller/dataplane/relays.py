@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 _READY: Final = 15.0
 """Seconds for its start. After that nginx goes on without it, and the pools' failure modes decide."""
 _MISSES: Final = 15
-"""Answers that it may owe in a row, of a second each. To kill it cuts every stream that passes through it, and a burst of
-thousands of requests on a busy machine keeps it for seconds."""
+"""Answers that it may owe in a row, of a second each. To kill it cuts every stream that passes through it, and a burst
+of thousands of requests on a busy machine keeps it for seconds."""
 
 
 def relay_command() -> tuple[str, ...]:
