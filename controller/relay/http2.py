@@ -61,6 +61,8 @@ class Connection(asyncio.Protocol):
         """Those that wait for room on the connection, or for a stream."""
         self._taken = 0
         self._decoder = Decoder()
+        # Whoever answers has read in the settings that there is no table, whether or not it says so again.
+        self._decoder.header_table_size = 0
         self._decoder.max_allowed_table_size = 0
         self._buffer = bytearray()
         self._block: tuple[int, int, bytearray] | None = None

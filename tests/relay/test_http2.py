@@ -190,6 +190,18 @@ async def test_reset_of_a_stream_leaves_the_others() -> None:
         assert (await second.read(), connection.streams) == (b"a", 0)
 
 
+async def test_server_that_never_had_a_table_need_not_give_it_up() -> None:
+    def happened(server: Server, event: Event) -> None:
+        if isinstance(event, RequestReceived):
+            block = encoded([(b":status", b"200"), (b"x", b"y")])
+            server.transport.write(b"\0\0%c\x01\x05\0\0\0\x01" % len(block) + block)
+
+    async with connected(happened) as (connection, _):
+        stream = await connection.open(HEAD, end=True)
+        assert await stream.head() == [(b":status", b"200"), (b"x", b"y")]
+        assert await stream.read() == b""
+
+
 async def test_ping_is_answered() -> None:
     async with connected(_echo) as (connection, _):
         await connection.ping()
