@@ -284,7 +284,7 @@ async def _connected(address: str) -> http1.Connection:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             _, connection = await loop.create_connection(http1.Connection, host, port)
     except (OSError, TimeoutError) as problem:
-        raise EndpointFailed(f"{address} cannot be reached: {problem or 'not in time'}") from problem
+        raise EndpointFailed(f"{address} cannot be reached: {str(problem) or 'not in time'}") from problem
     return connection
 
 
@@ -296,7 +296,7 @@ async def _connected_http2(address: str) -> http2.Connection:
             _, connection = await loop.create_connection(http2.Connection, host, port)
             await connection.ready
     except (OSError, TimeoutError, StreamEnded) as problem:
-        raise EndpointFailed(f"{address} cannot be reached: {problem or 'not in time'}") from problem
+        raise EndpointFailed(f"{address} cannot be reached: {str(problem) or 'not in time'}") from problem
     return connection
 
 
