@@ -41,6 +41,9 @@ class Outcome(StrEnum):
     HUNG_UP = "client_hung_up"
     DROPPED = "not_admitted"
     NOT_FROM_GATEWAY = "gateway_headers_missing"
+    NO_ROOM = "bodies_in_hand"
+    """The bodies of other requests take all the memory that there is for them."""
+    TOO_LARGE = "body_too_large"
 
 
 class ErrorAnswer(Protocol):

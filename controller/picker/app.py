@@ -3,7 +3,6 @@
 A request that carries the pool header, which nginx sets on all that clients send, is a pick whatever its path.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Annotated, Any, Final
 
@@ -12,23 +11,24 @@ from fastapi import FastAPI, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from controller.bundle import BASE_MODELS_PATH, FIRST_BYTES_PATH
-from controller.picker.answers import Outcome, Refusal, answer_of_pick, answer_of_refusal
+from controller.picker.answers import (
+    ErrorAnswer,
+    Outcome,
+    Refusal,
+    answer_of_models,
+    answer_of_pick,
+    answer_of_refusal,
+)
 from controller.picker.base_models import BaseModels
-from controller.picker.chunks import BYTES_PER_TOKEN
+from controller.picker.choosing import Choosing
 from controller.picker.completions import Completions
-from controller.picker.decisions import KEPT, Decisions
+from controller.picker.decisions import KEPT
 from controller.picker.director import Chosen, Director
-from controller.picker.explain import asks, explanation, header_of
-from controller.picker.flow_control.claims import ticket_of
-from controller.picker.flow_control.controller import FlowController
-from controller.picker.flow_control.refusals import DROPS
-from controller.picker.flow_control.refusals import Refusal as Dropped
-from controller.picker.flow_control.tickets import Ticket
-from controller.picker.listing import answer_elsewhere, answer_of_rule, is_elsewhere
-from controller.picker.metrics import PickDurations, State
+from controller.picker.explain import header_of
+from controller.picker.listing import answer_elsewhere, is_elsewhere
+from controller.picker.metrics import State
 from controller.picker.replay.recorder import Recorder
 from controller.picker.requests import BodyPieces, Headers, NotFromGateway, PickRequest, is_pick, pick_request
-from controller.picker.trace import Trace
 from controller.picker.views import pools_view
 
 Message = MutableMapping[str, Any]  # Any: the ASGI specification gives each key a type of its own
@@ -37,10 +37,29 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _NOT_FROM_GATEWAY: Final = Refusal(Outcome.NOT_FROM_GATEWAY, 500, "the request did not come from the gateway")
-_PICKED: Final = Outcome.PICKED.value
 _FROM_GATEWAY: Final = frozenset({("POST", FIRST_BYTES_PATH), ("GET", BASE_MODELS_PATH)})
 """Methods and paths of what nginx asks beside picks."""
 _TAKEN: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+class _HttpAnswers:
+    """Answers as NGINX reads them."""
+
+    def picked(self, request: PickRequest, chosen: Chosen, why: bytes) -> bytes:
+        """See `Answers`."""
+        return answer_of_pick(request, chosen, more=header_of(why) if why else b"")
+
+    def refused(self, request: PickRequest, refusal: ErrorAnswer, why: bytes) -> bytes:
+        """See `Answers`."""
+        more = header_of(why) if why else b""
+        return answer_of_refusal(refusal, method=request.method, path=request.path, more=more)
+
+    def listed(self, models: bytes) -> bytes:
+        """See `Answers`."""
+        return answer_of_models(models)
+
+
+HTTP_ANSWERS: Final = _HttpAnswers()
 
 
 class Picks:
@@ -48,21 +67,17 @@ class Picks:
 
     def __init__(
         self,
+        choosing: Choosing[bytes],
         *,
         director: Director,
-        durations: PickDurations,
         completions: Completions,
-        flow: FlowController,
-        decisions: Decisions,
         clock: Callable[[], float],
         base_models: BaseModels,
         recorder: Recorder | None = None,
     ) -> None:
+        self._choosing = choosing
         self._director = director
-        self._flow = flow
-        self._durations = durations
         self._completions = completions
-        self._decisions = decisions
         self._recorder = recorder
         self._base_models = base_models
         self._clock = clock
@@ -89,75 +104,10 @@ class Picks:
         except NotFromGateway:
             self._director.count("", Outcome.NOT_FROM_GATEWAY)
             return answer_of_refusal(_NOT_FROM_GATEWAY, method=method, path=path)
-        listed = answer_of_rule(method, path, headers, pool=request.pool, models_of=self._director.models)
-        if listed is not None:
-            self._director.count(request.pool, Outcome.LISTED)
-            return listed
-        unknown = self._director.unknown(request)
-        if unknown is not None:
-            more = self._decide(request, unknown.outcome.value, at=started, waited=0.0)
-            return answer_of_refusal(unknown, method=method, path=path, more=more)
-        if asks(headers) and self._director.explains(request.pool):
-            request.trace = Trace()
-        gate = self._flow.gates.get(request.pool)
-        if gate is None or request.tried:
-            # A retry was admitted once, and its first try is no longer in flight.
-            return self._pick(request, started=started)
-        tokens = request.prompt_bytes // BYTES_PER_TOKEN
-        ticket = ticket_of(
-            headers,
-            gate.policy,
-            request=request.id,
-            pool=request.pool,
-            size=request.size,
-            tokens=tokens,
-            model=request.model,
-        )
-        if gate.takes(ticket, now=started):
-            return self._pick(request, started=started)
-        body.drop()
-        return self._wait(request, ticket)
-
-    async def _wait(self, request: PickRequest, ticket: Ticket) -> bytes:
-        """The answer once the request was admitted. It is cancelled when the client hangs up."""
-        entered = self._clock()
-        try:
-            admitted = await self._flow.admit(ticket)
-        except asyncio.CancelledError:
-            self._decide(request, Outcome.HUNG_UP.value, at=entered, waited=self._clock() - entered)
-            raise
-        now = self._clock()
-        if isinstance(admitted, Dropped):
-            self._director.count(request.pool, Outcome.DROPPED)
-            more = self._decide(request, DROPS[admitted.drop].reason, at=entered, waited=now - entered)
-            return answer_of_refusal(admitted, method=request.method, path=request.path, more=more)
-        return self._pick(request, started=now, waited=now - entered)
-
-    def _pick(self, request: PickRequest, *, started: float, waited: float = 0.0) -> bytes:
-        """Nothing waits here, so the pick is counted before anything else is admitted."""
-        picked = self._director.pick(request)
-        self._durations.observe(self._clock() - started)
-        if self._recorder is not None:
-            self._recorder.picked(request, picked)
-        if isinstance(picked, Refusal):
-            self._flow.changed(request.pool)
-            more = self._decide(request, picked.outcome.value, at=started, waited=waited)
-            return answer_of_refusal(picked, method=request.method, path=request.path, more=more)
-        if request.trace is None:
-            self._decisions.add(request, at=started, outcome=_PICKED, choice=picked[0].address, waited=waited)
-            return answer_of_pick(request, picked)
-        more = self._decide(request, _PICKED, chosen=picked, at=started, waited=waited)
-        return answer_of_pick(request, picked, more=more)
-
-    def _decide(self, request: PickRequest, outcome: str, *, chosen: Chosen = (), at: float, waited: float) -> bytes:
-        """Note a decision. Returns the header line that tells why, for a request that asked; else nothing."""
-        choice = chosen[0].address if chosen else ""
-        if request.trace is None:
-            self._decisions.add(request, at=at, outcome=outcome, choice=choice, waited=waited)
-            return b""
-        why = explanation(request, request.trace, outcome=outcome, chosen=chosen, waited=waited)
-        self._decisions.add(request, at=at, outcome=outcome, choice=choice, waited=waited, explanation=why)
-        return header_of(why)
+        answer = self._choosing.choose(request, started=started)
+        if not isinstance(answer, bytes):
+            body.drop()
+        return answer
 
     def hung_up(self) -> None:
         """A client went away before its request was read; nothing of a feed that breaks off is taken."""

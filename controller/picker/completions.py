@@ -1,4 +1,4 @@
-"""What NGINX tells when a request is over, and what it means for the endpoint."""
+"""What is told when a request is over, by NGINX or by a gateway's stream, and what it means for the endpoint."""
 
 import contextlib
 import logging
@@ -36,7 +36,7 @@ class Completions:
             except ValueError:
                 self.unreadable += 1
                 continue
-            self._end(completion, now=now)
+            self.end(completion, now=now)
 
     def take_first_bytes(self, lines: bytes, *, now: float) -> None:
         """Take first bytes, one JSON object a line. Those of requests that are over tell nothing any more."""
@@ -46,9 +46,10 @@ class Completions:
             except ValueError:
                 self.unreadable += 1
                 continue
-            self._begin(event.id, waited=event.waited, now=now)
+            self.begin(event.id, waited=event.waited, now=now)
 
-    def _begin(self, request: str, *, waited: float, now: float) -> None:
+    def begin(self, request: str, *, waited: float, now: float) -> None:
+        """The first byte of an answer came, so many seconds after the request was sent."""
         self.first_bytes += 1
         sent = self._in_flight.first_byte(request, waited=max(0.0, waited))
         sent = sent or self._in_flight.released(request)
@@ -59,7 +60,8 @@ class Completions:
             # A long answer need not end before its endpoint is well again.
             sent.endpoint.health.succeeded(sent_at=sent.at)
 
-    def _end(self, completion: Completion, *, now: float) -> None:
+    def end(self, completion: Completion, *, now: float) -> None:
+        """A request is over."""
         self.received += 1
         if completion.waited is not None:
             # The end may be known before the first byte, which comes by another way.

@@ -170,7 +170,13 @@ class Director:
         if not request.tried:
             if not pool.endpoints:
                 return Refusal(Outcome.POOL_EMPTY, 503, "no model server is ready", RETRY_AFTER)
-            return pool, pool.endpoints
+            if request.subset is None:
+                return pool, pool.endpoints
+            allowed = _allowed(pool.endpoints, request.subset)
+            if not allowed:
+                message = "no model server that the gateway allows is ready"
+                return Refusal(Outcome.POOL_EMPTY, 503, message, RETRY_AFTER)
+            return pool, allowed
         if request.tried[-1].failure is Failure.TIMEOUT:
             # The endpoint may still work on it: a second one would generate the same answer again.
             return Refusal(Outcome.TIMED_OUT, 504, "the model server did not answer in time")
@@ -220,3 +226,11 @@ def _may_be_served(model: str, pool: PoolState) -> bool:
 def _untried(endpoints: tuple[Endpoint, ...], tried: tuple[Try, ...]) -> list[Endpoint]:
     addresses = {one.address for one in tried}
     return [endpoint for endpoint in endpoints if endpoint.address not in addresses]
+
+
+def _allowed(endpoints: tuple[Endpoint, ...], subset: frozenset[str]) -> list[Endpoint]:
+    return [
+        endpoint
+        for endpoint in endpoints
+        if endpoint.address in subset or endpoint.address.rpartition(":")[0].strip("[]") in subset
+    ]

@@ -30,8 +30,8 @@ def asked_model(method: str, path: str) -> str | None:
     return unquote(rest[1:]) if rest[:1] == "/" and len(rest) > 1 else None if rest else ""
 
 
-def answer_of_rule(method: str, path: str, headers: Headers, *, pool: str, models_of: ModelsOf) -> bytes | None:
-    """The answer where a rule sends the question to a pool; None where an endpoint is to give it.
+def list_of_rule(method: str, path: str, headers: Headers, *, pool: str, models_of: ModelsOf) -> bytes | None:
+    """The answer as JSON where a rule sends the question to a pool; None where an endpoint is to give it.
 
     It is the list of all pools of the rule, or one model of theirs.
     """
@@ -40,8 +40,8 @@ def answer_of_rule(method: str, path: str, headers: Headers, *, pool: str, model
         return None
     models = models_of(_pools(headers) if _POOLS in headers else [pool])
     if asked is not None and asked in models:
-        return answer_of_models(encoded_model(models[asked]))
-    return answer_of_models(encoded(models)) if not asked and models else None
+        return encoded_model(models[asked])
+    return encoded(models) if not asked and models else None
 
 
 def answer_elsewhere(method: str, path: str, headers: Headers, *, models_of: ModelsOf) -> bytes:

@@ -22,7 +22,7 @@ from controller.picker.flow_control.controller import FlowController
 from controller.picker.flow_control.metrics import flow_control_metrics
 from controller.picker.inflight import InFlight
 from controller.picker.learned_metrics import learned_metrics
-from controller.picker.pools import PoolsFile, PoolState, PoolTable
+from controller.picker.pools import PoolsSource, PoolState, PoolTable
 
 PICK_SECONDS: Final = (0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
 _OF_POOL: Final = {
@@ -40,7 +40,7 @@ class State:
     """Everything that is told about."""
 
     table: PoolTable
-    file: PoolsFile
+    file: PoolsSource
     in_flight: InFlight
     completions: Completions
     director: Director

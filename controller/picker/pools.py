@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from controller.bundle import FailureMode, ModelRewrite, Pool, PoolEndpoint, Pools, decode_pools
 from controller.picker.endpoints import Endpoint, key_of
@@ -152,6 +152,17 @@ def adapters_in_use(endpoint: Endpoint) -> tuple[str, ...]:
     """LoRA adapters of requests that run or wait at an endpoint, as its last reading says."""
     reading = endpoint.reading
     return (*reading.running_adapters, *reading.waiting_adapters) if reading else ()
+
+
+class PoolsSource(Protocol):
+    """Where pools come from."""
+
+    errors: int
+    """Times they could not be read."""
+
+    def refresh(self) -> bool:
+        """Serve the newest; whether others are served now."""
+        ...
 
 
 class PoolsFile:

@@ -88,6 +88,8 @@ class PickRequest(msgspec.Struct, gc=False, eq=False):
     """Bytes of the prompt; 0 when there is none that is understood."""
     hashes: Sequence[int] = ()
     """Of the prompt's chunks, each with all before it in it."""
+    subset: frozenset[str] | None = None
+    """Endpoints that the gateway allows, each `ip:port`, or `ip` for all its ports; None allows the whole pool."""
     adapter: str = ""
     """The model, if it is a LoRA adapter of the pool; set by the director."""
     cached_bytes: int = 0

@@ -3,44 +3,28 @@
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Literal, Protocol
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from controller.picker.app import App, Picks, admin_app, closing
+from controller.picker.app import HTTP_ANSWERS, App, Picks, admin_app, closing
 from controller.picker.base_models import BaseModels
-from controller.picker.completions import Completions, remove_socket
+from controller.picker.completions import remove_socket
 from controller.picker.completions_file import CompletionsFile
 from controller.picker.config import PickerSettings
-from controller.picker.decisions import Decisions
-from controller.picker.director import Director
-from controller.picker.flow_control.claims import Tenants
-from controller.picker.flow_control.controller import FlowController
-from controller.picker.flow_control.loads import EndpointLoad, load_of
-from controller.picker.inflight import InFlight
-from controller.picker.metrics import State, registry_of
-from controller.picker.model_lists import PATH as MODELS_PATH
+from controller.picker.metrics import State
 from controller.picker.model_lists import ModelLists
 from controller.picker.overdue import miss_overdue
-from controller.picker.pages import HttpPages
-from controller.picker.policies import admissions, profile_of
-from controller.picker.pools import PoolsFile, PoolState, PoolTable
-from controller.picker.replay.events import VERSION, Opened
-from controller.picker.replay.recorder import Recorder, open_recorder
-from controller.picker.scheduling.base import Surroundings
-from controller.picker.scheduling.profile import Profile
+from controller.picker.parts import Parts, SourceOf, parts_of
+from controller.picker.policies import admissions
+from controller.picker.replay.recorder import Recorder
 from controller.picker.scrape import Scraper
 from controller.picker.transport import PickProtocol
-from controller.picker.watch import Watch
-from controller.plugins.installed import installed
 
 log = logging.getLogger(__name__)
 
@@ -69,122 +53,90 @@ class _Server(uvicorn.Server):
         yield
 
 
-@dataclass(frozen=True)
-class _Parts:
-    state: State
-    scraper: Scraper
-    models: ModelLists
-    base_models: BaseModels
-    recorder: Recorder | None
-    servers: tuple[tuple[_Server, socket.socket | None], ...]
-    """Each with the socket it serves, or None when it binds its own."""
+class Service(Protocol):
+    """Another way to ask the picker than over HTTP."""
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Serve until told to stop, then finish the requests in hand. Raises OSError when it cannot be bound."""
+        ...
 
 
-async def serve(settings: PickerSettings, *, rng: random.Random, stopping: asyncio.Event) -> None:
+ServiceOf = Callable[[Parts], Service]
+
+
+async def serve(
+    settings: PickerSettings,
+    *,
+    rng: random.Random,
+    stopping: asyncio.Event,
+    source_of: SourceOf | None = None,
+    service_of: ServiceOf | None = None,
+) -> None:
     """Serve until told to stop, then finish the requests in hand.
 
+    `source_of` gives pools that come from elsewhere than the pools file. `service_of` makes another way to ask.
     Raises OSError when a socket cannot be bound, or the file of a trace cannot be opened.
     """
-    parts = _build(settings, rng=rng)
-    following = asyncio.create_task(_follow(parts.state, parts.scraper, recorder=parts.recorder))
-    file = CompletionsFile(settings.completions)
-    ending = asyncio.create_task(_take_completions(parts.state, file, recorder=parts.recorder))
-    asking = asyncio.create_task(_ask_for_models(parts.state, parts.models, base_models=parts.base_models))
+    parts = parts_of(settings, rng=rng, source_of=source_of)
+    servers = _servers(parts, settings)
+    # These look and tell until they are cancelled.
+    loops = [
+        asyncio.create_task(_follow(parts.state, parts.scraper, recorder=parts.recorder)),
+        asyncio.create_task(_ask_for_models(parts.state, parts.models, base_models=parts.base_models)),
+    ]
+    if settings.completions is not None:
+        file = CompletionsFile(settings.completions)
+        loops.append(asyncio.create_task(_take_completions(parts.state, file, recorder=parts.recorder)))
     stopped = asyncio.create_task(stopping.wait())
-    serving = [asyncio.create_task(server.serve([bound] if bound else None)) for server, bound in parts.servers]
+    serving = [asyncio.create_task(server.serve([bound] if bound else None)) for server, bound in servers]
+    services = [asyncio.create_task(service_of(parts).run(stopping))] if service_of is not None else []
     try:
-        await asyncio.wait([stopped, following, ending, asking, *serving], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([stopped, *loops, *serving, *services], return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
+        stopping.set()
+        # Metrics answer while it drains.
+        ended = [*await asyncio.gather(*services, return_exceptions=True)]
         parts.state.flow.stop()
-        for server, _ in parts.servers:
+        for server, _ in servers:
             server.should_exit = True
-        ended = await asyncio.gather(*serving, return_exceptions=True)
-        following.cancel()
-        ending.cancel()
-        asking.cancel()
-        await asyncio.gather(following, ending, asking, return_exceptions=True)
+        ended += await asyncio.gather(*serving, return_exceptions=True)
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
         await parts.scraper.stop()
         if parts.recorder is not None:
             parts.recorder.close()
     for result in ended:
         if isinstance(result, BaseException):
             raise result
-    for task in (following, ending, asking):
-        if not task.cancelled():
-            await task
+    for loop in loops:
+        if not loop.cancelled():
+            await loop
 
 
-def _build(settings: PickerSettings, *, rng: random.Random) -> _Parts:
-    clock = time.monotonic
-    in_flight = InFlight()
-    watch = Watch(scrape_interval=settings.scrape_interval, staleness=settings.staleness)
-    table = PoolTable(in_flight, watch)
-    completions = Completions(in_flight)
-
-    catalogue = installed()
-
-    def profile(pool: PoolState) -> Profile:
-        surroundings = Surroundings(
-            staleness=pool.watch.staleness, rng=rng, memory=pool.memory, replicas=settings.replicas
+def _servers(parts: Parts, settings: PickerSettings) -> list[tuple[_Server, socket.socket | None]]:
+    """Each with the socket it serves, or None when it binds its own."""
+    admin = admin_app(parts.state, parts.registry)
+    servers: list[tuple[_Server, socket.socket | None]] = []
+    if settings.socket is not None:
+        # In a pod the picker may be there before whoever makes the rest of the state directory.
+        settings.socket.parent.mkdir(mode=0o700, exist_ok=True)
+        remove_socket(settings.socket)
+        state = parts.state
+        picks = Picks(
+            parts.choosing(HTTP_ANSWERS),
+            director=state.director,
+            completions=state.completions,
+            clock=state.clock,
+            base_models=parts.base_models,
+            recorder=parts.recorder,
         )
-        return profile_of(pool, surroundings, catalogue=catalogue)
-
-    def loads(pool: str, now: float) -> Sequence[EndpointLoad]:
-        known = table.pools.get(pool)
-        return [load_of(endpoint, now=now) for endpoint in known.endpoints] if known else ()
-
-    director = Director(table=table, in_flight=in_flight, profile_of=profile, clock=clock)
-    later = asyncio.get_running_loop().call_later
-    flow = FlowController(loads=loads, tenants=Tenants(os.urandom(16)), clock=clock, later=later)
-    decisions = Decisions(clock)
-    state = State(
-        table=table,
-        file=PoolsFile(settings.pools, table),
-        in_flight=in_flight,
-        completions=completions,
-        director=director,
-        flow=flow,
-        decisions=decisions,
-        clock=clock,
-    )
-    registry, durations = registry_of(state)
-    admin = admin_app(state, registry)
-    # In a pod the picker may be there before whoever makes the rest of the state directory.
-    settings.socket.parent.mkdir(mode=0o700, exist_ok=True)
-    remove_socket(settings.socket)
-    listening = _listen(settings.metrics_address) if settings.metrics_address is not None else None
-    recorder = _recorder(settings, rng=rng, clock=clock)
-    base_models = BaseModels()
-    picks = Picks(
-        director=director,
-        durations=durations,
-        completions=completions,
-        flow=flow,
-        decisions=decisions,
-        clock=clock,
-        base_models=base_models,
-        recorder=recorder,
-    )
-    servers: list[tuple[_Server, socket.socket | None]] = [
-        (_server(closing(admin), http=_protocol_of(picks), uds=str(settings.socket)), None)
-    ]
-    if listening is not None:
+        servers.append((_server(closing(admin), http=_protocol_of(picks), uds=str(settings.socket)), None))
+    if settings.metrics_address is not None:
         # Picks are for NGINX alone: over TCP only the admin routes answer.
-        servers.append((_server(admin), listening))
-    scraper = Scraper(table=table, in_flight=in_flight, pages=HttpPages(), clock=clock)
-    models = ModelLists(table=table, pages=HttpPages(MODELS_PATH, accept="application/json"), clock=clock)
-    return _Parts(state, scraper, models, base_models, recorder, tuple(servers))
-
-
-def _recorder(settings: PickerSettings, *, rng: random.Random, clock: Callable[[], float]) -> Recorder | None:
-    """What writes the trace, if one is asked for; ties are broken from here on as the trace says."""
-    if settings.record is None:
-        return None
-    seed = rng.getrandbits(32)
-    rng.seed(seed)
-    opened = Opened(at=0.0, version=VERSION, staleness=settings.staleness, seed=seed, replicas=settings.replicas)
-    return open_recorder(settings.record, limit=settings.record_limit, clock=clock, opened=opened)
+        servers.append((_server(admin), _listen(settings.metrics_address)))
+    return servers
 
 
 def _protocol_of(picks: Picks) -> type[asyncio.Protocol]:

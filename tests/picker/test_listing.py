@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from controller.picker.listing import answer_elsewhere, answer_of_rule, asked_model
+from controller.picker.listing import answer_elsewhere, asked_model, list_of_rule
 from controller.picker.model_names import MOST_NAMES, Models, unknown_model
 from controller.picker.served import ServedModel
 
@@ -20,9 +20,14 @@ def told(answer: bytes | None) -> tuple[int, object]:
     """Status, and the ids of a list or the model."""
     assert answer is not None
     head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), named(body)
+
+
+def named(body: bytes | None) -> object:
+    """The ids of a list, or the model."""
+    assert body is not None
     found = json.loads(body)
-    listed = [model["id"] for model in found["data"]] if "data" in found else found.get("id", found.get("error"))
-    return int(head.split()[1]), listed
+    return [model["id"] for model in found["data"]] if "data" in found else found.get("id", found.get("error"))
 
 
 @pytest.mark.parametrize(
@@ -45,24 +50,24 @@ def test_question_is_known_by_its_path(method: str, path: str, asked: str | None
 
 
 def test_rule_lists_its_pool() -> None:
-    answer = answer_of_rule("GET", "/v1/models", {}, pool="llm/b", models_of=models_of)
-    assert told(answer) == (200, ["b", "m"])
+    answer = list_of_rule("GET", "/v1/models", {}, pool="llm/b", models_of=models_of)
+    assert named(answer) == ["b", "m"]
 
 
 def test_rule_with_several_pools_lists_them_all() -> None:
     headers = {b"x-infergate-pools": b"llm/a,llm/b,llm/gone"}
-    answer = answer_of_rule("GET", "/v1/models", headers, pool="llm/b", models_of=models_of)
-    assert told(answer) == (200, ["b", "m", "org/tuned"])
+    answer = list_of_rule("GET", "/v1/models", headers, pool="llm/b", models_of=models_of)
+    assert named(answer) == ["b", "m", "org/tuned"]
 
 
 def test_rule_tells_of_one_model() -> None:
-    answer = answer_of_rule("GET", "/v1/models/org%2Ftuned", {}, pool="llm/a", models_of=models_of)
-    assert told(answer) == (200, "org/tuned")
+    answer = list_of_rule("GET", "/v1/models/org%2Ftuned", {}, pool="llm/a", models_of=models_of)
+    assert named(answer) == "org/tuned"
 
 
 @pytest.mark.parametrize(("path", "pool"), [("/v1/models", "llm/silent"), ("/v1/models/x", "llm/a"), ("/x", "llm/a")])
 def test_what_is_not_known_is_left_to_an_endpoint(path: str, pool: str) -> None:
-    assert answer_of_rule("GET", path, {}, pool=pool, models_of=models_of) is None
+    assert list_of_rule("GET", path, {}, pool=pool, models_of=models_of) is None
 
 
 @pytest.mark.parametrize(("path", "found"), [("/v1/models", (200, ["m", "org/tuned"])), ("/v1/models/m", (200, "m"))])

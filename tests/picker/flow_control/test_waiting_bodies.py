@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Awaitable
 
-from controller.picker.app import Picks
+from controller.picker.app import HTTP_ANSWERS, Picks
 from controller.picker.base_models import BaseModels
+from controller.picker.choosing import Choosing
 from controller.picker.decisions import Decisions
 from controller.picker.flow_control.claims import Tenants
 from controller.picker.flow_control.controller import FlowController
@@ -34,14 +35,16 @@ async def test_body_of_a_request_that_waits_is_not_kept() -> None:
         later=asyncio.get_running_loop().call_later,
     )
     flow.apply({POOL: policy_of(slots=1)})
-    picks = Picks(
+    choosing = Choosing(
+        HTTP_ANSWERS,
         director=picker.director,
         durations=PickDurations(),
-        completions=picker.completions,
         flow=flow,
         decisions=Decisions(picker.clock),
         clock=picker.clock,
-        base_models=BaseModels(),
+    )
+    picks = Picks(
+        choosing, director=picker.director, completions=picker.completions, clock=picker.clock, base_models=BaseModels()
     )
     first, second = (_body(), _body())
     served = picks.answer("POST", "/v1/completions", {**HEADERS, b"x-infergate-request": b"1"}, first)
