@@ -30,7 +30,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "dataplane": {"agent", "bundle", "errors", "ir", "resources", "topology", "wire"},
     "provider": {"backoff", "errors", "kube", "resources", "status"},
     "extproc": set(),
-    "picker": {"bundle", "errors", "extproc", "logs", "plugins"},
+    "membership": {"bundle", "errors", "kube", "plugins", "provider", "resources", "topology"},
+    "picker": {"bundle", "errors", "extproc", "logs", "membership", "plugins"},
     "dialer": {"bundle", "errors"},
     "relay": {"bundle", "errors", "extproc", "logs"},
     "simulator": {"errors", "logs"},
@@ -68,7 +69,7 @@ INPUT_AND_OUTPUT = {
 
 OWNERS = {
     "aiohttp": {"kube"},
-    "cryptography": {"dataplane", "topology"},
+    "cryptography": {"dataplane", "picker", "topology"},
     "envoy": {"extproc"},
     "fastapi": {"picker", "simulator"},
     "google": {"extproc"},

@@ -66,6 +66,18 @@ class Action(IntEnum):
     OVERWRITE_IF_EXISTS = 3
 
 
+class BodyMode(IntEnum):
+    """How a gateway sends bodies. Source: ProcessingMode.BodySendMode."""
+
+    NONE = 0
+    STREAMED = 1
+    """Piece by piece, each answered; the headers are gone by then."""
+    BUFFERED = 2
+    BUFFERED_PARTIAL = 3
+    FULL_DUPLEX = 4
+    """Piece by piece, answered by a stream of pieces whenever the other end likes; headers wait for their answer."""
+
+
 Headers: TypeAlias = tuple[tuple[str, bytes], ...]
 """Names are lower-case; in order, with repetition."""
 Metadata: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -143,6 +155,7 @@ class BodyAnswer:
     end_of_stream: bool = False
     """Of such a stream."""
     changes: Changes = NO_CHANGES
+    clears_route: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,19 +219,58 @@ def decode_part(data: bytes) -> tuple[Part, Metadata]:
     Raises MessageUnreadable.
     """
     message: Any = _parsed(ProcessingRequest, data)
+    return _part(message), _read_metadata(message.metadata_context.filter_metadata)
+
+
+def _part(message: Any) -> Part:
     kind = message.WhichOneof("request")
     if kind is None:
         raise MessageUnreadable("a request of ext_proc holds neither headers, body nor trailers")
     held = getattr(message, kind)
     phase = _PHASES[kind]
-    part: Part
     if isinstance(held, HttpHeaders):
-        part = HeadersPart(phase, _headers(held.headers), end_of_stream=held.end_of_stream)
-    elif isinstance(held, HttpBody):
-        part = BodyPart(phase, held.body, end_of_stream=held.end_of_stream)
-    else:
-        part = TrailersPart(phase, _headers(held.trailers))
-    return part, _read_metadata(message.metadata_context.filter_metadata)
+        return HeadersPart(phase, _headers(held.headers), end_of_stream=held.end_of_stream)
+    if isinstance(held, HttpBody):
+        return BodyPart(phase, held.body, end_of_stream=held.end_of_stream)
+    return TrailersPart(phase, _headers(held.trailers))
+
+
+def _mode(number: int) -> BodyMode:
+    """Modes that are not known came later, and have headers wait as well."""
+    return BodyMode(number) if number in _MODES else BodyMode.FULL_DUPLEX
+
+
+_MODES: Final = frozenset(BodyMode)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A part, and what a gateway tells with it."""
+
+    part: Part
+    metadata: Metadata
+    modes: tuple[BodyMode, BodyMode] | None
+    """Of request and response, with the first part of a stream; None where the gateway does not say."""
+    attributes: Mapping[str, Any]
+    """Of the gateway by name, such as `upstream.address`; values as JSON has them, hence Any."""
+    observes: bool
+    """Whether the gateway only shows the exchange and takes no answers."""
+
+
+def decode_received(data: bytes) -> Received:
+    """Everything that a ProcessingRequest tells.
+
+    Raises MessageUnreadable.
+    """
+    message: Any = _parsed(ProcessingRequest, data)
+    modes = None
+    if message.HasField("protocol_config"):
+        told = message.protocol_config
+        modes = (_mode(told.request_body_mode), _mode(told.response_body_mode))
+    attributes = {name: value for found in message.attributes.values() for name, value in MessageToDict(found).items()}
+    part = _part(message)
+    metadata = _read_metadata(message.metadata_context.filter_metadata)
+    return Received(part, metadata, modes, attributes, observes=message.observability_mode)
 
 
 def encode_answer(answer: Answer, *, metadata: Metadata | None = None) -> bytes:
@@ -235,8 +287,9 @@ def encode_answer(answer: Answer, *, metadata: Metadata | None = None) -> bytes:
             getattr(message, f"{answer.phase.value}_headers").CopyFrom(HeadersResponse(response=common))
         case BodyAnswer():
             common = CommonResponse(body_mutation=_body_mutation(answer)) if answer.chunk is not None else None
-            if answer.changes:
+            if answer.changes or answer.clears_route:
                 common = common or CommonResponse()
+                common.clear_route_cache = answer.clears_route
                 _write_changes(common.header_mutation, answer.changes)
             getattr(message, f"{answer.phase.value}_body").CopyFrom(BodyResponse(response=common))
         case TrailersAnswer():

@@ -1,4 +1,4 @@
-"""`infergate picker`: the endpoint picker beside NGINX."""
+"""`infergate picker`: the endpoint picker, beside NGINX or for gateways that speak ext_proc."""
 
 import argparse
 import asyncio
@@ -13,7 +13,9 @@ from pathlib import Path
 import uvloop
 from pydantic import ValidationError
 
+from controller.errors import SettingInvalid
 from controller.picker.config import PickerSettings
+from controller.picker.options import add_ext_proc_arguments, ext_proc_settings, problem_of
 from controller.picker.outlive import until_free
 from controller.picker.server import serve
 
@@ -69,8 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy",
         type=Path,
         metavar="FILE",
-        help="PickerPolicy or EndpointPickerConfig to replay with (default: the recorded one)",
+        help="PickerPolicy or EndpointPickerConfig to replay with (default: the recorded one), "
+        "or to serve a pool of a cluster with (default: what its PickerPolicy says)",
     )
+    add_ext_proc_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -86,16 +90,11 @@ def run(arguments: argparse.Namespace) -> int:
 
         sys.stdout.write(replay(arguments.replay, policy=arguments.policy))
         return 0
-    if arguments.policy is not None:
-        sys.stderr.write(
-            "infergate picker: --policy goes with --replay; a picker that serves reads it from its pools\n"
-        )
-        return 2
-    if None in (arguments.socket, arguments.pools, arguments.completions):
-        sys.stderr.write("infergate picker: --socket, --pools and --completions are required without --replay\n")
-        return 2
     try:
+        if problem := problem_of(arguments):
+            raise SettingInvalid(problem)
         settings = PickerSettings(
+            ext_proc=ext_proc_settings(arguments),
             socket=arguments.socket,
             pools=arguments.pools,
             completions=arguments.completions,
@@ -109,9 +108,12 @@ def run(arguments: argparse.Namespace) -> int:
             grace=arguments.grace,
         )
     except ValidationError as error:
-        for problem in error.errors():
-            where = "".join(f"{part}: " for part in problem["loc"])
-            sys.stderr.write(f"infergate picker: {where}{problem['msg']}\n")
+        for flaw in error.errors():
+            where = "".join(f"{part}: " for part in flaw["loc"])
+            sys.stderr.write(f"infergate picker: {where}{flaw['msg']}\n")
+        return 2
+    except SettingInvalid as error:
+        sys.stderr.write(f"infergate picker: {error}\n")
         return 2
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -131,7 +133,13 @@ async def _serve_until_signal(settings: PickerSettings) -> None:
     gc.freeze()
     ending = asyncio.create_task(_end(settings, asked=asked, stopping=stopping))
     try:
-        await serve(settings, rng=random.Random(), stopping=stopping)
+        if settings.ext_proc is None:
+            await serve(settings, rng=random.Random(), stopping=stopping)
+        else:
+            # Imported here alone: a picker beside NGINX has no use for gRPC, nor for an API server.
+            from controller.picker.ext_proc.serving import serve_gateways
+
+            await serve_gateways(settings, rng=random.Random(), stopping=stopping)
     finally:
         ending.cancel()
 

@@ -19,12 +19,14 @@ class PoolOfCluster(BaseModel):
     namespace: str
     group: str = "inference.networking.k8s.io"
     """Of the InferencePool."""
-    selector: Mapping[str, str] | None = None
+    selector: Annotated[Mapping[str, str], Field(min_length=1)] | None = None
     """Labels of the pods, instead of an InferencePool's."""
     ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(default=(), max_length=8)
     """On which pods of the selector serve, each an endpoint of its own."""
     kubeconfig: Path | None = None
     """None: the service account of the pod that the picker runs in."""
+    policy: Path | None = None
+    """PickerPolicy or EndpointPickerConfig in the place of what the cluster says."""
 
     @model_validator(mode="after")
     def _selector_has_ports(self) -> Self:

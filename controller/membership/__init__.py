@@ -1,0 +1,1 @@
+"""Who belongs to a pool, for a picker that finds out by itself."""

@@ -1,0 +1,1 @@
+"""The picker as a server of ext_proc, for gateways that stand on Envoy."""

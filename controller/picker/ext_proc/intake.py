@@ -1,0 +1,80 @@
+"""A request as a gateway shows it, read as the picker reads one from NGINX.
+
+What a client sends of the headers that steer Infergate's own gateway counts for nothing here: no route of ours has set
+them. They are removed on the way.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from controller.bundle import ENDPOINT_HEADER, EXPLAIN_HEADER, STEERING_HEADERS
+from controller.extproc.messages import SUBSET_KEY, SUBSET_NAMESPACE, Headers, Metadata, endpoints_in
+from controller.picker.chunks import chunk_hashes
+from controller.picker.prompt import KEPT, NO_PROMPT, read_prompt
+from controller.picker.requests import PickRequest
+
+STEERING: Final = frozenset(STEERING_HEADERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """The head of a request."""
+
+    method: str
+    path: str
+    """Without the query."""
+    headers: dict[bytes, bytes]
+    """Names in lower case; of a repeated one the last."""
+    removed: tuple[str, ...]
+    """Names of headers that no model server is to see."""
+    subset: frozenset[str] | None
+    """Endpoints that the gateway allows; None allows all of the pool."""
+
+    def request(self, identity: str, *, pool: str, body: bytes, size: int) -> PickRequest:
+        """The pick for it. `body` may be empty although there are `size` bytes of it: it is not read then."""
+        prompt = read_prompt(self.path, body) if body and len(body) <= KEPT else NO_PROMPT
+        return PickRequest(
+            id=identity,
+            pool=pool,
+            then=b"",
+            tried=(),
+            method=self.method,
+            path=self.path,
+            size=size,
+            headers=self.headers,
+            model=prompt.model,
+            is_streamed=prompt.is_streamed,
+            max_tokens=prompt.max_tokens,
+            tells_usage=prompt.tells_usage,
+            prompt_bytes=len(prompt.stream),
+            hashes=chunk_hashes(prompt.stream, root=prompt.root),
+            subset=self.subset,
+        )
+
+
+def intake_of(headers: Headers, metadata: Metadata) -> Intake:
+    """The head of a request from its headers, pseudo headers among them, and the gateway's metadata."""
+    method, path = "GET", "/"
+    kept: dict[bytes, bytes] = {}
+    removed: dict[str, None] = {}
+    for name, value in headers:
+        if name == ":method":
+            method = value.decode("latin-1")
+        elif name == ":path":
+            path = value.partition(b"?")[0].decode("latin-1")
+        elif name in STEERING:
+            if name != ENDPOINT_HEADER:
+                removed[name] = None
+            if name == EXPLAIN_HEADER:
+                kept[name.encode()] = value
+        else:
+            kept[name.encode("utf-8", "replace")] = value
+    return Intake(method, path, kept, tuple(removed), _subset(metadata))
+
+
+def _subset(metadata: Metadata) -> frozenset[str] | None:
+    """Source: endpoint picker protocol, subset: where it is given, an empty one allows nothing."""
+    hints = metadata.get(SUBSET_NAMESPACE)
+    if hints is None or SUBSET_KEY not in hints:
+        return None
+    return frozenset(endpoints_in(hints[SUBSET_KEY]))
