@@ -37,14 +37,13 @@ from tests.dataplane.pods import free_port
 TIMEOUT = 10.0
 POOL = "llm/gpu"
 CHAT = "/v1/chat/completions"
-ONE_AT_A_TIME = AppliedPolicy(
-    admission=Admission(
-        flow_control=FlowControlConfig(
-            saturation_detector=DetectorConfig("concurrency-detector", {"maxConcurrency": 1})
-        )
-    )
+DETECTOR = DetectorConfig("concurrency-detector", {"maxConcurrency": 1})
+ONE_AT_A_TIME = AppliedPolicy(admission=Admission(flow_control=FlowControlConfig(saturation_detector=DETECTOR)))
+"""A policy under which each endpoint takes one request, and others wait."""
+ONE_WAITS = AppliedPolicy(
+    admission=Admission(flow_control=FlowControlConfig(saturation_detector=DETECTOR, max_requests=1))
 )
-"""A policy under which each endpoint takes one request."""
+"""The same, with a queue for one."""
 
 
 @dataclass
@@ -104,7 +103,7 @@ class Served:
 async def eventually(condition: Callable[[], Any]) -> None:  # Any: what a coroutine yields and is sent
     """Wait until a condition that asks somebody holds. Raises TimeoutError."""
     async with asyncio.timeout(TIMEOUT):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - what is waited for is another process, or as good as one
             await asyncio.sleep(0.01)
 
 
