@@ -94,11 +94,11 @@ def pool_of(
     item: InferencePool,
     *,
     index: Index,
-    standing: Standing,
+    standing: Standing | None = None,
     policy: AppliedPolicy = DEFAULT_POLICY,
     rewrites: tuple[ModelRewrite, ...] = (),
 ) -> Pool:
-    """A pool with its ready endpoints, one for each address."""
+    """A pool with its ready endpoints, one for each address. Without a standing it has no external picker."""
     by_address: dict[str, PoolEndpoint] = {}
     for endpoint in sorted((*_of_pods(item, index=index), *_of_slices(item, index=index)), key=_order):
         by_address.setdefault(endpoint.address, endpoint)
@@ -109,7 +109,7 @@ def pool_of(
         policy=policy,
         rewrites=rewrites,
         speaks_http2=item.spec.app_protocol == H2C,
-        external=standing.external,
+        external=standing.external if standing is not None else None,
     )
 
 

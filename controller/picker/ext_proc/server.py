@@ -21,6 +21,8 @@ from controller.picker.parts import Parts
 log = logging.getLogger(__name__)
 
 _MIB: Final = 1024 * 1024
+_STREAMS: Final = 100_000
+"""Each takes about 10 KB; gateways send no more requests than their clients have."""
 _OPTIONS: Final = (
     # A gateway that buffers bodies sends each in one message.
     ("grpc.max_receive_message_length", 64 * _MIB),
@@ -34,6 +36,9 @@ _OPTIONS: Final = (
     # Gateways look after their connections in the same way, some every few seconds.
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.max_ping_strikes", 0),
+    # Streams that begin at once and were not looked at: of a thousand and more, gRPC's default, some are reset.
+    ("grpc.server.max_pending_requests", _STREAMS),
+    ("grpc.server.max_pending_requests_hard_limit", _STREAMS),
     ("grpc.so_reuseport", 0),
 )
 

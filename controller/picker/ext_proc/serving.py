@@ -7,7 +7,6 @@ from typing import Any
 
 from controller.picker.config import PickerSettings
 from controller.picker.ext_proc.server import ExtProcServer
-from controller.picker.ext_proc.sources import FollowedPools, feed, wanted_of
 from controller.picker.parts import Parts
 from controller.picker.pools import PoolTable
 from controller.picker.server import Service, serve
@@ -31,6 +30,9 @@ async def serve_gateways(settings: PickerSettings, *, rng: random.Random, stoppi
             service_of=lambda parts: ExtProcServer(parts, ext_proc, grace=settings.grace),
         )
         return
+    # Imported here alone: what reads a cluster takes 40 MB.
+    from controller.picker.ext_proc.sources import FollowedPools, feed, wanted_of
+
     wanted_of(cluster)
     policy = _policy(settings)
     followed: list[FollowedPools] = []

@@ -55,21 +55,21 @@ class Served:
     admin: httpx.AsyncClient
     health_address: str = ""
 
-    def publish(self, *addresses: str, policy: AppliedPolicy = DEFAULT_POLICY, pool: str = POOL) -> None:
-        """Replace the pools file."""
+    def publish(self, *addresses: str, policy: AppliedPolicy = DEFAULT_POLICY, pool: str = POOL) -> str:
+        """Replace the pools file. Returns its etag."""
         endpoints = tuple(PoolEndpoint(address=address, name=f"llm/{n}") for n, address in enumerate(addresses))
+        pools = pools_of((Pool(name=pool, endpoints=endpoints, policy=policy),))
         fresh = self.directory / "pools.new"
-        fresh.write_bytes(encode_pools(pools_of((Pool(name=pool, endpoints=endpoints, policy=policy),))))
+        fresh.write_bytes(encode_pools(pools))
         fresh.rename(self.directory / "pools.json")
+        return pools.etag
 
     async def serving(self, *addresses: str, policy: AppliedPolicy = DEFAULT_POLICY) -> None:
         """Replace the pools file, and wait until it is served."""
-        self.publish(*addresses, policy=policy)
-        wanted = sorted(addresses)
+        etag = self.publish(*addresses, policy=policy)
 
         async def is_served() -> bool:
-            pools = (await self.admin.get("/pools")).json()["pools"]
-            return bool(pools) and sorted(one["address"] for one in pools[0]["endpoints"]) == wanted
+            return (await self.admin.get("/readyz")).text == f"ok {etag}\n"
 
         await eventually(is_served)
 
@@ -220,6 +220,10 @@ class Talk:
         assert await asyncio.wait_for(self.call.read(), TIMEOUT) is grpc.aio.EOF
 
     async def code(self) -> grpc.StatusCode:
+        """How the stream ended, once all that came before was read."""
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            while await asyncio.wait_for(self.call.read(), TIMEOUT) is not grpc.aio.EOF:
+                pass
         return await asyncio.wait_for(self.call.code(), TIMEOUT)
 
 
