@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pydantic import ValidationError
+
 from controller.bundle import Pool, Pools, pools_of
 from controller.errors import SettingInvalid
 from controller.kube import Api, configuration
@@ -75,10 +77,17 @@ def pool_in(snapshot: Snapshot, wanted: Wanted, *, catalogue: Catalogue) -> Pool
     return _with_policy(item, index, catalogue=catalogue)
 
 
-def check_group(group: str) -> None:
-    """Raises SettingInvalid when InferencePools of a group are not read."""
+def check(wanted: Wanted, *, group: str) -> None:
+    """Raises SettingInvalid when no such pool can be followed."""
     if group != GROUP:
         raise SettingInvalid(f"--pool-group: found {group}, accepted is {GROUP}")
+    if wanted.selector is None:
+        return
+    try:
+        _made(wanted)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        raise SettingInvalid(f"--endpoint-selector: {first['input']!r}: {first['msg']}") from problem
 
 
 def _with_policy(item: InferencePool, index: Index, *, catalogue: Catalogue) -> Pool:
@@ -91,6 +100,8 @@ def _with_policy(item: InferencePool, index: Index, *, catalogue: Catalogue) -> 
 def _made(wanted: Wanted) -> InferencePool:
     assert wanted.selector is not None  # called for those alone
     return InferencePool(
+        api_version=f"{GROUP}/{InferencePool.versions[0]}",
+        kind=InferencePool.__name__,
         metadata=Metadata(name=wanted.name, namespace=wanted.namespace),
         spec=InferencePoolSpec(
             selector=PoolSelector(match_labels=dict(wanted.selector)),

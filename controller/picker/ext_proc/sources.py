@@ -7,7 +7,7 @@ from contextlib import aclosing
 import msgspec
 
 from controller.bundle import Pools, pools_of
-from controller.membership.cluster import Wanted, check_group, follow
+from controller.membership.cluster import Wanted, check, follow
 from controller.picker.config import PoolOfCluster
 from controller.picker.pools import PoolTable
 from controller.plugins.installed import installed
@@ -48,9 +48,10 @@ def with_policy(pools: Pools, policy: AppliedPolicy) -> Pools:
 
 
 def wanted_of(settings: PoolOfCluster) -> Wanted:
-    """Raises SettingInvalid when the group of the pool is not read."""
-    check_group(settings.group)
-    return Wanted(settings.namespace, settings.name, settings.selector, settings.ports)
+    """Raises SettingInvalid when no such pool can be followed."""
+    wanted = Wanted(settings.namespace, settings.name, settings.selector, settings.ports)
+    check(wanted, group=settings.group)
+    return wanted
 
 
 async def feed(into: FollowedPools, settings: PoolOfCluster) -> None:

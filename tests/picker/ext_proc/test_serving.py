@@ -110,6 +110,7 @@ REFUSED = [
     (("--ext-proc", ":1", "--endpoint-selector", "a=b", "--endpoint-target-ports", "1,1"), "named twice"),
     (("--ext-proc", ":1", "--endpoint-selector", "a=b", "--endpoint-target-ports", "x"), "accepted is PORT"),
     (("--ext-proc", ":1", "--endpoint-selector", "a", "--endpoint-target-ports", "1"), "accepted is LABEL=VALUE"),
+    (("--ext-proc", ":1", "--endpoint-selector", "a=b c", "--endpoint-target-ports", "1"), "--endpoint-selector: "),
     (("--ext-proc", ":1", "--pool-name", "p", "--pool-group", "other"), "accepted is inference.networking.k8s.io"),
     (("--ext-proc", ":1", "--pools", "p", "--cert-path", "/nowhere"), "--cert-path /nowhere"),
     (("--ext-proc", ":1", "--pools", "p", "--cert-path", "c", "--secure-serving=false"), "does not go with"),
