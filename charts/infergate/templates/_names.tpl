@@ -25,11 +25,11 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The control plane's pods. Those of data planes have the component data-plane. */}}
+{{/* The control plane's pods, or those of a picker. Those of data planes have the component data-plane. */}}
 {{- define "infergate.selector" -}}
 app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
 app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: control-plane
+app.kubernetes.io/component: {{ ternary "picker" "control-plane" .Values.picker.enabled }}
 {{- end -}}
 
 {{- define "infergate.labels" -}}
