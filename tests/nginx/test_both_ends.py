@@ -146,13 +146,12 @@ async def test_events_leave_one_by_one(ends: Ends) -> None:
     ends.answer = answer
     before = await ends.picker.metric("infergate_first_bytes_total")
     async with asyncio.timeout(20):
-        sent.release()
         async with ends.http.stream("POST", CHAT, json={"stream": True}) as answered:
             events = answered.aiter_raw()
             for number in range(5):
-                assert await anext(events) == b"data: %d\n\n" % number
                 assert await ends.picker.metric("infergate_inflight_requests") == 1
                 sent.release()
+                assert await anext(events) == b"data: %d\n\n" % number
             assert [event async for event in events] == []
     await ends.picker.at_rest()
     assert await ends.picker.metric("infergate_first_bytes_total") == before + 1
