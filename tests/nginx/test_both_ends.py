@@ -69,7 +69,7 @@ def _service(name: str, address: str) -> list[Json]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def _ends(root: Path, nginx: Nginx) -> AsyncIterator[Ends]:
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
-        await ends.answer(request, writer)
+        await made.answer(request, writer)
 
     (root / "picker").mkdir()
     async with (
@@ -79,16 +79,16 @@ async def _ends(root: Path, nginx: Nginx) -> AsyncIterator[Ends]:
         run_gateway(root, nginx) as gateway,
         client_of(gateway) as http,
     ):
-        ends = Ends(http, picker, (a, b))
-        made, *slices = pool("gpu", a.address, b.address)
-        made["spec"]["endpointPickerRef"] = {"name": "gpu-picker", "port": {"number": 9002}, "failureMode": "FailClose"}
-        namespace = made["metadata"].get("namespace", "default")
+        made = Ends(http, picker, (a, b))
+        gpu, *slices = pool("gpu", a.address, b.address)
+        gpu["spec"]["endpointPickerRef"] = {"name": "gpu-picker", "port": {"number": 9002}, "failureMode": "FailClose"}
+        namespace = gpu["metadata"].get("namespace", "default")
         service = _service("gpu-picker", picker.address)
         for item in service:
             item["metadata"]["namespace"] = namespace
-        await ends.begin()
-        await gateway.apply("pools.yaml", made, *slices, *service, route("all", rule(to_pool("gpu"))))
-        yield ends
+        await made.begin()
+        await gateway.apply("pools.yaml", gpu, *slices, *service, route("all", rule(to_pool("gpu"))))
+        yield made
 
 
 @pytest_asyncio.fixture(loop_scope="module")

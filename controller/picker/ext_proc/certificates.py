@@ -6,10 +6,11 @@ default there as here.
 
 import datetime
 import logging
+import os
+import ssl
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,15 +29,32 @@ Identity = tuple[bytes, bytes]
 """Key and certificate chain, each in PEM."""
 
 
-def credentials_of(directory: Path | None) -> Any:  # Any: grpc has no types
-    """What a server is given. Files are looked at with each connection, and unusable ones leave the last in use.
+class ServerTls:
+    """TLS of a server, with a certificate that may change under it."""
 
-    Raises SettingInvalid when there is no usable certificate to begin with.
-    """
-    if directory is None:
-        return grpc.ssl_server_credentials([self_signed()])
-    files = CertificateFiles(directory)
-    return grpc.dynamic_ssl_server_credentials(_configured(files.first), lambda: _changed(files))
+    def __init__(self, directory: Path | None) -> None:
+        """None makes a certificate. Raises SettingInvalid when there is no usable one to begin with."""
+        self._files = CertificateFiles(directory) if directory is not None else None
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.context.set_alpn_protocols(["h2"])
+        self._use(self._files.first if self._files is not None else self_signed())
+
+    def refresh(self) -> None:
+        """Use what is newest for connections that come. Unusable files leave the last in use."""
+        newer = self._files.newer() if self._files is not None else None
+        if newer is not None:
+            self._use(newer)
+
+    def _use(self, identity: Identity) -> None:
+        # The library reads from files alone; this one has no name, and is gone when it is closed.
+        file = os.memfd_create("tls")
+        try:
+            with os.fdopen(os.dup(file), "wb") as written:
+                written.write(b"\n".join(identity))
+            self.context.load_cert_chain(f"/proc/self/fd/{file}")
+        finally:
+            os.close(file)
 
 
 class CertificateFiles:
@@ -101,15 +119,6 @@ def self_signed() -> Identity:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return private, certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _configured(identity: Identity) -> Any:  # Any: as above
-    return grpc.ssl_server_certificate_configuration([identity])
-
-
-def _changed(files: CertificateFiles) -> Any:  # Any: as above
-    newer = files.newer()
-    return _configured(newer) if newer is not None else None
 
 
 def _spki(key: Any) -> bytes:  # Any: keys of many kinds

@@ -2,45 +2,33 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Final
 
-import grpc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from controller.extproc.messages import SERVICE
+from controller.extproc.messages import METHOD
 from controller.picker.config import ExtProcSettings
-from controller.picker.ext_proc.certificates import credentials_of
+from controller.picker.ext_proc.calls import HealthCall, exchanges
+from controller.picker.ext_proc.certificates import ServerTls
 from controller.picker.ext_proc.desk import Desk, End
-from controller.picker.ext_proc.health import Health
-from controller.picker.ext_proc.streams import Streams
+from controller.picker.ext_proc.http2 import CallOf, Connection
 from controller.picker.ext_proc.verdicts import Verdicts
 from controller.picker.parts import Parts
 
 log = logging.getLogger(__name__)
 
-_MIB: Final = 1024 * 1024
-_STREAMS: Final = 100_000
-"""Each takes about 10 KB; gateways send no more requests than their clients have."""
-_OPTIONS: Final = (
-    # A gateway that buffers bodies sends each in one message.
-    ("grpc.max_receive_message_length", 64 * _MIB),
-    ("grpc.max_send_message_length", -1),
-    # Bytes that a stream may send before they are read: prompts of 220 KB come without a pause.
-    ("grpc.http2.lookahead_bytes", _MIB),
-    ("grpc.http2.max_frame_size", _MIB),
-    # A gateway that is gone without a word is noticed, and what it had in flight with it.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    # Gateways look after their connections in the same way, some every few seconds.
-    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
-    ("grpc.http2.max_ping_strikes", 0),
-    # Streams that begin at once and were not looked at: of a thousand and more, gRPC's default, some are reset.
-    ("grpc.server.max_pending_requests", _STREAMS),
-    ("grpc.server.max_pending_requests_hard_limit", _STREAMS),
-    ("grpc.so_reuseport", 0),
-)
+_BACKLOG: Final = 4096
+_LOOK_EVERY: Final = 1.0
+"""Seconds between looks at connections and at the files of a certificate."""
+_QUIET: Final = 30.0
+"""Seconds of silence after which a gateway is asked whether it is there."""
+_PATIENCE: Final = 10.0
+"""Seconds in which it is to answer: one that is gone without a word has its requests still in flight."""
+_HANDSHAKE: Final = 10.0
+_SHUTDOWN: Final = 1.0
 
 
 class ExtProcServer:
@@ -62,28 +50,30 @@ class ExtProcServer:
             body_memory=settings.body_memory,
             recorder=parts.recorder,
         )
-        self._credentials = credentials_of(settings.certificates) if settings.tls else None
+        self._tls = ServerTls(settings.certificates) if settings.tls else None
+        self._connections: set[Connection] = set()
         parts.registry.register(_StreamMetrics(self.desk))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """See `Service`."""
-        health = Health(self.is_ready)
-        servers = [self._server(health)]
+        health: dict[bytes, CallOf] = {HealthCall.PATH: lambda stream: HealthCall(stream, self.is_ready)}
+        asked = {METHOD.encode(): exchanges(self.desk), **health}
+        servers = [await self._listen(self._settings.address, asked, tls=self._tls)]
         if self._settings.health_address is not None:
-            probed = grpc.aio.server()
-            probed.add_generic_rpc_handlers((health.handler(),))
-            _bind(self._settings.health_address, probed.add_insecure_port)
-            servers.append(probed)
-        for server in servers:
-            await server.start()
+            servers.append(await self._listen(self._settings.health_address, health, tls=None))
         log.info("ext_proc served", extra={"address": self._settings.address, "tls": self._settings.tls})
+        looking = asyncio.create_task(self._look())
         try:
             await stopping.wait()
             await self._drain()
         finally:
             # Requests that wait are refused, so that nothing but answers is waited for.
             self._parts.state.flow.stop()
-            await asyncio.gather(*(server.stop(self._grace if self.desk.open else 0) for server in servers))
+            for server in servers:
+                server.close()
+            await self._leave()
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
 
     def is_ready(self) -> bool:
         """Whether requests are to come."""
@@ -95,17 +85,38 @@ class ExtProcServer:
         log.info("ext_proc drains", extra={"seconds": self._settings.drain, "streams": self.desk.open})
         await asyncio.sleep(self._settings.drain)
 
-    def _server(self, health: Health) -> Any:  # Any: grpc has no types
-        streams = Streams(self.desk)
-        methods = {"Process": grpc.stream_stream_rpc_method_handler(streams.process)}
-        server = grpc.aio.server(options=_OPTIONS)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods), health.handler()))
-        credentials = self._credentials
-        if credentials is None:
-            _bind(self._settings.address, server.add_insecure_port)
-        else:
-            _bind(self._settings.address, lambda address: server.add_secure_port(address, credentials))
-        return server
+    async def _leave(self) -> None:
+        """Let streams end that are open, for some time."""
+        for connection in tuple(self._connections):
+            connection.go_away()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._grace
+        while self._connections:
+            if loop.time() >= deadline:
+                log.warning("streams are cut off", extra={"streams": self.desk.open})
+                break
+            await asyncio.sleep(0.05)
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            for connection in tuple(self._connections):
+                connection.look(quiet=_QUIET, patience=_PATIENCE)
+            if self._tls is not None:
+                self._tls.refresh()
+
+    async def _listen(self, address: str, methods: Mapping[bytes, CallOf], *, tls: ServerTls | None) -> asyncio.Server:
+        """Raises OSError."""
+        return await asyncio.get_running_loop().create_server(
+            lambda: Connection(methods, self._connections),
+            sock=_bound(address),
+            backlog=_BACKLOG,
+            ssl=tls.context if tls is not None else None,
+            ssl_handshake_timeout=_HANDSHAKE if tls is not None else None,
+            ssl_shutdown_timeout=_SHUTDOWN if tls is not None else None,
+        )
 
 
 class _StreamMetrics(Collector):
@@ -125,11 +136,12 @@ class _StreamMetrics(Collector):
         yield ended
 
 
-def _bind(address: str, add: Callable[[str], int]) -> None:
-    """Bind a port. Raises OSError when that is not possible."""
+def _bound(address: str) -> socket.socket:
+    """A socket on `host:port`, or `:port` of all addresses. Raises OSError, which names the address."""
+    host, _, port = address.rpartition(":")
+    has_both = not host and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if has_both or host.startswith("[") else socket.AF_INET
     try:
-        bound = add(f"[::]{address}" if address.startswith(":") else address)
-    except RuntimeError as problem:
+        return socket.create_server((host.strip("[]"), int(port)), family=family, dualstack_ipv6=has_both)
+    except (OSError, OverflowError) as problem:
         raise OSError(f"{address}: {problem}") from problem
-    if bound == 0:
-        raise OSError(f"{address}: cannot be listened on")

@@ -14,7 +14,6 @@ import grpc
 import pytest
 
 from controller.picker.ext_proc.certificates import CertificateFiles, self_signed
-from controller.picker.ext_proc.health import NAME
 from tests.dataplane.pods import free_port
 
 from .conftest import TIMEOUT, Served, eventually, gateway_of, served_picker
@@ -27,7 +26,7 @@ async def health(address: str, service: str = "") -> bytes:
     """What gRPC health answers: the bytes of its message."""
     request = b"\x0a%c%b" % (len(service), service.encode()) if service else b""
     async with gateway_of(address) as gateway:
-        answer: bytes = await gateway.channel.unary_unary(f"/{NAME}/Check")(request, timeout=TIMEOUT)
+        answer: bytes = await gateway.channel.unary_unary("/grpc.health.v1.Health/Check")(request, timeout=TIMEOUT)
         return answer
 
 
@@ -82,6 +81,13 @@ async def test_certificate_is_read_again_when_it_changes(tmp_path: Path) -> None
         await picker.serving(POD)
         assert await trusted(picker.address, first[1]) == POD
         write(certificates, second)
+
+        async def is_shown() -> bool:
+            host, _, port = picker.address.rpartition(":")
+            shown = await asyncio.to_thread(ssl.get_server_certificate, (host, int(port)))
+            return shown.encode().strip() == second[1].strip()
+
+        await eventually(is_shown)
         # A connection of its own: grpc shares those that are alike.
         assert await trusted(picker.address, second[1], use_local_subchannel_pool=1) == POD
 
@@ -146,7 +152,7 @@ threading.Thread(target=end, daemon=True).start()
 files = [part for name in ("socket", "completions", "pools") for part in ("--" + name, directory + "/" + name[0])]
 status = main(["picker", *files, *more])
 loaded = {name.split(".")[0] for name in sys.modules}
-print(status, sorted(loaded & {"grpc", "envoy", "google", "kubernetes", "aiohttp"}))
+print(status, sorted(loaded & {"grpc", "hpack", "envoy", "google", "kubernetes", "aiohttp"}))
 """
 
 
@@ -159,7 +165,7 @@ def test_nothing_of_it_is_loaded_beside_nginx(tmp_path: Path) -> None:
     assert loaded() == "0 []"
     address = f"127.0.0.1:{free_port()}"
     # And of an API server nothing where the pools come from a file.
-    assert loaded("--ext-proc", address, "--drain-timeout", "0") == "0 ['envoy', 'google', 'grpc']"
+    assert loaded("--ext-proc", address, "--drain-timeout", "0") == "0 ['envoy', 'google', 'hpack']"
 
 
 async def test_draining_picker_says_so_and_serves(tmp_path: Path) -> None:

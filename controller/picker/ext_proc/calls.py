@@ -1,0 +1,152 @@
+"""The calls that gateways make: an exchange of HTTP, and a question for health.
+
+Parts are answered where they come in. A task is made only for a request that waits for its turn.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Final
+
+from controller.extproc.messages import SERVICE, MessageUnreadable, decode_received
+from controller.picker.ext_proc.desk import Desk, End
+from controller.picker.ext_proc.exchange import Exchange, Replies
+from controller.picker.ext_proc.http2 import INVALID_ARGUMENT, NOT_FOUND, OK, CallOf, Stream
+from controller.picker.ext_proc.verdicts import Verdict
+
+log = logging.getLogger(__name__)
+
+LIVENESS: Final = "liveness"
+SERVICES: Final = ("", LIVENESS, "readiness", SERVICE, "inference-extension")
+"""Of which health is told; names as the field's pickers have them."""
+_SERVING: Final = b"\x08\x01"
+_NOT_SERVING: Final = b"\x08\x02"
+
+
+def exchanges(desk: Desk) -> CallOf:
+    """Calls that are exchanges."""
+    # Identities of requests are of this process; others may ask the same endpoints.
+    prefix, numbers = os.urandom(6).hex(), count(1)
+    return lambda stream: ExchangeCall(stream, desk, f"{prefix}{next(numbers):x}")
+
+
+class ExchangeCall:
+    """One exchange. See `Call`."""
+
+    __slots__ = ("_desk", "_exchange", "_is_over", "_stream", "_waiting")
+
+    def __init__(self, stream: Stream, desk: Desk, identity: str) -> None:
+        self._stream = stream
+        self._desk = desk
+        self._exchange = Exchange(desk, identity)
+        self._waiting: asyncio.Future[Verdict] | None = None
+        self._is_over = False
+        desk.open += 1
+
+    def message(self, data: bytes) -> None:
+        """See `Call`."""
+        try:
+            received = decode_received(data)
+            if received.observes:
+                return
+            answer = self._exchange.take(received)
+        except MessageUnreadable as problem:
+            log.warning("stream of a gateway cannot be read", extra={"problem": str(problem)})
+            self._close(end=End.UNREADABLE)
+            self._stream.end(INVALID_ARGUMENT, str(problem))
+            return
+        if not isinstance(answer, tuple):
+            self._wait(answer)
+            return
+        if self._waiting is not None and not self._exchange.is_waiting:
+            # The gateway went on without a verdict.
+            self._waiting.cancel()
+        self._reply(answer)
+
+    def half_closed(self) -> None:
+        """See `Call`."""
+        self._close()
+        self._stream.end(OK)
+
+    def drained(self) -> None:
+        """See `Call`."""
+        self._exchange.sent()
+
+    def gone(self) -> None:
+        """See `Call`."""
+        self._close()
+
+    def _wait(self, verdict: Awaitable[Verdict]) -> None:
+        self._waiting = asyncio.ensure_future(verdict)
+        self._waiting.add_done_callback(self._decided)
+
+    def _decided(self, done: asyncio.Future[Verdict]) -> None:
+        self._waiting = None
+        if not done.cancelled() and not self._is_over:
+            self._reply(self._exchange.decided(done.result()))
+
+    def _reply(self, replies: Replies) -> None:
+        stream, exchange = self._stream, self._exchange
+        for reply in replies:
+            stream.send(reply)
+        if replies and stream.is_drained:
+            exchange.sent()
+        if exchange.is_over:
+            self._close()
+            stream.end(OK)
+
+    def _close(self, *, end: End | None = None) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._desk.open -= 1
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._exchange.close(end=end)
+
+
+class HealthCall:
+    """A question for health: the method Check. See `Call`.
+
+    Its messages have one field each, so they are written here rather than brought by a package. A client that asks to
+    be told of changes learns that this is not implemented, and takes the server for healthy.
+
+    Source: grpc/health/v1/health.proto.
+    """
+
+    PATH: Final = b"/grpc.health.v1.Health/Check"
+
+    def __init__(self, stream: Stream, is_ready: Callable[[], bool]) -> None:
+        """`is_ready` says whether requests are to come."""
+        self._stream = stream
+        self._is_ready = is_ready
+
+    def message(self, data: bytes) -> None:
+        """Liveness is served for as long as there is an answer."""
+        service = _service_in(data)
+        if service not in SERVICES:
+            self._stream.end(NOT_FOUND, "no such service")
+            return
+        self._stream.send(_SERVING if service == LIVENESS or self._is_ready() else _NOT_SERVING)
+        self._stream.end(OK)
+
+    def half_closed(self) -> None:
+        """See `Call`."""
+        self._stream.end(INVALID_ARGUMENT, "nothing was asked")
+
+    def drained(self) -> None:
+        """See `Call`."""
+
+    def gone(self) -> None:
+        """See `Call`."""
+
+
+def _service_in(request: bytes) -> str | None:
+    """Field 1 of a HealthCheckRequest; None when it is none. Names that are known are shorter than 128 bytes."""
+    if not request:
+        return ""
+    if request[0] != 0x0A or len(request) < 2 or request[1] != len(request) - 2:
+        return None
+    return request[2:].decode("utf-8", "replace")
