@@ -31,6 +31,7 @@ from controller.extproc.messages import (
     decode_part,
     encode_answer,
     encode_part,
+    encode_piece,
     endpoints_in,
     endpoints_of,
 )
@@ -134,3 +135,14 @@ def test_endpoints_are_a_list_or_a_text(value: object, expected: tuple[str, ...]
 
 def test_endpoints_of_an_empty_text() -> None:
     assert endpoints_of(" , ") == ()
+
+
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 62_000, 3_000_000])
+def test_piece_is_what_the_stubs_make_of_it(phase: Phase, ends: bool, size: int) -> None:
+    piece = bytes(size)
+    expected = BodyAnswer(phase, piece, is_streamed=True, end_of_stream=ends)
+    made = encode_piece(phase, piece, end_of_stream=ends)
+    assert decode_answer(made) == (expected, {})
+    assert made == encode_answer(expected)

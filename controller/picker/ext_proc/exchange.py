@@ -32,6 +32,7 @@ from controller.extproc.messages import (
     TrailersAnswer,
     chunks_of,
     encode_answer,
+    encode_piece,
 )
 from controller.picker.answers import Outcome, Refusal
 from controller.picker.ext_proc.desk import Desk, End
@@ -366,6 +367,6 @@ def _streamed(phase: Phase, body: bytes, *, end_of_stream: bool) -> Replies:
     pieces = tuple(chunks_of(body))
     last = len(pieces) - 1
     return tuple(
-        encode_answer(BodyAnswer(phase, piece, is_streamed=True, end_of_stream=end_of_stream and number == last))
+        encode_piece(phase, piece, end_of_stream=end_of_stream and number == last)
         for number, piece in enumerate(pieces)
     )

@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._has_settings = False
         self._is_leaving = False
         self._buffer = bytearray()
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._is_flushing = False
         self._can_write = True
         self._window = _DEFAULT_WINDOW
@@ -144,8 +144,7 @@ class Connection(asyncio.Protocol):
             if size == len(piece):
                 pending.popleft()
             else:
-                pending[0] = piece[size:]
-                piece = piece[:size]
+                pending[0], piece = piece[size:], piece[:size]
             self._window -= size
             stream.window -= size
             stream.unsent -= size
@@ -160,7 +159,7 @@ class Connection(asyncio.Protocol):
         size = len(payload)
         self._out.append(_frame_head.pack(size >> 8, size & 255, kind, flags, stream_id))
         if size:
-            self._out.append(bytes(payload))
+            self._out.append(payload)
         if not self._is_flushing:
             self._is_flushing = True
             self._loop.call_soon(self._flush)
@@ -211,20 +210,25 @@ class Connection(asyncio.Protocol):
         """Called by the loop."""
         self._heard_at = self._loop.time()
         self._has_pinged = False
+        # Mostly there is nothing left of the last time, and what came is read where it is.
         buffer = self._buffer
-        buffer += data
+        if buffer:
+            buffer += data
         try:
-            taken = self._take_frames(buffer)
+            taken = self._take_frames(buffer or data)
         except (Broken, HPACKError, struct.error):
             self.frame(_GOAWAY, 0, 0, struct.pack(">LL", self._newest, _PROTOCOL_ERROR))
             self._flush()
             self.abort()
             return
-        del buffer[:taken]
+        if buffer:
+            del buffer[:taken]
+        elif taken < len(data):
+            buffer += data[taken:]
 
     # Frames.
 
-    def _take_frames(self, buffer: bytearray) -> int:
+    def _take_frames(self, buffer: bytes | bytearray) -> int:
         """How many bytes were whole frames. Raises Broken, HPACKError, struct.error."""
         start, have = 0, len(buffer)
         if not self._has_preface:
@@ -434,7 +438,7 @@ class Stream:
         """Bytes that the other end takes."""
         self.room = STREAM_WINDOW
         """Bytes that it may send."""
-        self.pending: deque[bytes] = deque()
+        self.pending: deque[memoryview] = deque()
         self.unsent = 0
         """Bytes of these."""
         self.is_half_closed = False
@@ -470,7 +474,7 @@ class Stream:
         if not self._has_begun:
             self._has_begun = True
             self._connection.frame(_HEADERS, _END_HEADERS, self.id, _HEAD)
-        data = _message_head.pack(0, len(message)) + message
+        data = memoryview(_message_head.pack(0, len(message)) + message)
         self.pending.append(data)
         self.unsent += len(data)
         self._connection.send(self)
