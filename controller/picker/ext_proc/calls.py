@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 LIVENESS: Final = "liveness"
 SERVICES: Final = ("", LIVENESS, "readiness", SERVICE, "inference-extension")
 """Of which health is told; names as the field's pickers have them."""
+_LONGEST_QUESTION: Final = 1024
 _SERVING: Final = b"\x08\x01"
 _NOT_SERVING: Final = b"\x08\x02"
 
@@ -35,7 +36,7 @@ def exchanges(desk: Desk) -> CallOf:
 class ExchangeCall:
     """One exchange. See `Call`."""
 
-    __slots__ = ("_desk", "_exchange", "_is_over", "_stream", "_waiting")
+    __slots__ = ("_desk", "_exchange", "_held", "_is_over", "_stream", "_waiting")
 
     def __init__(self, stream: Stream, desk: Desk, identity: str) -> None:
         self._stream = stream
@@ -43,6 +44,8 @@ class ExchangeCall:
         self._exchange = Exchange(desk, identity)
         self._waiting: asyncio.Future[Verdict] | None = None
         self._is_over = False
+        self._held = 0
+        """Bytes of a message that is not whole."""
         desk.open += 1
 
     def message(self, data: bytes) -> None:
@@ -64,6 +67,13 @@ class ExchangeCall:
             # The gateway went on without a verdict.
             self._waiting.cancel()
         self._reply(answer)
+
+    def holds(self, size: int) -> bool:
+        """See `Call`."""
+        desk = self._desk
+        desk.held += size - self._held
+        self._held = size
+        return desk.held <= desk.body_memory
 
     def half_closed(self) -> None:
         """See `Call`."""
@@ -102,6 +112,7 @@ class ExchangeCall:
             return
         self._is_over = True
         self._desk.open -= 1
+        self._desk.held -= self._held
         if self._waiting is not None:
             self._waiting.cancel()
         self._exchange.close(end=end)
@@ -131,6 +142,10 @@ class HealthCall:
             return
         self._stream.send(_SERVING if service == LIVENESS or self._is_ready() else _NOT_SERVING)
         self._stream.end(OK)
+
+    def holds(self, size: int) -> bool:
+        """See `Call`."""
+        return size < _LONGEST_QUESTION
 
     def half_closed(self) -> None:
         """See `Call`."""

@@ -56,6 +56,10 @@ class Call(Protocol):
         """A message came."""
         ...
 
+    def holds(self, size: int) -> bool:
+        """So many bytes of the next message came; whether there is memory for them."""
+        ...
+
     def half_closed(self) -> None:
         """No message follows."""
         ...
@@ -458,11 +462,6 @@ class Stream:
         """Whether all that was sent has left."""
         return not self.pending
 
-    @property
-    def partial(self) -> int:
-        """Bytes of a message that is not whole."""
-        return len(self._buffer)
-
     def serve(self, call: Call) -> None:
         """Hand messages to this call from here on."""
         self._call = call
@@ -507,7 +506,7 @@ class Stream:
             self._messages(data)
         if end and self._call is not None:
             if self._buffer:
-                self.end(INVALID_ARGUMENT, "the last message is cut off")
+                self._give_up(INVALID_ARGUMENT, "the last message is cut off")
                 return
             self._call.half_closed()
         self._give_back()
@@ -531,20 +530,29 @@ class Stream:
         while len(buffer) >= 5:
             compressed, size = _message_head.unpack_from(buffer)
             if compressed or size > MAX_MESSAGE:
-                call = self._call
-                self.end(UNIMPLEMENTED if compressed else RESOURCE_EXHAUSTED, "compressed, or too large")
-                buffer.clear()
-                if call is not None:
-                    call.gone()
+                self._give_up(UNIMPLEMENTED if compressed else RESOURCE_EXHAUSTED, "compressed, or too large")
                 return
             if len(buffer) < 5 + size:
-                return
+                break
             message = bytes(memoryview(buffer)[5 : 5 + size])
             del buffer[: 5 + size]
+            assert self._call is not None  # what has no call has no buffer
+            # From here on it is the call's to count.
+            self._call.holds(0)
+            self._call.message(message)
             if self._call is None:
                 buffer.clear()
                 return
-            self._call.message(message)
+        if self._call is not None and not self._call.holds(len(buffer)):
+            self._give_up(RESOURCE_EXHAUSTED, "messages in hand take all the memory")
+
+    def _give_up(self, status: int, message: str) -> None:
+        """End a call that does not end itself."""
+        call = self._call
+        self.end(status, message)
+        self._buffer.clear()
+        if call is not None:
+            call.gone()
 
     def _finish(self) -> None:
         assert self._end is not None  # the callers have looked
