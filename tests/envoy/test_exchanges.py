@@ -165,7 +165,7 @@ async def test_hang_up_within_an_answer_reaches_the_pod_and_the_picker(envoy_bin
         async with made.http.stream("POST", CHAT, json={"stream": True}) as answer:
             pod.sent.release()
             await anext(answer.aiter_raw())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await pod.gone.wait()
         await made.picker.at_rest()
         assert await made.picker.metric("infergate_endpoint_failures_total") == 0

@@ -128,7 +128,7 @@ async def test_picker_that_is_asked_to_end_serves_on_and_lets_streams_end(envoy_
 
             await eventually(is_served)
             streaming = asyncio.create_task(envoy.http.post(CHAT, content=b"{}"))
-            await asyncio.wait_for(begun.wait(), 10)
+            await asyncio.wait_for(begun.wait(), 30)
             process.send_signal(signal.SIGTERM)
             assert await is_served()
 
@@ -138,4 +138,4 @@ async def test_picker_that_is_asked_to_end_serves_on_and_lets_streams_end(envoy_
             await eventually(is_closed)
             go_on.set()
             assert (await streaming).text == "firstlast"
-            assert await asyncio.wait_for(process.wait(), 10) == 0
+            assert await asyncio.wait_for(process.wait(), 30) == 0

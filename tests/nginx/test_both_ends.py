@@ -169,7 +169,7 @@ async def test_hang_up_reaches_the_picker(ends: Ends) -> None:
     ends.answer = answer
     async with ends.http.stream("POST", CHAT, json={"stream": True}) as answered:
         await anext(answered.aiter_raw())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await gone.wait()
     await ends.picker.at_rest()
 

@@ -34,7 +34,8 @@ from controller.picker.ext_proc.serving import serve_gateways
 from controller.plugins.types import DEFAULT_POLICY, Admission, AppliedPolicy, DetectorConfig, FlowControlConfig
 from tests.dataplane.pods import free_port
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
+"""Seconds; bound of every wait. Nothing takes a tenth of it on an idle machine."""
 POOL = "llm/gpu"
 CHAT = "/v1/chat/completions"
 DETECTOR = DetectorConfig("concurrency-detector", {"maxConcurrency": 1})
