@@ -1,15 +1,17 @@
 """What the templates of connections and datagrams loop over.
 
-`pass` hands a connection that was accepted to another server of the same worker: no second connection is made, so
-addresses of clients stay as they are. It takes a socket, so each place that connections can be handed to listens on one
-of its own, which nobody else connects to. Datagrams cannot be handed over: they go to upstreams.
+There are two ways on for a connection. `proxy_pass` makes a second one, to an upstream. `pass` hands it to another
+server of the same worker, so that addresses of clients stay as they are where a server of requests takes it; that
+server is named by a socket, which nobody else connects to. A worker that a reload retires knows no sockets any more: a
+connection whose first message it still waits for can only be proxied. So `pass` is used at once, before anything is
+read, and on ports where servers of several kinds wait for what the first message says.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from controller.ir.streams import Mode, StreamRule, StreamServer, Transport
+from controller.ir.streams import Mode, StreamBackend, StreamRule, StreamServer, Transport
 from controller.ir.types import GatewayConfig, Server, Upstream
 from controller.render.maps import digest
 from controller.render.quoting import expression
@@ -17,7 +19,9 @@ from controller.render.views import TlsView, certificate_files, service_upstream
 from controller.render.weights import Split, splits
 
 CLOSED: Final = "unix:run/closed.sock"
-"""Connections that come here are closed."""
+"""Connections that are handed to this one are closed."""
+REFUSED: Final = "infergate_refused"
+"""Upstream of connections that are closed: what was sent is read before, so that this is no failure of the upstream."""
 DROPPED: Final = "infergate_dropped"
 """Upstream of datagrams that are dropped."""
 _SEED: Final = "${connection}:${msec}:${remote_addr}:${remote_port}"
@@ -49,7 +53,7 @@ class StreamSplitView:
 
 @dataclass(frozen=True)
 class ExitView:
-    """A server that connections are handed to, and that passes them on to one upstream."""
+    """A server of its own for connections to one upstream."""
 
     rule: StreamRule
     socket: str
@@ -71,9 +75,12 @@ class StreamServerView:
     certificate_files: tuple[tuple[str, str], ...]
     """(chain, key), relative to nginx.conf."""
     upstream: str
-    """Where connections go; empty: they are handed over, or closed."""
+    """Upstream, or variable that holds one; empty: connections are handed over, or closed."""
+    tls: TlsView | None
+    """Of the upstream."""
+    client_certificate: tuple[str, str] | None
     handed_to: str
-    """Socket, or variable that holds one; empty: they are closed."""
+    """Socket, or variable that holds one; empty: connections are closed."""
 
     @property
     def route(self) -> str:
@@ -104,8 +111,10 @@ class StreamPortView:
     port: int
     transport: Transport
     choices: tuple[tuple[str, str, str], ...]
-    """(hostname, socket or variable, whose it is) that the name in the first message of TLS chooses among, `*` for any
-    other. Empty where all TLS of the port ends in `servers`, and where nobody looks for it."""
+    """(hostname, upstream, socket or variable, whose it is) that the name in the first message of TLS chooses among;
+    `*` is any other. Empty where all TLS of the port ends in `servers`, and where nobody looks for it."""
+    hands_over: bool
+    """Whether the choices are sockets."""
     socket: str
     """Where `servers` listen; empty: on the port itself."""
     servers: tuple[StreamServerView, ...]
@@ -138,6 +147,8 @@ class StreamsView:
     exits: tuple[ExitView, ...]
     closes: bool
     """Whether some connections are closed."""
+    refuses: bool
+    """As above, by way of an upstream."""
     drops: bool
     """Whether some datagrams are dropped."""
 
@@ -152,30 +163,22 @@ def streams_view(config: GatewayConfig) -> StreamsView:
         )
         for opening in openings
     )
-    handed, sent = _by_way(config.streams)
-    split_views = [_split_view(rule, Transport.TCP) for rule in handed if _is_split(rule)]
-    split_views += [_split_view(rule, Transport.UDP) for rule in sent if _is_split(rule)]
-    values = {value for view in split_views for value in view.values}
-    used = {value for port in ports for _, value, _ in port.choices} | values
-    used |= {view.handed_to for port in ports for view in port.servers}
+    rules = {server.rule.id: server.rule for server in config.streams if server.rule is not None}
+    ways = [_Way(rules[name], handed) for name in sorted(rules) for handed in (False, True)]
+    chosen = {value for port in ports for _, value, _ in port.choices}
+    chosen |= {value for port in ports for view in port.servers for value in (view.handed_to, view.upstream)}
+    split_views = [way.split for way in ways if way.is_split and way.variable in chosen]
+    used = chosen | {value for view in split_views for value in view.values}
+    exits = {exit.socket: exit for rule in rules.values() for exit in _exits(rule) if exit.socket in used}
     return StreamsView(
         ports=ports,
         upstreams=tuple((service_upstream(item.name), item) for item in config.stream_upstreams),
         splits=tuple(split_views),
-        exits=tuple(exit for rule in handed for exit in _exits(rule) if exit.socket in used),
+        exits=tuple(exits[socket] for socket in sorted(exits)),
         closes=CLOSED in used,
+        refuses=REFUSED in used,
         drops=DROPPED in used,
     )
-
-
-def _by_way(servers: Iterable[StreamServer]) -> tuple[list[StreamRule], list[StreamRule]]:
-    """Rules whose connections may be handed over, and those of datagrams, each sorted by id."""
-    found: dict[bool, dict[str, StreamRule]] = {False: {}, True: {}}
-    for server in servers:
-        if server.rule is not None:
-            found[server.transport is Transport.UDP][server.rule.id] = server.rule
-    handed, sent = ([rules[key] for key in sorted(rules)] for rules in found.values())
-    return handed, sent
 
 
 def _port_view(servers: Sequence[StreamServer], *, config: GatewayConfig) -> StreamPortView:
@@ -185,17 +188,22 @@ def _port_view(servers: Sequence[StreamServer], *, config: GatewayConfig) -> Str
     ending = [item for item in servers if item.mode is Mode.TERMINATE]
     passed = [item for item in servers if item.mode is Mode.PASSTHROUGH]
     socket = f"unix:run/tls_{port}.sock" if ending and (read or passed) else ""
+    hands_over = bool(read or socket)
     choices: list[tuple[str, str, str]] = []
     if read or passed:
         # Those that end TLS tell the client that they do not know the name.
-        choices.append(("*", socket_of_http(port) if read else socket or CLOSED, "Names that no listener has"))
+        unknown = socket_of_http(port) if read else socket or REFUSED
+        choices.append(("*", unknown, "Names that no listener has"))
         choices += [(host, socket_of_http(port), _whose(item)) for item in read for host in item.hostnames]
         choices += [(host, socket, _whose(item)) for item in ending for host in item.hostnames]
-        choices += [(host, _handed_to(item.rule), _whose(item)) for item in passed for host in item.hostnames]
+        choices += [
+            (host, _place(item.rule, handed=hands_over), _whose(item)) for item in passed for host in item.hostnames
+        ]
     return StreamPortView(
         port=port,
         transport=transport,
         choices=tuple(sorted({choice[0]: choice for choice in choices}.values())),
+        hands_over=hands_over,
         socket=socket,
         servers=tuple(_server_view(item) for item in servers if item.mode is not Mode.PASSTHROUGH),
         is_tls=bool(ending),
@@ -210,83 +218,100 @@ def _whose(server: Server | StreamServer) -> str:
 
 def _server_view(server: StreamServer) -> StreamServerView:
     is_named = server.mode is Mode.TERMINATE
-    is_datagram = server.transport is Transport.UDP
-    handed_to = "" if is_datagram else _handed_to(server.rule)
-    upstream = ""
-    if server.rule is not None and not is_named:
-        # One that is found by its name hands connections over all the same: its `set` comes before the name is known.
-        upstream = _variable(server.rule) if is_datagram and _is_split(server.rule) else _only_upstream(server.rule)
+    upstream, handed_to, tls, shown = "", "", None, None
+    if server.rule is not None:
+        way = _Way(server.rule, handed=False)
+        if not way.is_split:
+            upstream = way.only
+            tls = next((item.tls for item in way.drawn), None)
+            shown = server.rule.client_certificate if tls else None
+        elif server.mode is Mode.OPAQUE and server.transport is Transport.TCP:
+            handed_to = _Way(server.rule, handed=True).variable
+        else:
+            upstream = way.variable
     return StreamServerView(
         server=server,
         hostnames=tuple("_" if host == "*" else host for host in server.hostnames) if is_named else (),
         is_default=is_named and "*" in server.hostnames,
         certificate_files=tuple(certificate_files(certificate) for certificate in server.certificates),
         upstream=upstream,
-        handed_to="" if upstream or handed_to == CLOSED else handed_to,
+        tls=tls_view(tls) if tls else None,
+        client_certificate=certificate_files(shown) if shown else None,
+        handed_to=handed_to,
     )
 
 
-def _drawn(rule: StreamRule) -> list[tuple[str, int]]:
-    """(name in nginx of an upstream or empty, weight) of backends with a share."""
-    return [
-        (service_upstream(item.upstream) if item.upstream else "", item.weight)
-        for item in rule.backends
-        if item.weight > 0
-    ]
+@dataclass(frozen=True)
+class _Way:
+    """How connections of a rule go on: they are handed to sockets, or proxied to upstreams."""
+
+    rule: StreamRule
+    handed: bool
+
+    @property
+    def drawn(self) -> list[StreamBackend]:
+        """Backends with a share."""
+        return [item for item in self.rule.backends if item.weight > 0]
+
+    @property
+    def is_split(self) -> bool:
+        return len({item.upstream for item in self.drawn}) > 1
+
+    @property
+    def only(self) -> str:
+        """The one upstream that has all connections; empty when there are several, or none."""
+        found = {item.upstream for item in self.drawn}
+        name = next(iter(found)) if len(found) == 1 else ""
+        return service_upstream(name) if name else ""
+
+    @property
+    def variable(self) -> str:
+        return f"${'place' if self.handed else 'backend'}_{digest(self.rule.id)}"
+
+    @property
+    def split(self) -> StreamSplitView:
+        drawn = self.drawn
+        split, fine = splits([item.weight for item in drawn])
+        return StreamSplitView(
+            rule=self.rule,
+            what=f"weights {' / '.join(str(backend.weight) for backend in self.rule.backends)}",
+            variable=self.variable,
+            values=tuple(self.place(item) for item in drawn),
+            split=split,
+            fine_split=fine,
+        )
+
+    def place(self, backend: StreamBackend) -> str:
+        """Where connections to a backend go."""
+        if not backend.upstream:
+            return CLOSED if self.handed else DROPPED if self.rule.route.kind == "UDPRoute" else REFUSED
+        name = service_upstream(backend.upstream)
+        # What is said of TLS holds for a whole server, so that each backend needs one.
+        return _socket(self.rule, name) if self.handed or self.rule.is_secured else name
 
 
-def _is_split(rule: StreamRule) -> bool:
-    return len({upstream for upstream, _ in _drawn(rule)}) > 1
-
-
-def _only_upstream(rule: StreamRule) -> str:
-    """The one upstream that has all connections; empty when there are several, or none."""
-    found = {upstream for upstream, _ in _drawn(rule)}
-    return next(iter(found)) if len(found) == 1 else ""
-
-
-def _handed_to(rule: StreamRule | None) -> str:
-    """Socket, or variable that holds one, of a rule whose connections are handed over."""
+def _place(rule: StreamRule | None, *, handed: bool) -> str:
+    """Where connections of a rule go: socket, upstream, or a variable that holds one."""
     if rule is None:
-        return CLOSED
-    if _is_split(rule):
-        return _variable(rule)
-    only = _only_upstream(rule)
-    return _socket(rule, only) if only else CLOSED
+        return CLOSED if handed else REFUSED
+    way = _Way(rule, handed)
+    if way.is_split:
+        return way.variable
+    return way.place(way.drawn[0]) if way.drawn else CLOSED if handed else REFUSED
 
 
 def _exits(rule: StreamRule) -> Iterable[ExitView]:
-    drawn = {service_upstream(item.upstream): item for item in rule.backends if item.upstream and item.weight}
-    for upstream, backend in sorted(drawn.items()):
-        shown = rule.client_certificate if backend.tls else None
-        yield ExitView(
-            rule=rule,
-            socket=_socket(rule, upstream),
-            upstream=upstream,
-            tls=tls_view(backend.tls) if backend.tls else None,
-            client_certificate=certificate_files(shown) if shown else None,
-        )
-
-
-def _split_view(rule: StreamRule, transport: Transport) -> StreamSplitView:
-    drawn = _drawn(rule)
-    split, fine = splits([weight for _, weight in drawn])
-    if transport is Transport.UDP:
-        values = tuple(upstream or DROPPED for upstream, _ in drawn)
-    else:
-        values = tuple(_socket(rule, upstream) if upstream else CLOSED for upstream, _ in drawn)
-    return StreamSplitView(
-        rule=rule,
-        what=f"weights {' / '.join(str(backend.weight) for backend in rule.backends)}",
-        variable=_variable(rule),
-        values=values,
-        split=split,
-        fine_split=fine,
-    )
-
-
-def _variable(rule: StreamRule) -> str:
-    return f"$backend_{digest(rule.id)}"
+    for backend in _Way(rule, handed=True).drawn:
+        if backend.upstream:
+            name = service_upstream(backend.upstream)
+            shown = rule.client_certificate if backend.tls else None
+            yield ExitView(
+                rule=rule,
+                socket=_socket(rule, name),
+                upstream=name,
+                tls=tls_view(backend.tls) if backend.tls else None,
+                client_certificate=certificate_files(shown) if shown else None,
+            )
 
 
 def _socket(rule: StreamRule, upstream: str) -> str:

@@ -206,7 +206,18 @@ async def test_addresses_of_clients_are_kept_on_a_port_with_all_kinds_of_tls(
             assert await reader.readline() == b"x\n"
     await until(lambda: any(b'"client":"127.0.0.3"' in line for line in gateway.log_lines()))
     (line,) = (json.loads(line) for line in gateway.log_lines() if b'"client":"127.0.0.3"' in line)
-    assert (line["route"], line["protocol"], line["status"]) == ("TLSRoute default/x", "TCP", 200)
+    assert (line["name"], line["protocol"], line["status"]) == ("x.ends.example", "TCP", 200)
+
+
+async def test_connection_is_logged_with_its_route_and_endpoint(gateway: Gateway, ports: dict[str, int]) -> None:
+    async with asyncio.timeout(connections.LIMIT), dial(ports["weighed"], source="127.0.0.4") as (reader, writer):
+        greeted = await reader.readline()
+        writer.write_eof()
+        await reader.read()
+    await until(lambda: any(b'"client":"127.0.0.4"' in line for line in gateway.log_lines()))
+    (line,) = (json.loads(line) for line in gateway.log_lines() if b'"client":"127.0.0.4"' in line)
+    assert line["route"] == ("TCPRoute default/weighed" if greeted else "")
+    assert line["response_bytes"] == len(greeted)
 
 
 @pytest.mark.usefixtures("gateway")
@@ -328,6 +339,44 @@ async def test_connections_live_through_changes_and_new_ones_follow_them(tmp_pat
             assert await greeting(port) == "new"
             writer.write(b"still here\n")
             assert await reader.readline() == b"still here\n"
+
+
+async def test_clients_that_say_their_name_after_a_reload_are_served(tmp_path: Path, nginx: Nginx) -> None:
+    ends, passes = free_ports(2)
+    chain, key = certificate("a.example")
+    terminate = {"mode": "Terminate", "certificateRefs": [{"name": "a"}]}
+
+    def listeners(port: int) -> list[Json]:
+        return [
+            http_listener(port),
+            listener("ends", ends, "TLS", tls=terminate),
+            listener("passes", passes, "TLS", tls={"mode": "Passthrough"}),
+        ]
+
+    async with AsyncExitStack() as stack:
+        plain = await stack.enter_async_context(talk("plain"))
+        secure = await stack.enter_async_context(talk("secure", tls=server_tls(chain, key)))
+        gateway = await stack.enter_async_context(run_gateway(tmp_path, nginx, listeners=listeners))
+        await gateway.apply(
+            "all.yaml",
+            secret("a", chain=chain, key=key),
+            service("plain", plain.address),
+            service("secure", secure.address),
+            stream_route("TLSRoute", "ends", to_service("plain"), section="ends", hostnames=("a.example",)),
+            stream_route("TLSRoute", "passes", to_service("secure"), section="passes", hostnames=("a.example",)),
+        )
+        async with asyncio.timeout(4 * connections.LIMIT):
+            early = [await stack.enter_async_context(dial(port)) for port in (ends, passes)]
+            # A connection that is accepted later is answered: these two are as well.
+            assert [await greeting(port, name="a.example") for port in (ends, passes)] == ["plain", "secure"]
+            before = gateway.workers()
+            await gateway.apply("web.yaml", route("web", rule(to_service("plain"))))
+            assert before & gateway.workers()
+            greeted = []
+            for reader, writer in early:
+                await writer.start_tls(trusting(), server_hostname="a.example")
+                greeted.append(await reader.readline())
+        assert greeted == [b"plain\n", b"secure\n"]
 
 
 async def test_listener_that_comes_and_goes_opens_and_closes_its_port(tmp_path: Path, nginx: Nginx) -> None:

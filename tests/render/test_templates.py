@@ -20,9 +20,9 @@ MADE_HERE = (
     r"|address|header|keepalive|module|listener|location|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
     r"(added|body|changed_path|client_validation|headers|mirror_location|mirrored|named_locations|paused"
-    r"|preflight|redirect|refused|remembered|retried|rewrite|scheme|secured|called|sent|split|timeouts|title|tried"
+    r"|preflight|redirect|refused|remembered|retried|rewrite|scheme|secured|secured_stream|called|sent|split|timeouts|title|tried"
     r"|unknown_client)\(.*\)|bodies\[.*\]|body",
-    r"(exit|view)\.client_certificate\[\d\]|((exit\.)?tls|view)\.authorities|backend\.endpoint_variable( if .*)?",
+    r"(exit|view)\.client_certificate\[\d\]|((view\.)?tls|view)\.authorities|backend\.endpoint_variable( if .*)?",
     r"upstream(\.name)?",
     r"item\.variable ~ .*|item\.values\[.*\]",
     r"rule\.rule\.route\.path|view\.targets\[choice\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",
