@@ -14,7 +14,7 @@ help:
 	@echo "make test    install what the tests need and run them"
 	@echo "make check   format, lint, types, import rules"
 	@echo "make test-cluster  run the tests of tests/cluster on a cluster of processes, with the program rig"
-	@echo "make conformance   run the conformance suite of Gateway API there; PROFILES=..., CORE=1, RUN=..."
+	@echo "make conformance   run the conformance suite of Gateway API there; PROFILES=..., CORE=1, RUN=..., CHANNEL=standard"
 	@echo "make conformance-inference   run the suite of the Inference Extension there; RUN=..."
 	@echo "make bench-cluster  measure there how soon routes are live, and what the processes hold in memory"
 	@echo "make crds    write crds/ anew from the models"
@@ -96,7 +96,7 @@ bench-cluster: build/images.json
 conformance: build/images.json
 	@$(RIG) build --all
 	@$(RIG) conformance gateway --images build/images.json --profiles $(PROFILES) \
-	  $(if $(CORE),--features Gateway$(comma)HTTPRoute$(comma)ReferenceGrant) $(if $(RUN),--run-test $(RUN)) \
+	  $(if $(CHANNEL),--crds $(CHANNEL)) $(if $(CORE),--features Gateway$(comma)HTTPRoute$(comma)ReferenceGrant) $(if $(RUN),--run-test $(RUN)) \
 	  --log build/gateway-conformance.log --report build/gateway-conformance.yaml --setup '$(INSTALL)'
 
 conformance-inference: build/images.json
