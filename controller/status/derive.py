@@ -3,7 +3,7 @@
 Times and other controllers' parts come in `merge`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from controller.resources.gateway_api import HTTPRoute, ListenerSet
@@ -61,12 +61,12 @@ def derive(
     resources say, before `refusals` were taken out. `features` are named by each GatewayClass.
     """
     facts = _Facts(programmed or {}, refusals or Refusals({}, {}, {}), controller_name)
-    gateways = {item.key: item for item in topology.gateways}
-    counts = _attached_sets(topology.listener_sets)
+    sets: dict[Key, list[ListenerSetState]] = {}
+    for found in topology.listener_sets:
+        sets.setdefault(found.gateway, []).append(found)
     updates = [
         *(_class(item, features=features) for item in topology.classes),
-        *(facts.gateway(item, attached_sets=counts.get(item.key)) for item in topology.gateways),
-        *(facts.listener_set(item, gateway=gateways[item.gateway]) for item in topology.listener_sets),
+        *(update for item in topology.gateways for update in facts.gateway(item, sets=sets.get(item.key, ()))),
         *(facts.route(item) for item in topology.routes),
         *(facts.route(item) for item in topology.stream_routes),
         *(facts.pool(item) for item in topology.pools),
@@ -103,37 +103,24 @@ class _Facts:
     refusals: Refusals
     controller_name: str
 
-    def gateway(self, item: GatewayState, *, attached_sets: int | None) -> StatusUpdate:
-        """`attached_sets` is None where no ListenerSet names the Gateway."""
+    def gateway(self, item: GatewayState, *, sets: Sequence[ListenerSetState]) -> Iterator[StatusUpdate]:
+        """Of a Gateway, and of the ListenerSets that name it."""
         report = self.programmed.get(item.key)
-        listeners = self._listeners(item)
-        own = [(state, conditions) for state, conditions in listeners if state.owner == item.key]
-        status: Json = {
-            "conditions": _json(
-                ordered(*item.conditions, _gateway_programmed(item, report=report, listeners=listeners))
-            ),
-            "listeners": [_listener_json(state, conditions) for state, conditions in own],
-            "addresses": [{"type": str(a.type), "value": a.value} for a in report.addresses] if report else [],
+        listeners: dict[Key, list[_Listener]] = {
+            owner: [(state, self._listener(state, report=report)) for state in states]
+            for owner, states in item.by_owner.items()
         }
-        if attached_sets is not None:
-            status["attachedListenerSets"] = attached_sets
-        return StatusUpdate(item.key, item.generation, status)
-
-    def listener_set(self, item: ListenerSetState, *, gateway: GatewayState) -> StatusUpdate:
-        report = self.programmed.get(gateway.key)
-        all_listeners = self._listeners(gateway)
-        own = [(state, conditions) for state, conditions in all_listeners if state.owner == item.key]
-        of_gateway = _gateway_programmed(gateway, report=report, listeners=all_listeners)
-        programmed = _set_programmed(item, gateway=of_gateway, listeners=own)
+        programmed = _gateway_programmed(item, report=report, listeners=listeners)
         status: Json = {
             "conditions": _json(ordered(*item.conditions, programmed)),
-            "listeners": [_listener_json(state, conditions) for state, conditions in own],
+            "listeners": [_listener_json(*found) for found in listeners.get(item.key, ())],
+            "addresses": [{"type": str(a.type), "value": a.value} for a in report.addresses] if report else [],
         }
-        return StatusUpdate(item.key, item.generation, status)
-
-    def _listeners(self, gateway: GatewayState) -> list[_Listener]:
-        report = self.programmed.get(gateway.key)
-        return [(item, self._listener(item, report=report)) for item in gateway.listeners]
+        if sets:
+            # Source: Gateway API, GatewayStatus.attachedListenerSets.
+            status["attachedListenerSets"] = sum(_status(found.conditions, ACCEPTED) is True for found in sets)
+        yield StatusUpdate(item.key, item.generation, status)
+        yield from (_listener_set(found, gateway=programmed, listeners=listeners.get(found.key, ())) for found in sets)
 
     def _listener(self, item: ListenerState, *, report: Programmed | None) -> tuple[Condition, ...]:
         conditions = item.conditions
@@ -208,6 +195,15 @@ def _reason_unserved(item: ListenerState) -> str:
     return conflict.reason if conflict and item.owner.kind == ListenerSet.__name__ else "Invalid"
 
 
+def _listener_set(item: ListenerSetState, *, gateway: Condition, listeners: Sequence[_Listener]) -> StatusUpdate:
+    """`gateway` is the condition Programmed of the Gateway."""
+    status: Json = {
+        "conditions": _json(ordered(*item.conditions, _set_programmed(item, gateway=gateway, listeners=listeners))),
+        "listeners": [_listener_json(*found) for found in listeners],
+    }
+    return StatusUpdate(item.key, item.generation, status)
+
+
 def _set_programmed(item: ListenerSetState, *, gateway: Condition, listeners: Sequence[_Listener]) -> Condition:
     """Source: Gateway API, ListenerSetConditionProgrammed."""
     verdict = next(found for found in item.conditions if found.type == ACCEPTED)
@@ -229,18 +225,9 @@ def _failed(listeners: Sequence[_Listener]) -> list[str]:
     return [state.name for state, conditions in listeners if _status(conditions, PROGRAMMED) is False]
 
 
-def _attached_sets(listener_sets: Sequence[ListenerSetState]) -> dict[Key, int]:
-    """Number of ListenerSets that are accepted, by each Gateway that one names.
-
-    Source: Gateway API, GatewayStatus.attachedListenerSets.
-    """
-    counts = dict.fromkeys((item.gateway for item in listener_sets), 0)
-    for item in listener_sets:
-        counts[item.gateway] += _status(item.conditions, ACCEPTED) is True
-    return counts
-
-
-def _gateway_programmed(item: GatewayState, *, report: Programmed | None, listeners: Sequence[_Listener]) -> Condition:
+def _gateway_programmed(
+    item: GatewayState, *, report: Programmed | None, listeners: Mapping[Key, Sequence[_Listener]]
+) -> Condition:
     if not item.serves:
         what = (
             "the Gateway is not accepted" if _status(item.conditions, "Accepted") is False else "no listener is served"
@@ -250,10 +237,10 @@ def _gateway_programmed(item: GatewayState, *, report: Programmed | None, listen
         return _programmed(None)
     if not report.serving:
         return Condition(PROGRAMMED, False, report.reason, report.message)
-    if len(_failed(listeners)) == len(listeners):
+    if all(len(_failed(found)) == len(found) for found in listeners.values()):
         return Condition(PROGRAMMED, False, "Invalid", "no listener is served, see listeners")
     words = [report.message] if report.message else []
-    failed = _failed([(state, conditions) for state, conditions in listeners if state.owner == item.key])
+    failed = _failed(listeners.get(item.key, ()))
     if failed:
         words.append(f"listeners that are not served: {', '.join(failed)}")
     return Condition(PROGRAMMED, True, "Programmed", "; ".join(words))

@@ -7,7 +7,6 @@ from controller.resources.gateway_api import GROUP, Gateway, Listener, ListenerS
 from controller.resources.meta import Key
 from controller.topology.conditions import Condition, refused
 from controller.topology.index import Index, selects
-from controller.topology.listener_sets import listeners_of
 from controller.topology.types import GatewayState, ListenerState
 
 ANY_HOST = "*"
@@ -39,7 +38,7 @@ class Parent:
 
 def parent(owner: Gateway | ListenerSet, *, state: GatewayState, index: Index, namespaces: Collection[str]) -> Parent:
     """A Gateway, or a ListenerSet that names it, with what its listeners let in. `namespaces` have routes."""
-    states = listeners_of(owner.key, gateway=state)
+    states = state.by_owner.get(owner.key, ())
     doors = tuple(
         Door(
             state=listener_state,

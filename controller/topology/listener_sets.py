@@ -12,7 +12,7 @@ from controller.resources.gateway_api import Gateway, ListenerSet
 from controller.resources.meta import Key
 from controller.topology.conditions import Condition, accepted, refused
 from controller.topology.index import Index, selects
-from controller.topology.types import GatewayState, ListenerSetState, ListenerState
+from controller.topology.types import GatewayState, ListenerSetState
 
 
 def admitted(gateway: Gateway, *, index: Index) -> tuple[ListenerSet, ...]:
@@ -53,11 +53,6 @@ def judged_again(item: ListenerSetState, *, gateway: GatewayState) -> ListenerSe
     return replace(item, conditions=(_verdict(item.key, gateway=gateway),))
 
 
-def listeners_of(owner: Key, *, gateway: GatewayState) -> tuple[ListenerState, ...]:
-    """The listeners of a Gateway that are in the spec of a resource, in its order: the Gateway, or a ListenerSet."""
-    return tuple(item for item in gateway.listeners if item.owner == owner)
-
-
 def _verdict(key: Key, *, gateway: GatewayState) -> Condition:
     """Accepted, of a ListenerSet that may attach.
 
@@ -65,7 +60,7 @@ def _verdict(key: Key, *, gateway: GatewayState) -> Condition:
     """
     if any(item.type == "Accepted" and item.status is not True for item in gateway.conditions):
         return refused("ParentNotAccepted", f"{gateway.key} is not accepted")
-    listeners = listeners_of(key, gateway=gateway)
+    listeners = gateway.by_owner.get(key, ())
     invalid = [item.name for item in listeners if not item.serves]
     if not invalid:
         return accepted()

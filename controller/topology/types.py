@@ -3,7 +3,9 @@
 Children name parents by key. A Condition says what the specification would have written into a status.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from controller.bundle import Pool
 from controller.ir.policies import ClientValidation
@@ -92,6 +94,14 @@ class GatewayState:
     client_certificate: Certificate | None = None
     """Shown to backends that are spoken to in TLS."""
     data_plane: DataPlaneState = DataPlaneState()
+
+    @cached_property
+    def by_owner(self) -> Mapping[Key, tuple[ListenerState, ...]]:
+        """Its listeners by what has them: the Gateway itself, and each ListenerSet that it lets in."""
+        found: dict[Key, list[ListenerState]] = {}
+        for item in self.listeners:
+            found.setdefault(item.owner, []).append(item)
+        return {owner: tuple(items) for owner, items in found.items()}
 
 
 @dataclass(frozen=True)
