@@ -3,6 +3,7 @@
 Both are Secrets of type kubernetes.io/tls.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -71,6 +72,15 @@ def certificate(
     if isinstance(expires, _Broken):
         return unresolved(reason, f"{target}: {expires.message}")
     return Resolved(Certificate(target, secret.data["tls.crt"], secret.data["tls.key"]), expires)
+
+
+def warning(pairs: Iterable[Resolved], *, now: datetime | None) -> str:
+    """What a user should know of certificates that are served: which have expired. Empty when there is nothing."""
+    late = [item for item in pairs if now is not None and item.expires < now]
+    return "; ".join(
+        f"warning: the certificate of {item.certificate.source} expired at {item.expires:%Y-%m-%dT%H:%M:%SZ}"
+        for item in late
+    )
 
 
 @lru_cache(maxsize=256)  # checking an RSA key takes milliseconds, and the same pairs come again at every build
