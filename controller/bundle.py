@@ -178,6 +178,15 @@ class ExternalPicker(msgspec.Struct, frozen=True, omit_defaults=True, rename="ca
     """None: it is spoken to in plain text."""
 
 
+class PoolTls(msgspec.Struct, frozen=True, rename="camel"):
+    """How the endpoints of a pool are known that are spoken to in TLS."""
+
+    server_name: str
+    """Asked for in the handshake, and in the certificate."""
+    authorities: str
+    """Certificates in PEM, from one of which an endpoint's must come."""
+
+
 class Pool(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """The endpoints behind one InferencePool."""
 
@@ -195,6 +204,8 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """Whether its endpoints take HTTP/2 without TLS, and nothing else."""
     external: ExternalPicker | None = None
     """Who picks; None: the picker beside nginx."""
+    tls: PoolTls | None = None
+    """None: in plain text."""
 
 
 class Pools(msgspec.Struct, frozen=True, rename="camel"):

@@ -1,15 +1,19 @@
 """Pages of model servers over HTTP/1.1: one connection to each endpoint, kept open between scrapes.
 
 A protocol on httptools, because a scrape through httpx takes 0.4 to 1.3 ms of CPU: with 100 idle endpoints a tenth of a
-core and more. It knows what metrics, and a list of models, need: GET, no redirects, no compression, no TLS.
+core and more. It knows what metrics, and a list of models, need: GET, no redirects, no compression.
 """
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
 import httptools
+
+from controller.bundle import PoolTls
+from controller.picker.trust import context_of
 
 LARGEST_PAGE: Final = 4 * 1024 * 1024
 """Bytes; forty times the page of a vLLM server."""
@@ -34,9 +38,17 @@ class Page:
 class HttpPages:
     """One page of each endpoint."""
 
-    def __init__(self, path: str = "/metrics", *, accept: str = "text/plain") -> None:
+    def __init__(
+        self,
+        path: str = "/metrics",
+        *,
+        accept: str = "text/plain",
+        trust: Callable[[str], PoolTls | None] = lambda address: None,
+    ) -> None:
+        """trust: how an endpoint is known that is asked over TLS; None for plain text."""
         self._path = path
         self._accept = accept
+        self._trust = trust
         self._connections: dict[str, _Connection] = {}
 
     async def get(self, address: str) -> Page:
@@ -44,8 +56,9 @@ class HttpPages:
         try:
             async with asyncio.timeout(LONGEST_SCRAPE):
                 connection = self._connections.get(address)
-                if connection is None or not connection.is_usable:
-                    connection = await self._connect(address)
+                trust = self._trust(address)
+                if connection is None or not connection.is_usable or connection.trust != trust:
+                    connection = await self._connect(address, trust)
                 return await connection.get()
         except (OSError, ValueError, TimeoutError, httptools.HttpParserError) as error:
             self.forget(address)
@@ -57,7 +70,7 @@ class HttpPages:
         if connection is not None:
             connection.close()
 
-    async def _connect(self, address: str) -> "_Connection":
+    async def _connect(self, address: str, trust: PoolTls | None) -> "_Connection":
         self.forget(address)
         host, _, port = address.rpartition(":")
         request = (
@@ -66,7 +79,11 @@ class HttpPages:
         )
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
-            lambda: _Connection(request.encode("ascii"), loop=loop), host.strip("[]"), int(port)
+            lambda: _Connection(request.encode("ascii"), trust=trust, loop=loop),
+            host.strip("[]"),
+            int(port),
+            ssl=context_of(trust) if trust else None,
+            server_hostname=trust.server_name if trust else None,
         )
         self._connections[address] = connection
         return connection
@@ -75,7 +92,9 @@ class HttpPages:
 class _Connection(asyncio.Protocol):
     """One connection, with at most one request under way."""
 
-    def __init__(self, request: bytes, *, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, request: bytes, *, trust: PoolTls | None, loop: asyncio.AbstractEventLoop) -> None:
+        self.trust = trust
+        """As it was when the connection was opened."""
         self._request = request
         self._loop = loop
         self._transport: asyncio.Transport | None = None

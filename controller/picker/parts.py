@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 
+from controller.bundle import PoolTls
 from controller.picker.base_models import BaseModels
 from controller.picker.choosing import Answers, Choosing
 from controller.picker.completions import Completions
@@ -99,12 +100,18 @@ def parts_of(settings: PickerSettings, *, rng: random.Random, source_of: SourceO
         clock=clock,
     )
     registry, durations = registry_of(state)
+
+    def trust(address: str) -> PoolTls | None:
+        return table.trusts.get(address)
+
     return Parts(
         state=state,
         durations=durations,
         registry=registry,
-        scraper=Scraper(table=table, in_flight=in_flight, pages=HttpPages(), clock=clock),
-        models=ModelLists(table=table, pages=HttpPages(MODELS_PATH, accept="application/json"), clock=clock),
+        scraper=Scraper(table=table, in_flight=in_flight, pages=HttpPages(trust=trust), clock=clock),
+        models=ModelLists(
+            table=table, pages=HttpPages(MODELS_PATH, accept="application/json", trust=trust), clock=clock
+        ),
         base_models=BaseModels(),
         recorder=_recorder(settings, rng=rng, clock=clock),
     )

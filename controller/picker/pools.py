@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from controller.bundle import FailureMode, ModelRewrite, Pool, PoolEndpoint, Pools, decode_pools
+from controller.bundle import FailureMode, ModelRewrite, Pool, PoolEndpoint, Pools, PoolTls, decode_pools
 from controller.picker.endpoints import Endpoint, key_of
 from controller.picker.inflight import InFlight
 from controller.picker.memory import PoolMemory
 from controller.picker.overdue import LEAST_WAIT
 from controller.picker.prefix import capacity_of, share_out
 from controller.picker.targets import ModelTargets
+from controller.picker.trust import trusts_of
 from controller.picker.watch import DEFAULT_WATCH, Watch, watch_of
 from controller.plugins.types import AppliedPolicy
 
@@ -52,6 +53,8 @@ class PoolTable:
         self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
         self._memories: dict[str, PoolMemory] = {}
         self.pools: Mapping[str, PoolState] = {}
+        self.trusts: Mapping[str, PoolTls] = {}
+        """How endpoints are known that are asked over TLS, by address."""
         self.served: Pools | None = None
         """As they were read; None until some were."""
 
@@ -77,6 +80,7 @@ class PoolTable:
                 self._endpoints[key].renew(source)
             else:
                 self._endpoints[key] = Endpoint(source)
+        self.trusts = trusts_of(pools.pools)
         addresses = {source.address for source in sources.values()}
         for key in self._endpoints.keys() - sources.keys():
             endpoint = self._endpoints[key]

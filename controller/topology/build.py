@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import partial
 
 from controller.bundle import ModelRewrite
+from controller.ir.policies import BackendTls
 from controller.plugins.catalogue import BUILT_IN, Catalogue
 from controller.plugins.types import AppliedPolicy
 from controller.resources.core import ConfigMap
@@ -94,7 +95,14 @@ def build(
         classes=tuple(sorted(classes.values(), key=lambda item: item.key)),
         gateways=tuple(_counted(gateways[key], attached=attached) for key in sorted(gateways)),
         routes=tuple(state for state, _ in routes),
-        pools=_pools(index, standings=standings, routes=routes, applied=applied, rewrites=models.rewrites),
+        pools=_pools(
+            index,
+            standings=standings,
+            routes=routes,
+            applied=applied,
+            rewrites=models.rewrites,
+            tls_policies=tls_policies,
+        ),
         upstreams=world.backends.upstreams(),
         policies=(*tls_policies.states(uses=uses, controller_name=controller_name), *policies.states),
         objectives=objectives.states,
@@ -206,6 +214,7 @@ def _pools(
     routes: Iterable[tuple[RouteState, tuple[Key, ...]]],
     applied: Mapping[Name, AppliedPolicy],
     rewrites: Mapping[Name, tuple[ModelRewrite, ...]],
+    tls_policies: BackendPolicies,
 ) -> tuple[PoolState, ...]:
     parents: dict[Key, dict[Key, bool]] = {}
     for route, used in routes:
@@ -223,6 +232,8 @@ def _pools(
                 standing=standings[name],
                 policy=applied[name],
                 rewrites=rewrites.get(name, ()),
+                # Nothing is sent to a pool whose policy has a mistake.
+                tls=tls if isinstance(tls := tls_policies.of_pool(item.key), BackendTls) else None,
             ),
             parents=tuple(
                 (gateway, standings[name].under(route_is_accepted=one_is))

@@ -12,6 +12,7 @@ from controller.bundle import (
     PickerTls,
     Pool,
     PoolEndpoint,
+    PoolTls,
 )
 from controller.ir.policies import BackendTls
 from controller.ir.types import Target, ToPool, ToStatus
@@ -97,6 +98,7 @@ def pool_of(
     standing: Standing | None = None,
     policy: AppliedPolicy = DEFAULT_POLICY,
     rewrites: tuple[ModelRewrite, ...] = (),
+    tls: BackendTls | None = None,
 ) -> Pool:
     """A pool with its ready endpoints, one for each address. Without a standing it has no external picker."""
     by_address: dict[str, PoolEndpoint] = {}
@@ -110,6 +112,7 @@ def pool_of(
         rewrites=rewrites,
         speaks_http2=item.spec.app_protocol == H2C,
         external=standing.external if standing is not None else None,
+        tls=PoolTls(tls.hostname, tls.authorities.decode()) if tls else None,
     )
 
 

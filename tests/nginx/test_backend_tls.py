@@ -1,6 +1,7 @@
 """Backends that are spoken to in TLS, as BackendTLSPolicies say."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import ssl
@@ -320,3 +321,35 @@ async def test_dialer_shows_the_certificate_of_the_gateway(nginx: Nginx, tmp_pat
             assert (await http.get(gateway.url)).status_code == 200
             assert (await http.get(f"http://127.0.0.1:{bare}")).status_code == 502
     assert len(backend.requests) == 3
+
+
+METRICS = b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 0\nvllm:num_requests_waiting 0\n"
+
+
+@pytest.mark.parametrize(("name", "is_read"), [(NAME, True), ("other.example", False)])
+async def test_picker_reads_metrics_over_tls_from_who_it_knows(gateway: Gateway, name: str, is_read: bool) -> None:
+    server = await asyncio.start_server(_metrics, "127.0.0.1", 0, ssl=_context(name))
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        await gateway.apply(
+            "resources.yaml",
+            route("llm", rule(to_pool("gpu"))),
+            pool("gpu", address),
+            authorities("ca", OURS.chain),
+            tls_policy("gpu", kind="InferencePool"),
+        )
+
+        async def is_told() -> bool:
+            (shown,) = (await gateway.pools())["pools"][0]["endpoints"]
+            return bool(shown["isPreferred"]) if is_read else int(shown["scrapeFailures"]) > 0
+
+        await eventually(is_told)
+        (shown,) = (await gateway.pools())["pools"][0]["endpoints"]
+    assert shown["isPreferred"] is is_read
+
+
+async def _metrics(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(response(METRICS))
+    writer.close()
