@@ -71,14 +71,17 @@ class StreamBackends:
     def secured(self, backend: StreamBackend, reference: BackendRef, *, route: Key) -> StreamBackend:
         """The backend of connections whose TLS ended here: in TLS of its own where a BackendTLSPolicy says so.
 
-        Nothing goes to one whose policy is not accepted. Source: Gateway API, TLSRouteRule.backendRefs.
+        Nothing goes to one whose policy is not accepted, or has names that NGINX does not compare: the dialer is for
+        requests. Source: Gateway API, TLSRouteRule.backendRefs.
         """
         key = backend_key(reference, route=route)
         service = self.index.services.get((key.namespace, key.name))
         if not backend.upstream or service is None:
             return backend
         tls = self.policies.of_service(service, port=reference.port or 0)
-        return replace(backend, upstream="") if isinstance(tls, Condition) else replace(backend, tls=tls)
+        if isinstance(tls, Condition) or (tls is not None and tls.names):
+            return replace(backend, upstream="")
+        return replace(backend, tls=tls)
 
     def uses(
         self, routes: Iterable[StreamRouteState], *, gateways: Mapping[Key, GatewayState]

@@ -1,14 +1,17 @@
 """Routes of connections: their backends, and which listeners take them."""
 
+import json
 from collections.abc import Callable
 
 import pytest
 
 from controller.ir.streams import StreamBackend
 from controller.topology.types import Condition, StreamRouteState, Topology
+from tests.nginx.certificates import Authority
 
 Build = Callable[..., Topology]
 
+CHAIN = Authority().chain.decode()
 GATEWAY = """
 kind: Gateway
 metadata: {name: edge}
@@ -178,3 +181,28 @@ def test_rules_behind_the_first_are_named(build_all: Build) -> None:
 
     assert named.message == "not supported yet and without effect: rules[1]"
     assert _verdict(standing.conditions, "ResolvedRefs") == "True/ResolvedRefs"
+
+
+NAMES = [
+    ("", True),
+    (", subjectAltNames: [{type: Hostname, hostname: db.example}]", True),
+    (", subjectAltNames: [{type: Hostname, hostname: other.example}]", False),
+    (", subjectAltNames: [{type: URI, uri: 'spiffe://example/db'}]", False),
+]
+
+
+@pytest.mark.parametrize(("names", "is_served"), NAMES)
+def test_backend_that_nginx_cannot_know_by_itself_gets_no_connection(
+    build_all: Build, names: str, is_served: bool
+) -> None:
+    policy = f"""
+    kind: BackendTLSPolicy
+    metadata: {{name: db}}
+    spec:
+      targetRefs: [{{group: '', kind: Service, name: db}}]
+      validation: {{caCertificateRefs: [{{group: '', kind: ConfigMap, name: ca}}], hostname: db.example{names}}}
+    """
+    config_map = f"kind: ConfigMap\nmetadata: {{name: ca}}\ndata: {{ca.crt: {json.dumps(CHAIN)}}}"
+    state = _state(build_all(GATEWAY, SERVICE, _route("TLSRoute"), policy, config_map))
+    (backend,) = state.ending.backends
+    assert (backend.upstream, backend.tls is not None) == (("shop/db:5432", True) if is_served else ("", False))
