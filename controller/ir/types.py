@@ -128,6 +128,8 @@ class Rule:
     """0-based position in the rule's matches when what happens depends on the match that caught the request; None when
     all matches of the rule share it."""
     priority: Priority = NO_PRIORITY
+    sticky_header: str = ""
+    """Name, in lower case, of the header whose value keeps a user on one backend; empty: each request is drawn anew."""
     timeouts: Timeouts | None = None
     """None: as everywhere."""
     takes_calls: bool = False

@@ -34,7 +34,7 @@ from controller.render.headers import (
 )
 from controller.render.maps import Flag, Place, RuleMap, digest, header_variable, place_of, rule_maps
 from controller.render.memory import Memory
-from controller.render.quoting import expression, name
+from controller.render.quoting import expression, inside, name
 from controller.render.weights import Split, splits
 from controller.resources.meta import Key
 
@@ -67,6 +67,15 @@ class LocationView:
         return self.chooser.removeprefix("$")
 
 
+@dataclass(frozen=True, order=True)
+class StickyView:
+    """What tells users apart: a header, or the request where it has none."""
+
+    variable: str
+    header: str
+    """Its variable."""
+
+
 @dataclass(frozen=True)
 class SplitView:
     """Divides requests by chance."""
@@ -82,14 +91,20 @@ class SplitView:
     """By the index of the share, as written into the file."""
     split: Split
     fine_split: Split | None
+    sticky: "StickyView | None" = None
+    """Whose value it goes by; None: every request by itself."""
 
     @property
     def source(self) -> str:
-        return expression("${request_id}", self.salt) if self.salt else "$request_id"
+        return expression(self._drawn, self.salt) if self.salt else "$request_id"
 
     @property
     def fine_source(self) -> str:
-        return expression("${request_id}fine", self.salt)
+        return expression(f"{self._drawn}fine", self.salt)
+
+    @property
+    def _drawn(self) -> str:
+        return f"${{{self.sticky.variable[1:]}}}" if self.sticky else "${request_id}"
 
 
 @dataclass(frozen=True)
@@ -284,6 +299,8 @@ class ConfigView:
     joined: tuple[tuple[str, str, str], ...]
     """(variable, the header's variable, quoted value where the client sent the header)."""
     splits: tuple[SplitView, ...]
+    sticky: tuple[StickyView, ...]
+    """Without repetition."""
     cors: tuple[CorsView, ...]
     """Without repetition."""
 
@@ -340,6 +357,7 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
     filters = [item for view in rules.values() for item in _all_filters(view.rule)]
     secured = {target.pool for target in targets_of(config) if isinstance(target, ToPool) and target.tls}
     pools = tuple(_pool_view(pool, is_secured=pool.name in secured) for pool in config.pools)
+    splits = tuple(split for name in sorted(rules) for split in _splits_of(rules[name]))
     return ConfigView(
         ports=ports,
         upstreams=tuple(_upstream_views(config)),
@@ -354,7 +372,8 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
             (joined_variable(header), header_variable(header), expression(header_variable(header), ","))
             for header in appended_headers(filters)
         ),
-        splits=tuple(split for name in sorted(rules) for split in _splits_of(rules[name])),
+        splits=splits,
+        sticky=tuple(sorted({split.sticky for split in splits if split.sticky})),
         cors=_cors_views(rules.values()),
     )
 
@@ -598,11 +617,18 @@ def _split_view(rule: Rule, backends: Sequence[BackendView]) -> SplitView:
         rule=rule,
         what=f"weights {' / '.join(str(backend.weight) for backend in rule.backends)}",
         variable=f"$backend_{digest(rule.id)}",
-        salt="",
+        # Who is early in one rollout need not be early in all.
+        salt=inside(rule.id) if rule.sticky_header else "",
         values=tuple(backend.location for backend in backends),
         split=split,
         fine_split=fine,
+        sticky=_sticky_view(rule.sticky_header) if rule.sticky_header else None,
     )
+
+
+def _sticky_view(header: str) -> StickyView:
+    variable = header_variable(header)
+    return StickyView(f"$sticky_{variable[1:].removeprefix('http_')}", variable)
 
 
 def _sample(rule: Rule, mirror: Mirror, *, location: str) -> SplitView | None:

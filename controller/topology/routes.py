@@ -36,6 +36,7 @@ from controller.topology.conditions import (
 from controller.topology.filters import Targets, filters, replaces_prefix, unresolved_mirrors
 from controller.topology.matches import call_of, match_of, prefix_of
 from controller.topology.priorities import priorities_of
+from controller.topology.sticky import sticky_header_of
 from controller.topology.types import ParentState, RouteState
 from controller.topology.unsupported import Scope, fields_set
 
@@ -82,9 +83,10 @@ def route_state(
     """A route with a parent of ours, and the InferencePools that it refers to."""
     key = route.key
     priorities = priorities_of(route)
+    sticky, unsticky = sticky_header_of(route.metadata.annotations)
     written: Sequence[HTTPRouteRule | GRPCRouteRule] = route.spec.rules
     rules = [
-        _rule(item, number=number, route=key, backends=backends, priority=priority)
+        _rule(item, number=number, route=key, backends=backends, priority=priority, sticky=sticky)
         for number, (item, priority) in enumerate(zip(written, priorities.by_rule, strict=True))
     ]
     refs = [problem for rule in rules for problem in rule.unresolved]
@@ -95,7 +97,7 @@ def route_state(
             [field for rule in rules for field in rule.ignored]
             + [row.path for row in fields_set(route.spec, scope=Scope.ROUTE)]
         ),
-        priorities.invalid,
+        _together(priorities.invalid, unsticky),
     )
     state = RouteState(
         key=key,
@@ -122,6 +124,12 @@ def age_of(route: Resource) -> str:
     created = route.metadata.creation_timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     # A space sorts before every character of a name, so that this sorts like the tuple.
     return f"{created} {route.metadata.namespace} {route.metadata.name}"
+
+
+def _together(*problems: Condition | None) -> Condition | None:
+    """One condition for those of one type that are there."""
+    found = [problem for problem in problems if problem is not None]
+    return merged(found) if found else None
 
 
 def is_accepted(parent: ParentState) -> bool:
@@ -155,7 +163,7 @@ def _invalid(rules: Sequence[ResolvedRule]) -> Condition | None:
 
 
 def _rule(
-    item: HTTPRouteRule | GRPCRouteRule, *, number: int, route: Key, backends: Backends, priority: Priority
+    item: HTTPRouteRule | GRPCRouteRule, *, number: int, route: Key, backends: Backends, priority: Priority, sticky: str
 ) -> ResolvedRule:
     where = f"rules[{number}]"
     found = _matches(item, where=f"{where}.matches")
@@ -189,6 +197,7 @@ def _rule(
             filters=(),
             backends=served,
             priority=priority,
+            sticky_header=sticky,
             timeouts=timeouts_of(timeouts),
             retry=retry_of(retry),
             takes_calls=takes_calls,

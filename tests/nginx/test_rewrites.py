@@ -93,6 +93,12 @@ async def running(root: Path, nginx: Nginx) -> AsyncIterator[tuple[Gateway, Serv
             route("other", rule(to_pool("other")), hostnames=["fallen.example"]),
             route("gpu", rule(to_pool("gpu")), hostnames=["gpu.example"]),
             route("shaky", rule(to_pool("shaky")), hostnames=["broken.example"]),
+            {
+                **route(
+                    "users", rule(to_pool("first", weight=1), to_pool("second", weight=1)), hostnames=["users.example"]
+                ),
+                "metadata": {"name": "users", "annotations": {"infergate.dev/sticky-header": "X-User"}},
+            },
             pool("dead", *dead),
             model_rewrite("dead", "dead", renamed("chat", target=1)),
             route("dead", rule(to_pool("dead")), hostnames=["dead.example"]),
@@ -315,6 +321,25 @@ async def test_user_stays_on_one_side(http: httpx.AsyncClient, servers: Servers)
     seen = [_model_of(request) for request in servers.backends["gpu"].requests]
     assert seen[:40] == seen[40:80] == seen[80:]
     assert set(seen) == {"left", "right"}
+
+
+async def test_user_stays_in_one_pool(http: httpx.AsyncClient, servers: Servers) -> None:
+    users = [f"user-{number}" for number in range(40)] * 3
+    for user in users:
+        await _ask(http, {"model": "assistant"}, host="users.example", x_user=user)
+    sides = {
+        name: {request.values("x-user")[0] for request in servers.backends[name].requests}
+        for name in ("first", "second")
+    }
+    assert sides["first"]
+    assert sides["second"]
+    assert not sides["first"] & sides["second"]
+
+
+async def test_request_without_a_user_is_drawn(http: httpx.AsyncClient, servers: Servers) -> None:
+    for _ in range(40):
+        await _ask(http, {"model": "assistant"}, host="users.example")
+    assert all(servers.backends[name].requests for name in ("first", "second"))
 
 
 async def test_log_metrics_and_explanation_tell_both_names(

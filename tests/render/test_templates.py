@@ -12,8 +12,8 @@ MADE_HERE = (
     # Values that are no text of a user: numbers, names derived from keys, arguments that are quoted already.
     r"settings\.(worker_processes|worker_connections|max_open_files|max_body_size|max_large_requests|rewritten_memory)",
     r"view\.server\.max_body_size",
-    r"(exit|header|filter|rule|backend|choice|copy|cors|gate|origins|flag|item|map|endpoint|pool|port|view|location)(\.\w+)*\."
-    r"(name|value|weights|location|listener|serve_location|rewritten_location|upstream|source|variable|default|place|chooser|target"
+    r"(exit|header|filter|rule|backend|choice|copy|cors|gate|origins|flag|item|map|endpoint|pool|port|view|location|sticky)(\.\w+)*\."
+    r"(name|value|header|weights|location|listener|serve_location|rewritten_location|upstream|source|variable|default|place|chooser|target"
     r"|split_variable|fine_source|sample_variable|origin|port"
     r"|file|handed_to|index|listen|module|path|socket|status|id)",
     r"next|loop\.index0|loop\.index \+ 1|retry\.caught \| join\(\" \"\)"

@@ -4,10 +4,8 @@ Of several rules the one that names the model of a request comes before one that
 then the first rule in it. Source: llm-d router, InferenceModelRewrite v1alpha2.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from controller.bundle import ModelRewrite, ModelTarget
 from controller.resources.rewrites import InferenceModelRewrite, RewriteRule, RewriteTarget
@@ -16,17 +14,13 @@ from controller.topology.conditions import (
     IGNORED_FIELDS,
     Condition,
     accepted,
-    invalid_annotations,
     merged,
     ordered,
 )
 from controller.topology.index import Index, Name
 from controller.topology.policies.references import age, pool_named, standing_of
+from controller.topology.sticky import sticky_header_of
 from controller.topology.types import RewriteState
-
-STICKY_ANNOTATION: Final = "infergate.dev/sticky-header"
-"""Names the header whose value keeps a user on one target of each rule."""
-_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]{1,256}")
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ def rewrites_of(index: Index) -> Rewrites:
         verdict = standing_of(item, item.spec.pool_ref, first=first, index=index)
         conditions: tuple[Condition, ...] = (verdict,)
         if verdict.status:
-            sticky, invalid = _sticky_header(item)
+            sticky, invalid = sticky_header_of(item.metadata.annotations)
             made = [_rewrite(item, number, sticky=sticky) for number in range(len(item.spec.rules))]
             earlier = found.setdefault(pool_named(item, item.spec.pool_ref), [])
             unused = [*_unused_targets(item), *_unused_rules(made, earlier=earlier)]
@@ -94,16 +88,6 @@ def _models(rule: RewriteRule) -> tuple[str, ...]:
     """Exact names; none where one of the matches, or the lack of them, is for every model."""
     names = [match.model.value for match in rule.matches if match.model is not None]
     return tuple(sorted(set(names))) if len(names) == len(rule.matches) else ()
-
-
-def _sticky_header(item: InferenceModelRewrite) -> tuple[str, Condition | None]:
-    value = item.metadata.annotations.get(STICKY_ANNOTATION)
-    if value is None:
-        return "", None
-    if _HEADER.fullmatch(value):
-        return value.lower(), None
-    problem = f"metadata.annotations[{STICKY_ANNOTATION}]: found {quoted(value)}, accepted is the name of a header"
-    return "", invalid_annotations([problem])
 
 
 def _equal_shares(item: InferenceModelRewrite) -> str:
