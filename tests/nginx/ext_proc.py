@@ -136,8 +136,13 @@ def as_the_field_does(*endpoints: str, **headers: str) -> Play:
 
 
 @asynccontextmanager
-async def serve_ext_proc(play: Play, *, tls: bool = True, address: str = "127.0.0.1:0") -> AsyncIterator[Picker]:
-    """A picker that treats each stream so. With `tls` its certificate is of its own making."""
+async def serve_ext_proc(
+    play: Play, *, tls: bool = True, address: str = "127.0.0.1:0", health: int | None = None
+) -> AsyncIterator[Picker]:
+    """A picker that treats each stream so. With `tls` its certificate is of its own making.
+
+    `health` is what it says of itself, as a number of HealthCheckResponse; None says that it knows no such question.
+    """
     picker = Picker("")
 
     async def process(_: object, context: grpc.aio.ServicerContext) -> None:
@@ -162,6 +167,13 @@ async def serve_ext_proc(play: Play, *, tls: bool = True, address: str = "127.0.
         ]
     )
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {"Process": handler})])
+    if health is not None:
+
+        async def check(_: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            return bytes((8, health))
+
+        checks = {"Check": grpc.unary_unary_rpc_method_handler(check)}
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("grpc.health.v1.Health", checks)])
     if tls:
         chain, key = certificate("picker")
         credentials = grpc.ssl_server_credentials([(key, chain)])

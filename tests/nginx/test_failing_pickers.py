@@ -295,6 +295,40 @@ async def test_second_picker_is_asked_when_the_first_is_gone(scene: Scene) -> No
     assert [(await _ask(scene)).status_code for _ in range(3)] == [200, 200, 200]
 
 
+async def test_picker_that_says_it_does_not_serve_is_asked_last(scene: Scene) -> None:
+    play = as_the_field_does(scene.a.address)
+    async with serve_ext_proc(play, health=2) as out, serve_ext_proc(play, health=1) as well:
+
+        async def is_known() -> bool:
+            await _ask(scene)
+            pickers = (await scene.gateway.relay())["pickers"]
+            return any(picker["address"] == out.address and not picker["serving"] for picker in pickers)
+
+        await _apply(scene, out.address, well.address, mode="FailClose")
+        # The order of the endpoints is that of their addresses; the other one is asked once the first is known.
+        first = min(out.address, well.address)
+        if first == out.address:
+            await eventually(is_known)
+        asked = len(out.stages)
+        assert [(await _ask(scene)).status_code for _ in range(5)] == [200] * 5
+        assert len(out.stages) == asked
+    await scene.gateway.apply("other.yaml")
+
+
+async def test_picker_that_does_not_serve_is_asked_where_no_other_is(scene: Scene) -> None:
+    async with serve_ext_proc(as_the_field_does(scene.a.address), health=2) as picker:
+
+        async def is_known() -> bool:
+            await _ask(scene)
+            pickers = (await scene.gateway.relay())["pickers"]
+            return any(each["address"] == picker.address and not each["serving"] for each in pickers)
+
+        await _apply(scene, picker.address, mode="FailClose")
+        await eventually(is_known)
+        assert (await _ask(scene)).status_code == 200
+    await scene.gateway.apply("other.yaml")
+
+
 async def test_picker_that_goes_cuts_no_stream_and_comes_back(scene: Scene) -> None:
     going = asyncio.Event()
 
