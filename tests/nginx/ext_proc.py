@@ -28,7 +28,7 @@ from controller.extproc.messages import (
     decode_part,
     encode_answer,
 )
-from tests.nginx.certificates import certificate
+from tests.nginx import certificates
 
 
 @dataclass
@@ -137,11 +137,17 @@ def as_the_field_does(*endpoints: str, **headers: str) -> Play:
 
 @asynccontextmanager
 async def serve_ext_proc(
-    play: Play, *, tls: bool = True, address: str = "127.0.0.1:0", health: int | None = None
+    play: Play,
+    *,
+    tls: bool = True,
+    address: str = "127.0.0.1:0",
+    health: int | None = None,
+    certificate: tuple[bytes, bytes] | None = None,
 ) -> AsyncIterator[Picker]:
-    """A picker that treats each stream so. With `tls` its certificate is of its own making.
+    """A picker that treats each stream so.
 
-    `health` is what it says of itself, as a number of HealthCheckResponse; None says that it knows no such question.
+    With `tls` it shows `certificate`, a chain and its key, or one of its own making. `health` is what it says of
+    itself, as a number of HealthCheckResponse; None says that it knows no such question.
     """
     picker = Picker("")
 
@@ -175,7 +181,7 @@ async def serve_ext_proc(
         checks = {"Check": grpc.unary_unary_rpc_method_handler(check)}
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("grpc.health.v1.Health", checks)])
     if tls:
-        chain, key = certificate("picker")
+        chain, key = certificate or certificates.certificate("picker")
         credentials = grpc.ssl_server_credentials([(key, chain)])
         port = server.add_secure_port(address, credentials)
     else:
