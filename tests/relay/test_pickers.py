@@ -14,7 +14,7 @@ from tests.nginx.ext_proc import Stage, picks, serve_ext_proc
 
 HEAD = HeadersPart(Phase.REQUEST, ((":method", b"GET"), (":path", b"/")), end_of_stream=True)
 
-PATIENCE = Patience()
+PATIENCE = Patience(connect=10.0)
 
 
 async def _answer(stage: Stage) -> None:
