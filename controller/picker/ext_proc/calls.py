@@ -13,7 +13,7 @@ from typing import Final
 from controller.extproc.messages import SERVICE, MessageUnreadable, decode_received
 from controller.picker.ext_proc.desk import Desk, End
 from controller.picker.ext_proc.exchange import Exchange, Replies
-from controller.picker.ext_proc.http2 import INVALID_ARGUMENT, NOT_FOUND, OK, CallOf, Stream
+from controller.picker.ext_proc.stream import INVALID_ARGUMENT, NOT_FOUND, OK, CallOf, Stream
 from controller.picker.ext_proc.verdicts import Verdict
 
 log = logging.getLogger(__name__)

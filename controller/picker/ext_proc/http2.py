@@ -1,79 +1,46 @@
-"""HTTP/2 as a server of gRPC: frames, flow control both ways, and messages with their length in front.
+"""HTTP/2 as a server of gRPC: connections, frames and flow control.
 
 Written over `hpack` for what gateways send and no more, because frames are the hot path here: an exchange is some
 sixteen of them, and a task and a system call for each is what a general server takes its time for. What came in one
 piece is answered in one piece. Not here: priorities, pushes, compression of messages, and being a client.
 
-Source: RFC 9113, RFC 7541; gRPC over HTTP2, PROTOCOL-HTTP2.md.
+Source: RFC 9113, RFC 7541.
 """
 
 import asyncio
 import struct
-from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol, cast
+from collections.abc import Mapping
+from typing import Final, cast
 
 from hpack import Decoder
 from hpack.exceptions import HPACKError
 
-STREAM_WINDOW: Final = 1024 * 1024
-"""Bytes that a gateway may send on a stream before it hears more: prompts of 220 KB come without a pause."""
-MOST_UNSENT: Final = 1024 * 1024
-"""Bytes of a stream that wait to be taken, above which it may send no more."""
+from controller.picker.ext_proc.stream import STREAM_WINDOW, UNIMPLEMENTED, CallOf, Stream
+
 _MOST_BUFFERED: Final = 64 * 1024 * 1024
 """Bytes that a connection does not take, above which it is given up. Whole bodies may wait in front of a slow one."""
-MAX_MESSAGE: Final = 64 * 1024 * 1024
-"""Bytes of one message: a gateway that buffers bodies sends each in one."""
 _CONNECTION_WINDOW: Final = 2**30
 _GIVE_BACK: Final = 2**28
 """Of the connection: its streams are what is bounded."""
 _DEFAULT_WINDOW: Final = 65_535
 _LEAST_FRAME: Final = 16_384
 _MAX_FRAME: Final = 128 * 1024
+"""Bytes of a frame that are taken at most."""
 _MOST_SENT: Final = 64 * 1024
+"""Bytes of a frame that are sent at most."""
 _MAX_FIELDS: Final = 64 * 1024
 """Bytes of a block of headers, coded. Those of gRPC are a few hundred."""
 _MOST_STREAMS: Final = 100_000
+"""Each takes some 2 KB; gateways send no more requests than their clients have."""
 _KNOWN_BLOCKS: Final = 64
 _LAST_STREAM: Final = 2**31 - 1
 
 _DATA, _HEADERS, _PRIORITY_FRAME, _RST, _SETTINGS, _PUSH, _PING, _GOAWAY, _WINDOW, _CONTINUATION = range(10)
 _ACK, _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-_NO_ERROR, _PROTOCOL_ERROR, _FLOW_CONTROL_ERROR, _REFUSED = 0x0, 0x1, 0x3, 0x7
+_NO_ERROR, _PROTOCOL_ERROR, _REFUSED = 0x0, 0x1, 0x7
 _MAX_STREAMS, _INITIAL_WINDOW, _MAX_FRAME_SIZE, _MAX_FIELDS_SIZE = 3, 4, 5, 6
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _frame_head: Final = struct.Struct(">HBBBL")
-_message_head: Final = struct.Struct(">BL")
-
-OK, INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED = 0, 3, 5, 8, 12
-"""Statuses of gRPC."""
-
-
-class Call(Protocol):
-    """What serves one stream."""
-
-    def message(self, data: bytes) -> None:
-        """A message came."""
-        ...
-
-    def holds(self, size: int) -> bool:
-        """So many bytes of the next message came; whether there is memory for them."""
-        ...
-
-    def half_closed(self) -> None:
-        """No message follows."""
-        ...
-
-    def drained(self) -> None:
-        """All that was sent has left."""
-        ...
-
-    def gone(self) -> None:
-        """The stream was reset, or its connection is no more."""
-        ...
-
-
-CallOf = Callable[["Stream"], Call]
 
 
 class Broken(Exception):
@@ -415,178 +382,6 @@ class Connection(asyncio.Protocol):
         if self._is_leaving and not self._streams and self._transport is not None:
             self._flush()
             self._transport.close()
-
-
-class Stream:
-    """One call of gRPC."""
-
-    __slots__ = (
-        "_buffer",
-        "_call",
-        "_connection",
-        "_end",
-        "_has_begun",
-        "_is_over",
-        "_unread",
-        "id",
-        "is_half_closed",
-        "pending",
-        "room",
-        "unsent",
-        "window",
-    )
-
-    def __init__(self, connection: Connection, stream_id: int) -> None:
-        self.id = stream_id
-        self.window = connection.stream_window
-        """Bytes that the other end takes."""
-        self.room = STREAM_WINDOW
-        """Bytes that it may send."""
-        self.pending: deque[memoryview] = deque()
-        self.unsent = 0
-        """Bytes of these."""
-        self.is_half_closed = False
-        """Whether the other end sends no more."""
-        self._connection = connection
-        self._call: Call | None = None
-        self._buffer = bytearray()
-        self._unread = 0
-        """Bytes that were taken and not given back yet."""
-        self._has_begun = False
-        self._end: bytes | None = None
-        """Trailers that follow what is pending."""
-        self._is_over = False
-
-    @property
-    def is_drained(self) -> bool:
-        """Whether all that was sent has left."""
-        return not self.pending
-
-    def serve(self, call: Call) -> None:
-        """Hand messages to this call from here on."""
-        self._call = call
-
-    def send(self, message: bytes) -> None:
-        """Send a message, as the other end takes it."""
-        if self._is_over:
-            return
-        if not self._has_begun:
-            self._has_begun = True
-            self._connection.frame(_HEADERS, _END_HEADERS, self.id, _HEAD)
-        data = memoryview(_message_head.pack(0, len(message)) + message)
-        self.pending.append(data)
-        self.unsent += len(data)
-        self._connection.send(self)
-
-    def end(self, status: int, message: str = "") -> None:
-        """Send the status behind all messages; the call hears of nothing more."""
-        if self._is_over or self._end is not None:
-            return
-        self._call = None
-        self._end = _trailers(status, message, begun=self._has_begun)
-        if not self.pending:
-            self._finish()
-
-    def go_on(self) -> None:
-        """The other end takes more."""
-        self._connection.send(self)
-        if not self.pending:
-            if self._end is not None:
-                self._finish()
-            elif self._call is not None:
-                self._call.drained()
-        self._give_back()
-
-    def took(self, data: bytes, *, padding: int = 0, end: bool) -> None:
-        """Data came."""
-        self._unread += len(data) + padding
-        if end:
-            self.is_half_closed = True
-        if self._call is not None:
-            self._messages(data)
-        if end and self._call is not None:
-            if self._buffer:
-                self._give_up(INVALID_ARGUMENT, "the last message is cut off")
-                return
-            self._call.half_closed()
-        self._give_back()
-
-    def gone(self) -> None:
-        """It was reset, or the connection is lost."""
-        self._is_over = True
-        self.pending.clear()
-        self._buffer.clear()
-        call, self._call = self._call, None
-        if call is not None:
-            call.gone()
-
-    def _messages(self, data: bytes) -> None:
-        buffer = self._buffer
-        if not buffer and len(data) >= 5 and _message_head.unpack_from(data) == (0, len(data) - 5):
-            assert self._call is not None  # the caller has looked
-            self._call.message(data[5:])
-            return
-        buffer += data
-        while len(buffer) >= 5:
-            compressed, size = _message_head.unpack_from(buffer)
-            if compressed or size > MAX_MESSAGE:
-                self._give_up(UNIMPLEMENTED if compressed else RESOURCE_EXHAUSTED, "compressed, or too large")
-                return
-            if len(buffer) < 5 + size:
-                break
-            message = bytes(memoryview(buffer)[5 : 5 + size])
-            del buffer[: 5 + size]
-            assert self._call is not None  # what has no call has no buffer
-            # From here on it is the call's to count.
-            self._call.holds(0)
-            self._call.message(message)
-            if self._call is None:
-                buffer.clear()
-                return
-        if self._call is not None and not self._call.holds(len(buffer)):
-            self._give_up(RESOURCE_EXHAUSTED, "messages in hand take all the memory")
-
-    def _give_up(self, status: int, message: str) -> None:
-        """End a call that does not end itself."""
-        call = self._call
-        self.end(status, message)
-        self._buffer.clear()
-        if call is not None:
-            call.gone()
-
-    def _finish(self) -> None:
-        assert self._end is not None  # the callers have looked
-        self._is_over = True
-        self._connection.frame(_HEADERS, _END_HEADERS | _END_STREAM, self.id, self._end)
-        self._connection.ended(self)
-
-    def _give_back(self) -> None:
-        if (
-            self._unread >= STREAM_WINDOW // 2
-            and self.unsent <= MOST_UNSENT
-            and not (self.is_half_closed or self._is_over)
-        ):
-            self.room += self._unread
-            self._connection.frame(_WINDOW, 0, self.id, struct.pack(">L", self._unread))
-            self._unread = 0
-
-
-def _literal(name: bytes, value: bytes) -> bytes:
-    """A header as it is, without a table; both are shorter than 127 bytes. Source: RFC 7541, section 6.2.2."""
-    return b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value
-
-
-_HEAD: Final = b"\x88" + _literal(b"content-type", b"application/grpc")
-"""`:status: 200` is number 8 of the static table."""
-
-
-def _trailers(status: int, message: str, *, begun: bool) -> bytes:
-    """The end of a call, with the head of one that has none."""
-    told = b"" if begun else _HEAD
-    told += _literal(b"grpc-status", str(status).encode())
-    # Percent-encoding is for what is no printable ASCII.
-    text = "".join(char if " " <= char <= "~" and char != "%" else "?" for char in message)[:120]
-    return told + (_literal(b"grpc-message", text.encode()) if text else b"")
 
 
 def _unpadded(payload: bytes) -> bytes:

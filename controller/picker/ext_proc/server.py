@@ -14,7 +14,8 @@ from controller.picker.config import ExtProcSettings
 from controller.picker.ext_proc.calls import HealthCall, exchanges
 from controller.picker.ext_proc.certificates import ServerTls
 from controller.picker.ext_proc.desk import Desk, End
-from controller.picker.ext_proc.http2 import CallOf, Connection
+from controller.picker.ext_proc.http2 import Connection
+from controller.picker.ext_proc.stream import CallOf
 from controller.picker.ext_proc.verdicts import Verdicts
 from controller.picker.parts import Parts
 
