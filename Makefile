@@ -78,7 +78,7 @@ comma := ,
 # A cluster of plain processes: RIG is the program that brings one up (root, and Go to build it once). Any other cluster
 # will do for the tests: KUBECONFIG=... pytest tests/cluster.
 RIG ?= rig
-PROFILES ?= GATEWAY-HTTP
+PROFILES ?= GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP
 INSTALL := helm install infergate $(CURDIR)/charts/infergate --namespace infergate-system --create-namespace --wait
 
 build/images.json: $(STAMPS)/test tools/image_table.py

@@ -117,3 +117,26 @@ async def test_pools_of_one_name_are_told_apart_by_their_group(gateway: Gateway,
     pools = [(await gateway.logged(answer.headers["x-request-id"]))["pool"] for answer in answers]
     assert pools == ["default/both", "default/both:v1alpha2"]
     assert gateway.status("InferenceModel", "lost")["conditions"][0]["reason"] == "TargetNotFound"
+
+
+async def test_targets_of_a_model_share_its_requests_by_weight(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    """As the documentation of the former API divides food-review between two adapters."""
+    targets = [{"name": "food-review-1", "weight": 90}, {"name": "food-review-2", "weight": 10}]
+    model = {"modelName": "food-review", "targetModels": targets, "poolRef": {"name": "food", "group": GROUP}}
+    async with serve() as pod:
+        _, *slices = pool("food", pod.address)
+        await gateway.apply(
+            "food.yaml",
+            _legacy_pool("food"),
+            slices,
+            _resource("InferenceModel", "food-review", **model),
+            route("food", rule(to_pool("food", group=GROUP)), hostnames=["food.example"]),
+        )
+        await gateway.knows("default/food:v1alpha2", pod.address)
+        for _ in range(100):
+            asked = await http.post(
+                "/v1/chat/completions", json={"model": "food-review"}, headers={"host": "food.example"}
+            )
+            assert asked.status_code == 200
+        given = [json.loads(request.body)["model"] for request in pod.requests]
+    assert {name: given.count(name) for name in set(given)} == {"food-review-1": 90, "food-review-2": 10}
