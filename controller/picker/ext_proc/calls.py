@@ -73,7 +73,10 @@ class ExchangeCall:
         desk = self._desk
         desk.held += size - self._held
         self._held = size
-        return desk.held <= desk.body_memory
+        if desk.held <= desk.body_memory:
+            return True
+        self._reply(self._exchange.overflows(size))
+        return False
 
     def half_closed(self) -> None:
         """See `Call`."""

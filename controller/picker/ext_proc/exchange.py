@@ -49,6 +49,8 @@ UPSTREAM_ADDRESS: Final = "upstream.address"
 """Attribute of Envoy: where the answer comes from. Source: Envoy, Attributes, upstream attributes."""
 
 _NOTHING: Final[Replies] = ()
+_TOO_LARGE: Final = Refusal(Outcome.TOO_LARGE, 413, "the body is larger than the endpoint picker can hold")
+_NO_ROOM: Final = Refusal(Outcome.NO_ROOM, 429, "the bodies of other requests take all the memory", 1)
 _FULL_DUPLEX: Final = (BodyMode.FULL_DUPLEX, BodyMode.FULL_DUPLEX)
 """What the endpoint picker protocol asks of gateways, which older ones do not say."""
 _AT_ONCE: Final = (BodyMode.NONE, BodyMode.STREAMED)
@@ -143,6 +145,12 @@ class Exchange:
         self._pieces = []
         return replies
 
+    def overflows(self, size: int) -> Replies:
+        """What is answered when so many bytes of a part find no memory; nothing where it is no body of a request."""
+        if self._stage is not _Stage.READING:
+            return _NOTHING
+        return self._refuse(_TOO_LARGE if self._size + size > self._desk.body_memory else _NO_ROOM)
+
     def sent(self) -> None:
         """The answers to the request are gone, and its body with them."""
         if self._held and self._stage not in (_Stage.READING, _Stage.WAITING):
@@ -178,9 +186,7 @@ class Exchange:
             return self._choose()
         refusal = self._hold(part.chunk)
         if refusal is not None:
-            assert self._intake is not None  # the stage says so
-            self._desk.state.director.count(self._desk.pool_name(), refusal.outcome)
-            return self._answer(refusal_of(refusal, method=self._intake.method, path=self._intake.path))
+            return self._refuse(refusal)
         if part.end_of_stream or self._modes[0] is not BodyMode.FULL_DUPLEX:
             # A buffered body comes at once, without its end where trailers follow or the buffer was full.
             return self._choose()
@@ -191,14 +197,19 @@ class Exchange:
         desk = self._desk
         self._size += len(chunk)
         if self._size > desk.body_memory:
-            return Refusal(Outcome.TOO_LARGE, 413, "the body is larger than the endpoint picker can hold")
+            return _TOO_LARGE
         if desk.held + len(chunk) > desk.body_memory:
-            return Refusal(Outcome.NO_ROOM, 429, "the bodies of other requests take all the memory", 1)
+            return _NO_ROOM
         desk.held += len(chunk)
         self._held += len(chunk)
         if chunk:
             self._pieces.append(chunk)
         return None
+
+    def _refuse(self, refusal: Refusal) -> Replies:
+        assert self._intake is not None  # the stage says so
+        self._desk.state.director.count(self._desk.pool_name(), refusal.outcome)
+        return self._answer(refusal_of(refusal, method=self._intake.method, path=self._intake.path))
 
     def _choose(self) -> Replies | Awaitable[Verdict]:
         assert self._intake is not None  # it came first
