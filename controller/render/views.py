@@ -267,6 +267,8 @@ class UpstreamView:
     servers: tuple[str, ...]
     """Addresses, or the sockets behind which the dialer is."""
     is_secured: bool
+    is_timed: bool
+    """Whether a rule sends requests there for which it has less time than there may be need of."""
 
 
 @dataclass(frozen=True)
@@ -714,15 +716,21 @@ def _service_upstream(upstream: str, *, shown: Certificate | None) -> str:
 
 
 def _upstream_views(config: GatewayConfig) -> Iterable[UpstreamView]:
+    rules = [rule for server in config.servers for rule in server.rules if rule.timeouts]
+    targets = (backend.target for rule in rules for backend in rule.backends)
+    timed = {target.upstream for target in targets if isinstance(target, ToUpstream)}
     for upstream in config.upstreams:
+        is_timed = upstream.name in timed
         if not is_dialed(upstream.tls):
             plain = _service_upstream(upstream.name, shown=None)
-            yield UpstreamView(plain, upstream.source, upstream.endpoints, is_secured=upstream.tls is not None)
+            is_secured = upstream.tls is not None
+            yield UpstreamView(plain, upstream.source, upstream.endpoints, is_secured=is_secured, is_timed=is_timed)
             continue
         for shown in shown_to(config):
             sockets = (socket_of(upstream, address, shown=shown) for address in upstream.endpoints)
             servers = tuple(f"unix:{socket}" for socket in sockets)
-            yield UpstreamView(_service_upstream(upstream.name, shown=shown), upstream.source, servers, is_secured=True)
+            name = _service_upstream(upstream.name, shown=shown)
+            yield UpstreamView(name, upstream.source, servers, is_secured=True, is_timed=is_timed)
 
 
 def _endpoint_variable(pool: str) -> str:

@@ -16,6 +16,8 @@ FIELDS = {
     "memory": {"routes", "idle_seconds", "processes"},
     "pipeline": {"rows"},
     "rules": {"rows"},
+    "external": {"rounds", "cells"},
+    "ext_proc": {"rounds", "seconds_per_cell", "cells"},
 }
 ROWS: dict[str, tuple[str, int, set[str]]] = {
     "request_path": (
@@ -31,6 +33,12 @@ ROWS: dict[str, tuple[str, int, set[str]]] = {
         3,
         {"layout", "rules", "listeners", "rendered_bytes", "render_seconds", "test_seconds", "worker_mb", "costs"},
     ),
+    "ext_proc": (
+        "cells",
+        6,
+        {"body_bytes", "connections", "median_us", "requests_per_second", "envoy_us", "picker_us"},
+    ),
+    "external": ("cells", 6, {"body_bytes", "way", "requests", "median_us", "requests_per_second", "cpu_us"}),
 }
 
 
