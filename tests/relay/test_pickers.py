@@ -64,15 +64,20 @@ async def test_plain_text_where_tls_is_spoken_is_no_picker() -> None:
 
 
 async def test_picker_that_hangs_is_given_up() -> None:
+    left = asyncio.Event()
+
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             writer.write(b"\0\0\0\x04\0\0\0\0\0")  # its settings, and nothing after
             while await reader.read(10_000):
                 pass
-        writer.close()
+        writer.transport.abort()
+        left.set()
 
     server = await asyncio.start_server(converse, "127.0.0.1", 0)
     async with server:
         place = Place(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "p", None)
         with pytest.raises(StreamEnded, match="does not answer"):
             await _ask(place, Patience(silence=0.1, pong=0.1, check=0.2))
+        async with asyncio.timeout(10):
+            await left.wait()
