@@ -5,10 +5,11 @@ Whatever fails, nginx goes on with what it has.
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from controller.agent.apply import Applied
 from controller.agent.metrics import Metrics
@@ -19,6 +20,11 @@ from controller.errors import ControlPlaneFailed, InfergateError, NginxRefused
 from controller.wire import POLL_WAIT, Delivery, refusal_of
 
 log = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 0.1
+"""Seconds within which a delivery comes that was there before it was asked for."""
+_LONGEST_REST: Final = 2.0
+"""Seconds."""
 
 
 class Outcome(Protocol):
@@ -75,6 +81,9 @@ class Follower:
         self._held: Bundle | None = None
         """The newest bundle, until it was tried."""
         self._etag = ""
+        self._applied_at = -math.inf
+        self._took = 0.0
+        """Seconds of the last apply."""
         self._is_cut_off = False
 
     async def run(self) -> None:
@@ -102,11 +111,14 @@ class Follower:
     async def _follow(self, *, takes_files: bool) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self._standing.looked_at = loop.time()
+            self._standing.looked_at = asked = loop.time()
             try:
                 delivery = await self._fetch()
                 if delivery is not None:
                     await self._take(delivery, takes_files=takes_files)
+                    if rest := self._rest(delivery, asked=asked):
+                        await asyncio.sleep(rest)
+                        continue
                 if self._held is not None and takes_files and not self._data_plane.reload_pause:
                     await self._apply(self._held)
                     self._held = None
@@ -132,6 +144,16 @@ class Follower:
             log.info("control plane answers again")
         self._is_cut_off = False
         return delivery
+
+    def _rest(self, delivery: Delivery, *, asked: float) -> float:
+        """Seconds to wait before an apply: as long as the last one took, if the delivery waited for its end.
+
+        So reloads take half of the time at most while changes stream in, and one change alone waits for nothing.
+        """
+        now = asyncio.get_running_loop().time()
+        if delivery.files is None or asked - self._applied_at > _AT_ONCE or now - asked > _AT_ONCE:
+            return 0.0
+        return min(self._took, _LONGEST_REST)
 
     async def _take(self, delivery: Delivery, *, takes_files: bool) -> None:
         pools = delivery.pools or self._pools
@@ -165,6 +187,7 @@ class Follower:
             standing.applying = ""
         self._metrics.bundles.labels("applied" if outcome.serving else "refused").inc()
         self._metrics.seconds.observe(outcome.seconds)
+        self._applied_at, self._took = asyncio.get_running_loop().time(), outcome.seconds
         details = {"version": bundle.version, "milliseconds": round(outcome.seconds * 1000, 1)}
         if outcome.serving:
             self._live_pools = bundle.pools

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, cast
 
 from controller.remembered import Remembered
+from controller.render.layout import compact
 
 T = TypeVar("T")
 
@@ -37,4 +38,4 @@ class Memory:
 
     def text(self, macro: _Macro, view: object, *more: object) -> str:
         """What a macro says of a view. `more` follows from the view."""
-        return self._texts.get((macro.name, id(view)), (view,), lambda: macro(view, *more))
+        return self._texts.get((macro.name, id(view)), (view,), lambda: compact(macro(view, *more)).rstrip("\n"))

@@ -486,7 +486,9 @@ class _Views:
     def reads_model(self, location: Location) -> bool:
         """Whether a rule is chosen by the model, or leads to a pool that gives models other names."""
         place = self.places[id(location)]
-        return (place is not None and place.asks_for_model) or any(self.rewrites(case.rule) for case in location.cases)
+        if place is not None and place.asks_for_model:
+            return True
+        return bool(self.rewriting) and any(self.rewrites(case.rule) for case in location.cases)
 
     def rewrites(self, rule: Rule) -> bool:
         targets = (backend.target for backend in rule.backends if backend.weight > 0)

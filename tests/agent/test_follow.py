@@ -31,7 +31,7 @@ _FILES = (BundleFile("nginx.conf", b""),)
 class _Outcome:
     serving: bool
     refusal: NginxRefused | None = None
-    seconds: float = 0.1
+    seconds: float = 0.0
 
 
 @dataclass
@@ -112,11 +112,21 @@ async def test_files_alone_go_with_the_pools_that_were_had(until: Until) -> None
     assert asked == [("", ""), ("a", _GPU.etag), ("b", _GPU.etag)]
 
 
+async def test_versions_that_wait_for_the_end_of_an_apply_wait_as_long_again_and_become_one(until: Until) -> None:
+    data_plane = _DataPlane([_Outcome(True, seconds=0.2)])
+    deliveries: list[Delivery | Exception | None] = [_delivery("a"), _delivery("b"), _delivery("c")]
+    began = asyncio.get_running_loop().time()
+    _, asked = await _follow(deliveries, data_plane, until)
+    assert [version for version, _ in data_plane.applied] == ["a", "c"]
+    assert [version for version, _ in asked] == ["", "a", "b", "c"]
+    assert asyncio.get_running_loop().time() - began >= 0.2
+
+
 async def test_pools_alone_are_applied_without_the_files(until: Until) -> None:
     data_plane = _DataPlane()
     standing, _ = await _follow([_delivery("a"), _delivery("a", _GPU, files=False)], data_plane, until)
     assert (data_plane.applied, data_plane.pools) == ([("a", _NONE.etag)], [_GPU.etag])
-    assert standing.statement == Statement("a", "a", _GPU.etag, seconds=0.1)
+    assert standing.statement == Statement("a", "a", _GPU.etag, seconds=0.0)
 
 
 async def test_refused_version_is_not_asked_for_again(until: Until) -> None:
