@@ -70,10 +70,12 @@ class Choosing(Generic[A]):
     def choose(self, request: PickRequest, *, started: float) -> A | Awaitable[A]:
         """The answer, which waits only where the pool is saturated. `started` is when the whole request was there."""
         headers = request.headers
-        listed = list_of_rule(request.method, request.path, headers, pool=request.pool, models_of=self._director.models)
-        if listed is not None:
-            self._director.count(request.pool, Outcome.LISTED)
-            return self._answers.listed(listed)
+        if request.method == "GET":
+            models_of = self._director.models
+            listed = list_of_rule(request.method, request.path, headers, pool=request.pool, models_of=models_of)
+            if listed is not None:
+                self._director.count(request.pool, Outcome.LISTED)
+                return self._answers.listed(listed)
         unknown = self._director.unknown(request)
         if unknown is not None:
             why = self._decide(request, unknown.outcome.value, at=started, waited=0.0)
