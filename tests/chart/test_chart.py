@@ -18,7 +18,6 @@ from controller.resources.kinds import MODELS, Refused, read
 Json = dict[str, Any]  # any: objects in Kubernetes' shape
 
 CHART = Path(__file__).parent.parent.parent / "charts" / "infergate"
-PLURALS = {"GatewayClass": "gatewayclasses", "PickerPolicy": "pickerpolicies", "GatewayParameters": "gatewayparameters"}
 CLUSTER_SCOPED = {"gatewayclasses", "gatewayclasses/status", "namespaces", "customresourcedefinitions", "tokenreviews"}
 
 
@@ -59,7 +58,10 @@ def _granted(objects: list[Json], *kinds: str) -> set[tuple[str, str, str]]:
 
 
 def _plural(kind: str) -> str:
-    return PLURALS.get(kind, f"{kind.lower()}s")
+    name = kind.lower()
+    if name.endswith("cy"):
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith("ss") else name if name.endswith("s") else f"{name}s"
 
 
 def test_helm_finds_nothing_to_complain_about(helm: str) -> None:

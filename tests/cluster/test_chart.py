@@ -208,9 +208,10 @@ def _objects(gateway: Json, parameters: Json) -> tuple[Json, ...]:
 
 
 def _plural(kind: str) -> str:
-    return {"GatewayClass": "gatewayclasses", "PickerPolicy": "pickerpolicies"}.get(
-        kind, kind.lower() if kind.endswith("s") else f"{kind.lower()}s"
-    )
+    name = kind.lower()
+    if name.endswith("cy"):
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith("ss") else name if name.endswith("s") else f"{name}s"
 
 
 async def _may(account: PlainApi, resource: Json) -> bool:
