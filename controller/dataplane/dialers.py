@@ -10,6 +10,7 @@ from typing import Final
 from controller.agent.state import State, replace_file
 from controller.agent.supervise import Program, Supervisor
 from controller.bundle import DIALED_FILE, Bundle, DialedBackends, decode_dialed, encode_dialed
+from controller.dataplane.children import level_of
 
 log = logging.getLogger(__name__)
 
@@ -82,5 +83,5 @@ def _program(state: State) -> Program:
         leash=signal.SIGKILL,
         orphans=signal.SIGKILL,
         prepare=clear,
-        level=lambda line: logging.WARNING if "WARNING" in line or "ERROR" in line else logging.INFO,
+        level=level_of,
     )

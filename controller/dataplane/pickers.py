@@ -1,16 +1,14 @@
 """The picker beside nginx: a child of this process, or the other container of a pod."""
 
 import asyncio
-import json
 import logging
-import re
-import signal
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from controller.agent import client
 from controller.agent.state import PICKER_SOCKET, State
-from controller.agent.supervise import Check, Program, Supervisor
+from controller.agent.supervise import Supervisor
+from controller.dataplane.children import answering
 from controller.errors import PickerNotRunning
 
 log = logging.getLogger(__name__)
@@ -43,7 +41,7 @@ class ChildPicker:
 
     def __init__(self, command: tuple[str, ...], state: State, *, timeout: float) -> None:
         """`timeout` is the time in seconds that it has to become ready."""
-        self._supervisor = Supervisor(_program(command, state))
+        self._supervisor = Supervisor(answering("picker", command, state, socket=PICKER_SOCKET))
         self._state = state
         self._timeout = timeout
 
@@ -114,36 +112,3 @@ async def _is_ready(state: State, timeout: float, *, goes_on: Callable[[], bool]
             return True
         await asyncio.sleep(0.02)
     return False
-
-
-def _program(command: tuple[str, ...], state: State) -> Program:
-    async def is_well() -> bool:
-        return (await client.ask(state, "/healthz", socket=PICKER_SOCKET, timeout=1.0)).status == 200
-
-    def prepare() -> None:
-        (state.root / PICKER_SOCKET).unlink(missing_ok=True)
-
-    return Program(
-        name="picker",
-        command=command,
-        directory=state.root,
-        stops=((signal.SIGTERM, 5.0),),
-        leash=signal.SIGKILL,
-        orphans=signal.SIGKILL,
-        prepare=prepare,
-        level=level_of,
-        check=Check(is_well),
-    )
-
-
-def level_of(line: str) -> int | None:
-    """Level that a line of our programs names, in JSON or in text; None for one that goes on, as in a traceback."""
-    name: object = None
-    if line.startswith("{"):
-        try:
-            name = json.loads(line).get("level")
-        except ValueError:
-            return None
-    elif found := re.search(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b", line[:80]):
-        name = found[1]
-    return logging.getLevelNamesMapping().get(str(name).upper())

@@ -2,16 +2,15 @@
 
 import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Final
 
 from controller.agent import client
 from controller.agent.state import RELAY_SOCKET, State
-from controller.agent.supervise import Check, Program, Supervisor
+from controller.agent.supervise import Supervisor
 from controller.bundle import POOLS_FILE, Pools
-from controller.dataplane.pickers import level_of
+from controller.dataplane.children import answering
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ class Relay:
         """`timeout` is the time in seconds that it has to know the newest pools."""
         self._state = state
         self._timeout = timeout
-        self._supervisor = Supervisor(_program(tuple(command), state))
+        self._supervisor = Supervisor(answering("relay", tuple(command), state, socket=RELAY_SOCKET, misses=_MISSES))
 
     @property
     def pid(self) -> int | None:
@@ -60,23 +59,3 @@ class Relay:
 
     async def stop(self) -> None:
         await self._supervisor.stop()
-
-
-def _program(command: tuple[str, ...], state: State) -> Program:
-    async def is_well() -> bool:
-        return (await client.ask(state, "/healthz", socket=RELAY_SOCKET, timeout=1.0)).status == 200
-
-    def prepare() -> None:
-        (state.root / RELAY_SOCKET).unlink(missing_ok=True)
-
-    return Program(
-        name="relay",
-        command=command,
-        directory=state.root,
-        stops=((signal.SIGTERM, 5.0),),
-        leash=signal.SIGKILL,
-        orphans=signal.SIGKILL,
-        prepare=prepare,
-        level=level_of,
-        check=Check(is_well, misses=_MISSES),
-    )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -91,11 +91,3 @@ class Resource(BaseModel):
     def content(self) -> tuple[object, ...]:
         """What it says: all its fields, without a status that is not read."""
         return tuple(getattr(self, name) for name in type(self).model_fields if name != "status" or self.status_is_read)
-
-    def is_older_than(self, other: Self) -> bool:
-        """Whether this resource wins a conflict: by creation time, then by namespace and name.
-
-        Source: Gateway API, guidelines on conflicts.
-        """
-        mine = (self.metadata.creation_timestamp, self.metadata.namespace, self.metadata.name)
-        return mine < (other.metadata.creation_timestamp, other.metadata.namespace, other.metadata.name)
