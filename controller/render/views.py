@@ -10,6 +10,7 @@ from controller.ir.filters import Filter, Mirror, PathChange, Redirect, Rewrite
 from controller.ir.policies import BackendTls, Retry, Timeouts
 from controller.ir.streams import Transport
 from controller.ir.types import (
+    NO_PRIORITY,
     Backend,
     Certificate,
     GatewayConfig,
@@ -174,6 +175,8 @@ class BackendView:
     """What it sends."""
     pools: str = ""
     """Of all backends of the rule, for a question for models; empty where there is but one."""
+    tells_more: bool = False
+    """Whether the picker is told more of a request than its pool."""
 
 
 @dataclass(frozen=True)
@@ -451,7 +454,11 @@ class _Views:
         chosen = {
             case.rule.id for location in server.locations if not self.is_direct(location) for case in location.cases
         }
-        rules = {rule.id: self._known_rule(rule, server, is_named=rule.id in chosen) for rule in server.rules}
+        read = {case.rule.id for location in server.locations if self.reads_model(location) for case in location.cases}
+        rules = {
+            rule.id: self._known_rule(rule, server, is_named=rule.id in chosen, is_read=rule.id in read)
+            for rule in server.rules
+        }
         return ServerView(
             server=server,
             hostnames=tuple("_" if hostname == "*" else hostname for hostname in server.hostnames),
@@ -496,17 +503,18 @@ class _Views:
             isinstance(item, Redirect) for item in rule.filters
         )
 
-    def _known_rule(self, rule: Rule, server: Server, *, is_named: bool) -> RuleView:
-        key = (rule.id, server.port, server.is_tls, server.client_certificate, is_named)
-        return self.memory.view(key, rule, partial(self.rule, rule, server, is_named=is_named))
+    def _known_rule(self, rule: Rule, server: Server, *, is_named: bool, is_read: bool) -> RuleView:
+        key = (rule.id, server.port, server.is_tls, server.client_certificate, is_named, is_read)
+        return self.memory.view(key, rule, partial(self.rule, rule, server, is_named=is_named, is_read=is_read))
 
-    def rule(self, rule: Rule, server: Server, *, is_named: bool) -> RuleView:
+    def rule(self, rule: Rule, server: Server, *, is_named: bool, is_read: bool) -> RuleView:
+        """`is_read`: whether requests come by way of a place that reads their model."""
         location = f"@{rule.id}"
         redirect = next((item for item in rule.filters if isinstance(item, Redirect)), None)
         drawn = [(index, backend) for index, backend in enumerate(rule.backends) if backend.weight > 0]
         is_split = len(drawn) > 1 and redirect is None
         backends = tuple(
-            self.backend(rule, backend, f"{location}/{index}" if is_split else location, server)
+            self.backend(rule, backend, f"{location}/{index}" if is_split else location, server, is_read=is_read)
             for index, backend in drawn
         )
         split = _split_view(rule, backends) if is_split else None
@@ -524,7 +532,7 @@ class _Views:
             priorities=_priorities(rule.priority),
         )
 
-    def backend(self, rule: Rule, backend: Backend, location: str, server: Server) -> BackendView:
+    def backend(self, rule: Rule, backend: Backend, location: str, server: Server, *, is_read: bool) -> BackendView:
         filters = (*rule.filters, *backend.filters)
         rewrites = _rewrites(filters)
         target = backend.target
@@ -537,6 +545,7 @@ class _Views:
         answer = answer_headers(filters)
         tls = self.tls_of(target)
         is_rewriting = isinstance(target, ToPool) and target.pool in self.rewriting
+        pools = _other_pools(rule) if isinstance(target, ToPool) else ""
         is_plain = headers == request_headers() and answer == answer_headers()
         is_plain = is_plain and not (rewrites or rule.timeouts or tls)
         return BackendView(
@@ -564,7 +573,8 @@ class _Views:
             endpoint_variable=_endpoint_variable(target.pool) if isinstance(target, ToPool) else "",
             rewritten_location=f"{location}/rewritten" if is_rewriting else "",
             rewritten_headers=request_headers(filters, encodings=False) if is_rewriting else (),
-            pools=_other_pools(rule) if isinstance(target, ToPool) else "",
+            pools=pools,
+            tells_more=is_read or bool(pools) or rule.priority != NO_PRIORITY,
         )
 
     def upstream_of(self, target: Target, server: Server) -> str:
