@@ -162,9 +162,12 @@ class PickerTls(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel")
     """How an external picker's TLS is checked."""
 
     ca: str = ""
-    """Certificates of its authority, as PEM. Empty: nothing is checked, as pickers make their own certificate."""
+    """Certificates of its authorities, as PEM. Empty: nothing is checked, as pickers make their own certificate."""
     server_name: str = ""
-    """Name that the certificate is checked for, and that is asked for; empty: the address."""
+    """Name that is asked for, and that the certificate has unless other names are given; empty: the address."""
+    hostnames: tuple[str, ...] = ()
+    """The certificate has one of these or of `uris`; a leading `*.` covers one label."""
+    uris: tuple[str, ...] = ()
 
 
 class ExternalPicker(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):

@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "membership": {"bundle", "errors", "kube", "plugins", "provider", "resources", "topology"},
     "picker": {"bundle", "errors", "extproc", "logs", "membership", "plugins"},
     "dialer": {"bundle", "errors"},
-    "relay": {"bundle", "errors", "extproc", "logs"},
+    "relay": {"bundle", "dialer", "errors", "extproc", "logs"},
     "simulator": {"errors", "logs"},
     "demo": {"agent", "errors", "simulator"},
     "refused": {"bundle", "errors", "ir", "render", "resources", "topology"},

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.bundle import PickerTls
+from controller.dialer.names import is_known
 from controller.extproc.messages import METHOD, SERVICE
 from controller.relay import grpc
 from controller.relay.endpoints import host_and_port
@@ -165,7 +166,11 @@ class _Link:
             async with asyncio.timeout(self._patience.connect):
                 context = await asyncio.to_thread(_context, self._place.tls) if self._place.tls else None
                 name = (self._place.tls.server_name or host) if self._place.tls else None
-                _, connection = await loop.create_connection(Connection, host, port, ssl=context, server_hostname=name)
+                transport, connection = await loop.create_connection(
+                    Connection, host, port, ssl=context, server_hostname=name
+                )
+                if self._place.tls:
+                    _check_names(transport, self._place.tls)
                 await connection.ready
         except (OSError, TimeoutError, StreamEnded, ValueError) as problem:
             if connection is not None:
@@ -239,6 +244,8 @@ def _context(tls: PickerTls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["h2"])
     if tls.ca:
+        # Other names than the one that is asked for are compared after the handshake.
+        context.check_hostname = not (tls.hostnames or tls.uris)
         try:
             context.load_verify_locations(cadata=tls.ca)
         except ssl.SSLError as error:
@@ -248,3 +255,13 @@ def _context(tls: PickerTls) -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _check_names(transport: asyncio.BaseTransport, tls: PickerTls) -> None:
+    """Raises ValueError when a certificate, which an authority vouches for, has none of the wanted names."""
+    if not (tls.hostnames or tls.uris):
+        return
+    shown = transport.get_extra_info("peercert") or {}
+    names = tuple((str(kind), str(name)) for kind, name in shown.get("subjectAltName", ()))
+    if not is_known(names, hostnames=tls.hostnames, uris=tls.uris):
+        raise ValueError("its certificate has none of the names")

@@ -64,8 +64,8 @@ def build(
         for item in index.gateways
         if item.spec.gateway_class_name in classes
     }
-    standings = {name: pools.standing(item, index=index) for name, item in index.pools.items()}
     tls_policies = backend_policies(index, system_authorities=system_authorities)
+    standings = {name: pools.standing(item, index=index, policies=tls_policies) for name, item in index.pools.items()}
     memory = memory or Memory()
     world = memory.world(
         snapshot,
@@ -77,8 +77,11 @@ def build(
     stream_routes = _stream_routes(index, parents=world.parents, backends=stream_backends)
     attached = _attached([*(state for state, _ in routes), *stream_routes])
     policies = policies_of(index, catalogue=catalogue)
-    uses = _together(
-        world.backends.uses(state for state, _ in routes), stream_backends.uses(stream_routes, gateways=gateways)
+    uses = _with_pickers(
+        _together(
+            world.backends.uses(state for state, _ in routes), stream_backends.uses(stream_routes, gateways=gateways)
+        ),
+        {item.key: picker for name, item in index.pools.items() if (picker := standings[name].picker)},
     )
     objectives = objectives_of(index)
     rewrites = rewrites_of(index)
@@ -184,6 +187,16 @@ def _stream_routes(
 
 def _together(*uses: Mapping[Key, set[BackendPort]]) -> Mapping[Key, set[BackendPort]]:
     return {key: {item for each in uses for item in each.get(key, ())} for each in uses for key in each}
+
+
+def _with_pickers(
+    uses: Mapping[Key, set[BackendPort]], pickers: Mapping[Key, BackendPort]
+) -> Mapping[Key, set[BackendPort]]:
+    """Who uses a pool uses its picker."""
+    return {
+        gateway: backends | {pickers[backend] for backend, _ in backends if backend in pickers}
+        for gateway, backends in uses.items()
+    }
 
 
 def _attached(routes: Iterable[RouteState | StreamRouteState]) -> Counter[tuple[Key, str]]:

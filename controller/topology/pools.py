@@ -30,6 +30,7 @@ from controller.topology.conditions import (
     unresolved,
 )
 from controller.topology.index import Index, pool_name
+from controller.topology.policies.backend_tls import BackendPolicies, BackendPort
 from controller.topology.services import address, is_ready, ready_endpoints
 
 OWN_GROUP: Final = "infergate.dev"
@@ -53,6 +54,8 @@ class Standing:
     resolved_refs: Condition
     external: ExternalPicker | None = None
     """Who picks; None: the picker beside nginx."""
+    picker: BackendPort | None = None
+    """The port of a Service that is asked, or would be without its BackendTLSPolicy's mistake."""
 
     def under(self, *, route_is_accepted: bool) -> tuple[Condition, ...]:
         """Conditions under a Gateway: one of whose routes to the pool is accepted there, or none."""
@@ -62,18 +65,33 @@ class Standing:
         return ordered(standing, self.resolved_refs)
 
 
-def standing(item: InferencePool, *, index: Index) -> Standing:
+def standing(item: InferencePool, *, index: Index, policies: BackendPolicies) -> Standing:
     """Reasons: InvalidExtensionRef.
 
     A reference to a Service names an external picker. One without ready endpoints is a picker that cannot be reached.
+    `policies` say how its certificate is known; one with a mistake leaves no picker, rather than one that nobody knows.
     """
     reference = item.spec.endpoint_picker_ref
     if reference is None or reference.group == OWN_GROUP:
         return Standing(accepted(), resolved_refs())
-    found = _external_picker(reference, pool=item, index=index)
-    if isinstance(found, Condition):
-        return Standing(accepted(), found)
-    return Standing(accepted(), resolved_refs(), found)
+    field = f"spec.{item.picker_field}"
+    service = _picker_service(reference, pool=item, field=field, index=index)
+    if isinstance(service, Condition):
+        return Standing(accepted(), service)
+    assert reference.port is not None  # a reference to a Service without one is rejected
+    port = reference.port.number
+    # Services of pickers have http2, grpc and other values of appProtocol, which all mean gRPC.
+    addresses = services.endpoints(service, port=port, index=index, protocols=None)
+    if isinstance(addresses, Condition):
+        return Standing(accepted(), unresolved("InvalidExtensionRef", f"{field}: {addresses.message}"))
+    picker = (service.key, port)
+    known = policies.of_service(service, port=port)
+    if isinstance(known, Condition):
+        message = f"{field}: {service.key} has a BackendTLSPolicy that is not accepted: {known.message}"
+        return Standing(accepted(), unresolved("InvalidExtensionRef", message), picker=picker)
+    tls = _picker_tls(known, speaks_plain=services.speaks_http2(service, port=port))
+    external = ExternalPicker(f"{service.metadata.name}.{service.metadata.namespace}.svc:{port}", addresses, tls=tls)
+    return Standing(accepted(), resolved_refs(_told(service.key, tls)), external, picker)
 
 
 def target(item: InferencePool, *, standing: Standing, tls: BackendTls | None = None) -> Target:
@@ -169,25 +187,36 @@ def _engine(labels: Mapping[str, str]) -> Engine | None:
     return _ENGINES.get(named.lower())
 
 
-def _external_picker(reference: EndpointPickerRef, *, pool: InferencePool, index: Index) -> ExternalPicker | Condition:
-    field = f"spec.{pool.picker_field}"
-    target = Key(reference.group, reference.kind, pool.metadata.namespace, reference.name)
+def _picker_service(
+    reference: EndpointPickerRef, *, pool: InferencePool, field: str, index: Index
+) -> Service | Condition:
     if (reference.group, reference.kind) != (Service.group, "Service"):
         found = f"{reference.kind}.{reference.group}" if reference.group else reference.kind
         accepts = f"a Service of the core group or the group {OWN_GROUP}"
         return unresolved("InvalidExtensionRef", f"{field} accepts {accepts}, found {found}")
-    service = index.services.get((target.namespace, target.name))
+    service = index.services.get((pool.metadata.namespace, reference.name))
     if service is None:
+        target = Key(reference.group, reference.kind, pool.metadata.namespace, reference.name)
         return unresolved("InvalidExtensionRef", f"{field}: {target} does not exist")
-    assert reference.port is not None  # a reference to a Service without one is rejected
-    port = reference.port.number
-    # Services of pickers have http2, grpc and other values of appProtocol, which all mean gRPC.
-    addresses = services.endpoints(service, port=port, index=index, protocols=None)
-    if isinstance(addresses, Condition):
-        return unresolved("InvalidExtensionRef", f"{field}: {addresses.message}")
-    return ExternalPicker(
-        authority=f"{target.name}.{target.namespace}.svc:{port}",
-        addresses=addresses,
-        # Pickers serve TLS with a certificate of their own making, unless their Service says otherwise.
-        tls=None if services.speaks_http2(service, port=port) else PickerTls(),
+    return service
+
+
+def _picker_tls(known: BackendTls | None, *, speaks_plain: bool) -> PickerTls | None:
+    """Pickers serve TLS with a certificate of their own making, unless a policy or their Service says otherwise."""
+    if known is None:
+        return None if speaks_plain else PickerTls()
+    return PickerTls(
+        ca=known.authorities.decode(),
+        server_name=known.hostname,
+        hostnames=tuple(item.name for item in known.names if not item.is_uri),
+        uris=tuple(item.name for item in known.names if item.is_uri),
     )
+
+
+def _told(service: Key, tls: PickerTls | None) -> str:
+    """How a picker is spoken to, for whoever reads the status of its pool."""
+    if tls is None:
+        return f"{service} is asked in plain text"
+    if not tls.ca:
+        return f"{service} is asked in TLS; its certificate is not verified, which a BackendTLSPolicy changes"
+    return f"{service} is asked in TLS; its certificate is verified"

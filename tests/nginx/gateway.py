@@ -86,13 +86,19 @@ class Gateway:
         staged.replace(path)
 
     async def apply(self, name: str, *documents: Json | list[Json]) -> State:
-        """Writes a file, or takes it away, and waits until nginx and the picker serve what it says."""
+        """Writes a file, or takes it away, and waits until nginx, the picker and the relay serve what it says."""
         self.write(name, *documents)
         state = await self.live()
+        pools = decode_pools(self.state.pools.read_bytes())
         if self.data_plane.picker_pid is not None:
-            wanted = decode_pools(self.state.pools.read_bytes()).etag
-            await eventually(lambda: self._is_read(wanted))
+            await eventually(lambda: self._is_read(pools.etag))
+        if any(pool.external is not None for pool in pools.pools):
+            await eventually(lambda: self._is_relayed(pools.etag))
         return state
+
+    async def _is_relayed(self, etag: str) -> bool:
+        answer = await client.ask(self.state, "/readyz", socket=places.RELAY_SOCKET, timeout=5.0)
+        return answer.body.decode() == f"ok {etag}\n"
 
     async def _is_read(self, etag: str) -> bool:
         return (await self.pools()).get("etag") == etag
