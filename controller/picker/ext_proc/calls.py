@@ -1,4 +1,4 @@
-"""The calls that gateways make: an exchange of HTTP, and a question for health.
+"""The calls of gateways that are exchanges of HTTP.
 
 Parts are answered where they come in. A task is made only for a request that waits for its turn.
 """
@@ -6,24 +6,16 @@ Parts are answered where they come in. A task is made only for a request that wa
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from itertools import count
-from typing import Final
 
-from controller.extproc.messages import SERVICE, MessageUnreadable, decode_received
+from controller.extproc.messages import MessageUnreadable, decode_received
 from controller.picker.ext_proc.desk import Desk, End
 from controller.picker.ext_proc.exchange import Exchange, Replies
-from controller.picker.ext_proc.stream import INVALID_ARGUMENT, NOT_FOUND, OK, CallOf, Stream
+from controller.picker.ext_proc.stream import INVALID_ARGUMENT, OK, CallOf, Stream
 from controller.picker.ext_proc.verdicts import Verdict
 
 log = logging.getLogger(__name__)
-
-LIVENESS: Final = "liveness"
-SERVICES: Final = ("", LIVENESS, "readiness", SERVICE, "inference-extension")
-"""Of which health is told; names as the field's pickers have them."""
-_LONGEST_QUESTION: Final = 1024
-_SERVING: Final = b"\x08\x01"
-_NOT_SERVING: Final = b"\x08\x02"
 
 
 def exchanges(desk: Desk) -> CallOf:
@@ -119,52 +111,3 @@ class ExchangeCall:
         if self._waiting is not None:
             self._waiting.cancel()
         self._exchange.close(end=end)
-
-
-class HealthCall:
-    """A question for health: the method Check. See `Call`.
-
-    Its messages have one field each, so they are written here rather than brought by a package. A client that asks to
-    be told of changes learns that this is not implemented, and takes the server for healthy.
-
-    Source: grpc/health/v1/health.proto.
-    """
-
-    PATH: Final = b"/grpc.health.v1.Health/Check"
-
-    def __init__(self, stream: Stream, is_ready: Callable[[], bool]) -> None:
-        """`is_ready` says whether requests are to come."""
-        self._stream = stream
-        self._is_ready = is_ready
-
-    def message(self, data: bytes) -> None:
-        """Liveness is served for as long as there is an answer."""
-        service = _service_in(data)
-        if service not in SERVICES:
-            self._stream.end(NOT_FOUND, "no such service")
-            return
-        self._stream.send(_SERVING if service == LIVENESS or self._is_ready() else _NOT_SERVING)
-        self._stream.end(OK)
-
-    def holds(self, size: int) -> bool:
-        """See `Call`."""
-        return size < _LONGEST_QUESTION
-
-    def half_closed(self) -> None:
-        """See `Call`."""
-        self._stream.end(INVALID_ARGUMENT, "nothing was asked")
-
-    def drained(self) -> None:
-        """See `Call`."""
-
-    def gone(self) -> None:
-        """See `Call`."""
-
-
-def _service_in(request: bytes) -> str | None:
-    """Field 1 of a HealthCheckRequest; None when it is none. Names that are known are shorter than 128 bytes."""
-    if not request:
-        return ""
-    if request[0] != 0x0A or len(request) < 2 or request[1] != len(request) - 2:
-        return None
-    return request[2:].decode("utf-8", "replace")

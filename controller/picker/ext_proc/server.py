@@ -11,9 +11,10 @@ from prometheus_client.registry import Collector
 
 from controller.extproc.messages import METHOD
 from controller.picker.config import ExtProcSettings
-from controller.picker.ext_proc.calls import HealthCall, exchanges
+from controller.picker.ext_proc.calls import exchanges
 from controller.picker.ext_proc.certificates import ServerTls
 from controller.picker.ext_proc.desk import Desk, End
+from controller.picker.ext_proc.health import Health
 from controller.picker.ext_proc.http2 import Connection
 from controller.picker.ext_proc.stream import CallOf
 from controller.picker.ext_proc.verdicts import Verdicts
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 4096
 _LOOK_EVERY: Final = 1.0
-"""Seconds between looks at connections and at the files of a certificate."""
+"""Seconds between looks at connections, at the files of a certificate, and at what those are to hear who watch."""
 _QUIET: Final = 30.0
 """Seconds of silence after which a gateway is asked whether it is there."""
 _PATIENCE: Final = 10.0
@@ -53,11 +54,12 @@ class ExtProcServer:
         )
         self._tls = ServerTls(settings.certificates) if settings.tls else None
         self._connections: set[Connection] = set()
+        self._health = Health(self.is_ready)
         parts.registry.register(_StreamMetrics(self.desk))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """See `Service`."""
-        health: dict[bytes, CallOf] = {HealthCall.PATH: lambda stream: HealthCall(stream, self.is_ready)}
+        health = self._health.methods()
         asked = {METHOD.encode(): exchanges(self.desk), **health}
         servers = [await self._listen(self._settings.address, asked, tls=self._tls)]
         if self._settings.health_address is not None:
@@ -83,11 +85,13 @@ class ExtProcServer:
     async def _drain(self) -> None:
         """Serve on while gateways turn elsewhere: they learn from Kubernetes, or by asking for health."""
         self._is_draining = True
+        self._health.tell()
         log.info("ext_proc drains", extra={"seconds": self._settings.drain, "streams": self.desk.open})
         await asyncio.sleep(self._settings.drain)
 
     async def _leave(self) -> None:
         """Let streams end that are open, for some time."""
+        self._health.end()
         for connection in tuple(self._connections):
             connection.go_away()
         loop = asyncio.get_running_loop()
@@ -103,6 +107,7 @@ class ExtProcServer:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
+            self._health.tell()
             for connection in tuple(self._connections):
                 connection.look(quiet=_QUIET, patience=_PATIENCE)
             if self._tls is not None:

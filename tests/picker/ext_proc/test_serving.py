@@ -7,6 +7,8 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,10 @@ import pytest
 from controller.picker.ext_proc.certificates import CertificateFiles, self_signed
 from tests.dataplane.pods import free_port
 
-from .conftest import TIMEOUT, Served, eventually, gateway_of, served_picker
+from .conftest import TIMEOUT, Gateway, Served, eventually, gateway_of, served_picker
 
 POD = "127.1.0.1:8000"
-SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
 
 
 async def health(address: str, service: str = "") -> bytes:
@@ -45,6 +47,26 @@ async def test_health_of_something_else_is_not_found(picker: Served) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as problem:
             await health(picker.address, service)
         assert problem.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def watch(gateway: Gateway, service: str = "") -> Any:  # Any: grpc's call
+    """What gRPC health tells, message by message."""
+    request = b"\x0a%c%b" % (len(service), service.encode()) if service else b""
+    return gateway.channel.unary_stream("/grpc.health.v1.Health/Watch")(request, timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("place", ["address", "health_address"])
+async def test_who_watches_health_is_told_of_changes(picker: Served, place: str) -> None:
+    async with gateway_of(getattr(picker, place)) as gateway:
+        told, alive = watch(gateway, "readiness"), watch(gateway, "liveness")
+        assert (await told.read(), await alive.read()) == (NOT_SERVING, SERVING)
+        await picker.serving(POD)
+        assert await told.read() == SERVING
+
+
+async def test_who_watches_something_else_is_told_that_it_is_not_known(picker: Served) -> None:
+    async with gateway_of(picker.address) as gateway:
+        assert await watch(gateway, "other").read() == SERVICE_UNKNOWN
 
 
 async def trusted(address: str, certificate: bytes | None = None, **options: Any) -> str:  # Any: grpc's
@@ -168,15 +190,17 @@ def test_nothing_of_it_is_loaded_beside_nginx(tmp_path: Path) -> None:
     assert loaded("--ext-proc", address, "--drain-timeout", "0") == "0 ['envoy', 'google', 'hpack']"
 
 
-async def test_draining_picker_says_so_and_serves(tmp_path: Path) -> None:
+@asynccontextmanager
+async def picker_process(directory: Path, *options: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """A picker that serves, and its address."""
     address, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "controller", "picker", "--ext-proc", address, "--secure-serving=false",
-        "--pools", tmp_path / "pools.json", "--metrics-address", admin, "--drain-timeout", "60", "--grace", "0",
+        "--pools", directory / "pools.json", "--metrics-address", admin, *options,
         stderr=asyncio.subprocess.DEVNULL, env={**os.environ},
     )  # fmt: skip
     try:
-        Served(tmp_path, address, None).publish(POD)  # type: ignore[arg-type]  # nobody asks it here
+        Served(directory, address, None).publish(POD)  # type: ignore[arg-type]  # nobody asks it here
 
         async def is_served() -> bool:
             try:
@@ -185,6 +209,15 @@ async def test_draining_picker_says_so_and_serves(tmp_path: Path) -> None:
                 return False
 
         await eventually(is_served)
+        yield process, address
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def test_draining_picker_says_so_and_serves(tmp_path: Path) -> None:
+    async with picker_process(tmp_path, "--drain-timeout", "60", "--grace", "0") as (process, address):
         process.send_signal(signal.SIGTERM)
 
         async def is_draining() -> bool:
@@ -196,6 +229,17 @@ async def test_draining_picker_says_so_and_serves(tmp_path: Path) -> None:
             talk = gateway.talk()
             await talk.ask(method="GET", path="/v1/things")
             assert await talk.picked() == POD
-    finally:
-        process.kill()
-        await process.wait()
+
+
+async def test_who_watches_health_is_told_of_the_end_and_does_not_hold_it_up(tmp_path: Path) -> None:
+    async with (
+        picker_process(tmp_path, "--drain-timeout", "0.1", "--grace", "600") as (process, address),
+        gateway_of(address) as gateway,
+    ):
+        told = watch(gateway)
+        assert await told.read() == SERVING
+        process.send_signal(signal.SIGTERM)
+        assert await told.read() == NOT_SERVING
+        assert await told.code() is grpc.StatusCode.UNAVAILABLE
+        async with asyncio.timeout(TIMEOUT):
+            assert await process.wait() == 0
