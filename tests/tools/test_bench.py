@@ -12,6 +12,7 @@ from tools.bench.__main__ import BENCHMARKS, main
 
 FIELDS = {
     "request_path": {"rounds", "seconds_per_cell", "cells", "ratios"},
+    "pick": {"rounds", "seconds_per_cell", "connections", "endpoints", "idle_cores", "cells"},
     "change_to_live": {"rows"},
     "memory": {"routes", "idle_seconds", "processes"},
     "pipeline": {"rows"},
@@ -24,6 +25,11 @@ ROWS: dict[str, tuple[str, int, set[str]]] = {
         "cells",
         24,
         {"body_bytes", "connections", "way", "median_us", "p99_us", "requests_per_second", "cpu_us"},
+    ),
+    "pick": (
+        "cells",
+        11,
+        {"body_bytes", "way", "requests", "median_us", "requests_per_second", "cpu_us", "compared"},
     ),
     "change_to_live": ("rows", 2, {"routes", "changes", "live_ms", "live_p95_ms", "logged_ms", "steps_ms"}),
     "memory": ("processes", 4, {"role", "resident_mb", "proportional_mb"}),
@@ -66,4 +72,4 @@ def test_benchmark_writes_its_figures(name: str, tmp_path: Path, capsys: pytest.
 def test_unknown_name_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["memory", "speed"])
-    assert "there is no benchmark speed; there are request_path, change_to_live" in capsys.readouterr().err
+    assert "there is no benchmark speed; there are request_path, pick, change_to_live" in capsys.readouterr().err

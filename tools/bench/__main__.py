@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from controller.agent.nginx import Nginx, find
 from controller.errors import NginxMissing
-from tools.bench import change_to_live, ext_proc, external, memory, pipeline, request_path, rules
+from tools.bench import change_to_live, ext_proc, external, memory, pick, pipeline, request_path, rules
 from tools.bench.failures import CannotMeasure
 from tools.bench.progress import Progress, done, progress
 from tools.bench.report import Outcome, machine, show, write
@@ -26,6 +26,7 @@ class Benchmark(Protocol):
 
 BENCHMARKS: Final[dict[str, Benchmark]] = {
     "request_path": request_path.run,
+    "pick": pick.run,
     "change_to_live": change_to_live.run,
     "memory": memory.run,
     "pipeline": pipeline.run,

@@ -10,6 +10,7 @@ from typing import IO, Final
 import msgspec
 
 from tools.bench.failures import CannotMeasure
+from tools.bench.resources import CHAT_PATH
 
 _GRACE: Final = 10.0
 """Seconds that the generator may take to stop."""
@@ -25,6 +26,7 @@ class Job(msgspec.Struct, frozen=True):
     """Bytes, at least 400."""
     connections: int
     seconds: float
+    path: str = CHAT_PATH
 
 
 class Load(msgspec.Struct, frozen=True):

@@ -113,7 +113,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def _run(job: Job) -> Load:
-    tally = _Tally(cycle(_requests(job.host, job.body_size)))
+    tally = _Tally(cycle(_requests(job.host, job.path, job.body_size)))
     loop = asyncio.get_running_loop()
     connections = [
         (await loop.create_connection(lambda: _Connection(tally), "127.0.0.1", job.port))[1]
@@ -135,12 +135,12 @@ async def _run(job: Job) -> Load:
 
 
 @cache
-def _requests(host: str, body_size: int) -> tuple[bytes, ...]:
+def _requests(host: str, path: str, body_size: int) -> tuple[bytes, ...]:
     bodies = [chat_body(body_size, seed=seed) for seed in range(_BODIES)]
     return tuple(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n"
+        b"POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n"
         b"User-Agent: infergate-bench\r\nAuthorization: Bearer none\r\nContent-Length: %d\r\n\r\n%s"
-        % (host.encode(), len(body), body)
+        % (path.encode(), host.encode(), len(body), body)
         for body in bodies
     )
 

@@ -134,6 +134,42 @@ endpoints: [{{addresses: [127.0.0.1]}}]
 ports: [{{name: grpc, port: {picker}}}]
 """
 
+# Everything that a policy can switch on is on.
+_TUNED: Final = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {name}}}
+spec:
+  parentRefs: [{{name: edge}}]
+  hostnames: [{host}]
+  rules:
+  - backendRefs: [{{group: inference.networking.k8s.io, kind: InferencePool, name: {name}}}]
+---
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {{name: {name}}}
+spec:
+  selector: {{matchLabels: {{app: {name}}}}}
+  targetPorts: [{{number: 8000}}]
+---
+apiVersion: infergate.dev/v1alpha1
+kind: PickerPolicy
+metadata: {{name: {name}}}
+spec:
+  targetRefs: [{{name: {name}}}]
+  fallbacks: 2
+  explain: true
+  usage: true
+  priority: {{default: 1, maximum: 10}}
+  fairness: {{tenantBy: Credential}}
+---
+apiVersion: llm-d.ai/v1alpha2
+kind: InferenceObjective
+metadata: {{name: {name}-urgent}}
+spec: {{priority: 10, poolRef: {{name: {name}}}}}
+"""
+
+CHAT_PATH: Final = "/v1/chat/completions"
 EXTERNAL_HOST: Final = "external.example.com"
 PICKED_HOST: Final = "picked.example.com"
 SERVICE_HOST: Final = "service.example.com"
@@ -150,6 +186,17 @@ def write_pool(directory: Path, *, backends: Sequence[int]) -> None:
     ]
     text = _POOL.format(picked=PICKED_HOST, service=SERVICE_HOST, model=MODEL_HOST)
     (directory / "pool.yaml").write_text(text + "".join(slices))
+
+
+def write_tuned_pool(directory: Path, *, name: str, backends: Sequence[int]) -> str:
+    """A route to an InferencePool with a policy that switches everything on. Returns the route's host."""
+    host = f"{name}.example.com"
+    slices = [
+        _SLICE.format(port=port, label=f"infergate.dev/inference-pool: {name}").replace("llm-", f"{name}-")
+        for port in backends
+    ]
+    (directory / f"{name}.yaml").write_text(_TUNED.format(name=name, host=host) + "".join(slices))
+    return host
 
 
 def write_external_pool(directory: Path, *, backends: Sequence[int], picker: int) -> None:

@@ -1,0 +1,221 @@
+"""What a pick costs the picker, beside what NGINX spends on a plain request of the same size.
+
+Six and 64 endpoints, with a policy that switches everything on: flow control, objectives, explanations, usage. A long
+prompt is also sent to a path without prompts, where its bytes are carried and nothing is read: what a prompt costs
+beyond its transport. All ways take turns within each round.
+"""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from controller.agent.nginx import Nginx
+from tools.bench.gateway import gateway
+from tools.bench.load import Job, Load, load_generator
+from tools.bench.processes import Role, cpu_seconds, tree
+from tools.bench.progress import Progress
+from tools.bench.report import Bar, Outcome, Table
+from tools.bench.resources import CHAT_PATH, write_gateway, write_tuned_pool
+from tools.bench.samples import Spread, spread
+from tools.bench.servers import backend, free_ports, plain_proxy
+
+_BARS: Final = {1_000: 1.6, 16_000: 1.6, 200_000: 1.3}
+"""CPU of a pick among a few endpoints as a multiple of NGINX's for a plain request, by bytes of the body."""
+_FEW: Final = 6
+_MANY: Final = 64
+_MANY_BAR: Final = 1.6
+"""Times a pick among a few."""
+_LONG: Final = 120_000
+"""Bytes of 30,000 tokens."""
+_LONG_BAR: Final = 2.0
+"""Times what its bytes cost in transport."""
+_PATH_WITHOUT_PROMPTS: Final = "/v1/files"
+_CONNECTIONS: Final = 32
+_SETTLES_WITHIN: Final = 0.1
+"""Seconds; NGINX and the picker look at what ended every 25 ms."""
+
+
+class Way(StrEnum):
+    """What is asked."""
+
+    PLAIN = "plain"
+    FEW = "few"
+    MANY = "many"
+    BYTES = "bytes"
+    """A few endpoints, and a body whose prompt is not read."""
+
+
+_JOBS: Final = (
+    *((size, way) for size in _BARS for way in (Way.PLAIN, Way.FEW, Way.MANY)),
+    (_LONG, Way.BYTES),
+    (_LONG, Way.FEW),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One size of body and way, over all rounds."""
+
+    body_bytes: int
+    way: Way
+    requests: int
+    failed: int
+    median_us: Spread
+    requests_per_second: Spread
+    cpu_us: Spread
+    """Microseconds per request: of the picker, and for a plain one of NGINX."""
+    compared: Spread | None
+    """As a multiple, in the same round: a few of plain, many of a few, a prompt of its bytes."""
+
+
+@dataclass(frozen=True)
+class _Target:
+    port: int
+    host: str
+    pids: tuple[int, ...]
+    access_log: Path
+    path: str = CHAT_PATH
+
+
+@dataclass(frozen=True)
+class _Measured:
+    load: Load
+    cpu: float
+    """Seconds."""
+
+    @property
+    def per_request(self) -> float:
+        return self.cpu / self.load.requests
+
+
+_Found = Mapping[tuple[int, Way], list[_Measured]]
+
+
+def run(*, quick: bool, work: Path, nginx: Nginx, progress: Progress) -> Outcome:
+    rounds, seconds = (1, 0.25) if quick else (8, 1.5)
+    found: defaultdict[tuple[int, Way], list[_Measured]] = defaultdict(list)
+    with _targets(work, nginx) as targets, load_generator() as load:
+        progress("idle")
+        idle = _idle(targets[Way.FEW].pids, seconds=seconds)
+        for number in range(rounds + 1):
+            progress(f"round {number} of {rounds}" if number else "warming up")
+            for size, way in _JOBS:
+                target = targets[way]
+                # An access log of all rounds would be larger than the memory of a small machine.
+                os.truncate(target.access_log, 0)
+                before = _cpu(target.pids)
+                done = load.run(Job(target.port, target.host, size, _CONNECTIONS, seconds, path=target.path))
+                # What ended last is told a little later.
+                time.sleep(_SETTLES_WITHIN)
+                if number:
+                    found[size, way].append(_Measured(done, _cpu(target.pids) - before))
+    cells = [_cell(size, way, found) for size, way in _JOBS]
+    figures = {
+        "rounds": rounds,
+        "seconds_per_cell": seconds,
+        "connections": _CONNECTIONS,
+        "endpoints": {Way.FEW: _FEW, Way.MANY: _MANY},
+        "idle_cores": idle,
+        "cells": cells,
+    }
+    return Outcome(figures=figures, tables=(_table(cells),), bars=tuple(_bars(cells)))
+
+
+@contextmanager
+def _targets(work: Path, nginx: Nginx) -> Iterator[dict[Way, _Target]]:
+    ports = free_ports(_FEW + _MANY + 2)
+    port, plain_port, backends = ports[0], ports[1], ports[2:]
+    directory = work / "resources"
+    write_gateway(directory, port=port)
+    few = write_tuned_pool(directory, name="few", backends=backends[:_FEW])
+    many = write_tuned_pool(directory, name="many", backends=backends[_FEW:])
+    with ExitStack() as stack:
+        stack.enter_context(backend(nginx.binary, work / "backend", ports=backends))
+        plain = stack.enter_context(
+            plain_proxy(nginx.binary, work / "plain", port=plain_port, backends=backends[:_FEW])
+        )
+        tested = stack.enter_context(gateway(directory, work=work / "gateway", port=port, host=few, path="/v1/models"))
+        picker, log = tested.pids()[Role.PICKER], tested.access_log
+        yield {
+            Way.PLAIN: _Target(plain.port, "plain.example.com", tree(plain.pid), plain.access_log),
+            Way.FEW: _Target(port, few, picker, log),
+            Way.MANY: _Target(port, many, picker, log),
+            Way.BYTES: _Target(port, few, picker, log, path=_PATH_WITHOUT_PROMPTS),
+        }
+
+
+def _idle(pids: tuple[int, ...], *, seconds: float) -> float:
+    """Share of a core that the picker takes without requests: it reads all endpoints every second."""
+    before, began = _cpu(pids), time.monotonic()
+    time.sleep(max(1.0, 2 * seconds))
+    return (_cpu(pids) - before) / (time.monotonic() - began)
+
+
+def _cpu(pids: tuple[int, ...]) -> float:
+    return sum(map(cpu_seconds, pids))
+
+
+def _cell(size: int, way: Way, found: _Found) -> Cell:
+    rounds = found[size, way]
+    return Cell(
+        body_bytes=size,
+        way=way,
+        requests=sum(each.load.requests for each in rounds),
+        failed=sum(each.load.failed for each in rounds),
+        median_us=spread([each.load.median * 1e6 for each in rounds]),
+        requests_per_second=spread([each.load.requests / each.load.seconds for each in rounds]),
+        cpu_us=spread([each.per_request * 1e6 for each in rounds]),
+        compared=_compared(size, way, found),
+    )
+
+
+def _compared(size: int, way: Way, found: _Found) -> Spread | None:
+    match way:
+        case Way.PLAIN | Way.BYTES:
+            return None
+        case Way.FEW:
+            other = Way.PLAIN if size in _BARS else Way.BYTES
+        case Way.MANY:
+            other = Way.FEW
+    pairs = zip(found[size, way], found[size, other], strict=True)
+    return spread([one.per_request / against.per_request for one, against in pairs])
+
+
+def _bars(cells: list[Cell]) -> Iterator[Bar]:
+    for cell in cells:
+        if cell.compared is None:
+            continue
+        size = f"{cell.body_bytes // 1000} KB"
+        if cell.way is Way.MANY:
+            what, limit = f"a pick among {_MANY} endpoints to one among {_FEW}, {size}", _MANY_BAR
+        elif cell.body_bytes in _BARS:
+            what, limit = f"CPU of a pick to NGINX's of a plain request, {size}", _BARS[cell.body_bytes]
+        else:
+            what, limit = f"a pick with a prompt of {size} to one with its bytes alone", _LONG_BAR
+        yield Bar(what, cell.compared.median, limit, "x")
+
+
+def _table(cells: list[Cell]) -> Table:
+    rows = tuple(
+        (
+            f"{cell.body_bytes // 1000} KB",
+            cell.way.value,
+            f"{cell.median_us.median:.0f}",
+            f"{cell.requests_per_second.median:,.0f}",
+            f"{cell.cpu_us.median:.1f}",
+            f"{cell.compared.median:.2f} ({cell.compared.low:.2f}–{cell.compared.high:.2f})" if cell.compared else "",
+            str(cell.failed),
+        )
+        for cell in cells
+    )
+    title = (
+        f"A pick: CPU of the picker, of plain NGINX's; few: {_FEW} endpoints to plain or to its bytes, "
+        f"many: {_MANY} to few; {_CONNECTIONS} connections; medians over rounds (quartiles)"
+    )
+    return Table(title, ("body", "way", "median µs", "req/s", "CPU µs", "x", "failed"), rows)
