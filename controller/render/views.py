@@ -33,6 +33,7 @@ from controller.render.headers import (
     joined_variable,
     request_headers,
 )
+from controller.render.hidden import BASE, Names, beside, hidden_by
 from controller.render.maps import Flag, Place, RuleMap, digest, header_variable, place_of, rule_maps
 from controller.render.memory import Memory
 from controller.render.quoting import expression, inside, name
@@ -231,6 +232,8 @@ class ServerView:
     """File of those that vouch for clients, relative to nginx.conf; empty where clients are not asked."""
     locations: tuple[LocationView, ...]
     rules: tuple[RuleView, ...]
+    hidden: Names
+    """Headers of backends; empty where the server hides what all do."""
 
     @property
     def reads_models(self) -> bool:
@@ -427,6 +430,18 @@ def _listeners(servers: Sequence[ServerView]) -> tuple[tuple[str, str], ...]:
 
 
 @dataclass(frozen=True)
+class _Bearing:
+    """What of its server bears on a rule."""
+
+    is_named: bool
+    """Whether something jumps to it."""
+    is_read: bool
+    """Whether requests come by way of a place that reads their model."""
+    hidden: Names
+    """Headers of backends that the server hides."""
+
+
+@dataclass(frozen=True)
 class _Views:
     """What the views of servers and rules need to know of the whole configuration."""
 
@@ -455,8 +470,11 @@ class _Views:
             case.rule.id for location in server.locations if not self.is_direct(location) for case in location.cases
         }
         read = {case.rule.id for location in server.locations if self.reads_model(location) for case in location.cases}
+        hidden = hidden_by(server, memory=self.memory)
         rules = {
-            rule.id: self._known_rule(rule, server, is_named=rule.id in chosen, is_read=rule.id in read)
+            rule.id: self._known_rule(
+                rule, server, _Bearing(is_named=rule.id in chosen, is_read=rule.id in read, hidden=hidden)
+            )
             for rule in server.rules
         }
         return ServerView(
@@ -468,6 +486,7 @@ class _Views:
             authorities=authorities_name(server.client_validation.authorities) if server.client_validation else "",
             locations=tuple(self.location(location, rules) for location in server.locations),
             rules=tuple(rules.values()),
+            hidden=() if hidden == BASE else hidden,
         )
 
     def location(self, location: Location, rules: Mapping[str, "RuleView"]) -> LocationView:
@@ -503,25 +522,24 @@ class _Views:
             isinstance(item, Redirect) for item in rule.filters
         )
 
-    def _known_rule(self, rule: Rule, server: Server, *, is_named: bool, is_read: bool) -> RuleView:
-        key = (rule.id, server.port, server.is_tls, server.client_certificate, is_named, is_read)
-        return self.memory.view(key, rule, partial(self.rule, rule, server, is_named=is_named, is_read=is_read))
+    def _known_rule(self, rule: Rule, server: Server, bearing: _Bearing) -> RuleView:
+        key = (rule.id, server.port, server.is_tls, server.client_certificate, bearing)
+        return self.memory.view(key, rule, partial(self.rule, rule, server, bearing))
 
-    def rule(self, rule: Rule, server: Server, *, is_named: bool, is_read: bool) -> RuleView:
-        """`is_read`: whether requests come by way of a place that reads their model."""
+    def rule(self, rule: Rule, server: Server, bearing: _Bearing) -> RuleView:
         location = f"@{rule.id}"
         redirect = next((item for item in rule.filters if isinstance(item, Redirect)), None)
         drawn = [(index, backend) for index, backend in enumerate(rule.backends) if backend.weight > 0]
         is_split = len(drawn) > 1 and redirect is None
         backends = tuple(
-            self.backend(rule, backend, f"{location}/{index}" if is_split else location, server, is_read=is_read)
+            self.backend(rule, backend, f"{location}/{index}" if is_split else location, server, bearing)
             for index, backend in drawn
         )
         split = _split_view(rule, backends) if is_split else None
         return RuleView(
             rule=rule,
             location=location,
-            is_named=is_named and not is_split,
+            is_named=bearing.is_named and not is_split,
             target=split.variable if split else location,
             redirect=redirect,
             redirect_port=_redirect_port(redirect, server) if redirect else None,
@@ -532,7 +550,7 @@ class _Views:
             priorities=_priorities(rule.priority),
         )
 
-    def backend(self, rule: Rule, backend: Backend, location: str, server: Server, *, is_read: bool) -> BackendView:
+    def backend(self, rule: Rule, backend: Backend, location: str, server: Server, bearing: _Bearing) -> BackendView:
         filters = (*rule.filters, *backend.filters)
         rewrites = _rewrites(filters)
         target = backend.target
@@ -559,7 +577,8 @@ class _Views:
             fails_open=isinstance(target, ToPool) and target.pool in self.fail_open,
             headers=None if headers == base else headers,
             relay_headers=request_headers(filters, to_relay=True) if is_relayed else None,
-            answer=None if answer == answer_headers() else answer,
+            # Servers have lists for `proxy` alone.
+            answer=beside(answer, BASE if rule.takes_calls else bearing.hidden),
             hostname=next((item.hostname for item in rewrites if item.hostname), None),
             path=next((item.path for item in rewrites if item.path), None),
             timeouts=rule.timeouts,
@@ -574,7 +593,7 @@ class _Views:
             rewritten_location=f"{location}/rewritten" if is_rewriting else "",
             rewritten_headers=request_headers(filters, encodings=False) if is_rewriting else (),
             pools=pools,
-            tells_more=is_read or bool(pools) or rule.priority != NO_PRIORITY,
+            tells_more=bearing.is_read or bool(pools) or rule.priority != NO_PRIORITY,
         )
 
     def upstream_of(self, target: Target, server: Server) -> str:
