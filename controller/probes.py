@@ -24,20 +24,26 @@ Answer = tuple[int, str, bytes]
 """Status, content type and body."""
 Judge = Callable[[], Awaitable[str]]
 """Says what is wrong; empty when nothing is."""
+More = Callable[[], Awaitable[bytes]]
+"""Metrics of another process, as Prometheus reads them; empty when there are none."""
 
 
 class Probes:
     """Answers with what the judges of a process say."""
 
-    def __init__(self, registry: CollectorRegistry, *, why_not_ready: Judge, why_not_healthy: Judge) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, *, why_not_ready: Judge, why_not_healthy: Judge, more: More | None = None
+    ) -> None:
         """`why_not_healthy` names only what a restart would better: the kubelet ends a process that is not healthy."""
         self._registry = registry
+        self._more = more
         self._judges = {"/readyz": why_not_ready, "/healthz": why_not_healthy}
 
     async def answer(self, path: str) -> Answer:
         """What is answered to a GET."""
         if path == "/metrics":
-            return 200, CONTENT_TYPE_LATEST, generate_latest(self._registry)
+            more = await self._more() if self._more is not None else b""
+            return 200, CONTENT_TYPE_LATEST, generate_latest(self._registry) + more
         judge = self._judges.get(path)
         if judge is None:
             return 404, _PLAIN, b"not found\n"

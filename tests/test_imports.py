@@ -76,7 +76,7 @@ OWNERS = {
     "hpack": {"picker", "relay"},
     "jinja2": {"render"},
     "kubernetes": {"kube"},
-    "prometheus_client": {"agent", "control_plane", "picker", "probes", "simulator"},
+    "prometheus_client": {"agent", "control_plane", "picker", "probes", "relay", "simulator"},
     "uvicorn": {"dataplane", "picker", "simulator"},
     "watchfiles": {"provider", "picker"},
 }

@@ -22,7 +22,11 @@ async def asking(*, unready: str = "", unhealthy: str = "") -> AsyncIterator[htt
 
     registry = CollectorRegistry()
     Counter("turns", "Turns of the loop.", registry=registry).inc()
-    probes = Probes(registry, why_not_ready=why_not_ready, why_not_healthy=why_not_healthy)
+
+    async def more() -> bytes:
+        return b"others_total 2.0\n"
+
+    probes = Probes(registry, why_not_ready=why_not_ready, why_not_healthy=why_not_healthy, more=more)
     async with (
         probes.listening("127.0.0.1:0") as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=5) as client,
@@ -44,10 +48,11 @@ async def test_each_probe_says_what_is_wrong() -> None:
     assert (healthy.status_code, healthy.text) == (503, "the loop is stuck\n")
 
 
-async def test_metrics_are_those_of_the_registry() -> None:
+async def test_metrics_are_those_of_the_registry_and_more() -> None:
     async with asking() as client:
         answer = await client.get("/metrics")
-    assert "turns_total 1.0" in answer.text
+    assert "turns_total 1.0\n" in answer.text
+    assert answer.text.endswith("\nothers_total 2.0\n")
     assert answer.headers["content-type"].startswith("text/plain; version=")
 
 

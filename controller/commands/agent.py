@@ -105,7 +105,10 @@ class Agent:
         self._standing.looked_at = asyncio.get_running_loop().time()
         judge = Judge(self._data_plane, self._standing)
         probes = Probes(
-            self._metrics.registry, why_not_ready=judge.why_not_ready, why_not_healthy=judge.why_not_healthy
+            self._metrics.registry,
+            why_not_ready=judge.why_not_ready,
+            why_not_healthy=judge.why_not_healthy,
+            more=self._data_plane.relay_metrics,
         )
         async with probes.listening(self._settings.probes) as port:
             log.info("agent begins", extra={"gateway": self._settings.gateway, "probes": port})

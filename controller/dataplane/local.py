@@ -124,6 +124,10 @@ class LocalDataPlane:
         """None while the relay does not run."""
         return self._relay.pid
 
+    async def relay_metrics(self) -> bytes:
+        """As Prometheus reads them; empty while the relay does not run."""
+        return await self._relay.metrics()
+
     @property
     def reload_pause(self) -> float:
         """See `DataPlane`."""

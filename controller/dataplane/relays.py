@@ -57,5 +57,12 @@ class Relay:
             await asyncio.sleep(0.02)
         log.warning("the relay did not become ready", extra={"said": self._supervisor.last_line})
 
+    async def metrics(self) -> bytes:
+        """As Prometheus reads them; empty where it does not run, or does not answer."""
+        if self.pid is None:
+            return b""
+        answer = await client.ask(self._state, "/metrics", socket=RELAY_SOCKET, timeout=1.0)
+        return answer.body if answer.status == 200 else b""
+
     async def stop(self) -> None:
         await self._supervisor.stop()

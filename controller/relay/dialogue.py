@@ -22,7 +22,7 @@ from controller.extproc.messages import (
     decode_answer,
     encode_part,
 )
-from controller.relay.errors import PickerFailed, RelayError, StreamEnded
+from controller.relay.errors import Fault, PickerFailed, RelayError, StreamEnded
 from controller.relay.grpc import Call
 from controller.relay.outlet import Outlet
 from controller.relay.pieces import Budget
@@ -33,7 +33,7 @@ MOST_CHANGES: Final = 500
 MOST_HEADER_BYTES: Final = 32 * 1024
 """Of such changes: what NGINX and model servers take."""
 
-_HALF: Final = PickerFailed("the stream ended within a body")
+_HALF: Final = PickerFailed("the stream ended within a body", fault=Fault.ENDED)
 
 
 class Direction:
@@ -158,11 +158,11 @@ class Dialogue:
         except (TimeoutError, StreamEnded):
             pass
 
-    def give_up(self, reason: str) -> None:
+    def give_up(self, problem: PickerFailed) -> None:
         """End it because of the picker."""
         self._listening.cancel()
         self._call.cancel()
-        self._ended(PickerFailed(reason))
+        self._ended(problem)
 
     def cancel(self) -> None:
         """Give it up, unless it has ended."""
@@ -178,7 +178,7 @@ class Dialogue:
             # What the picker said last is worth more than that it takes no more.
             await asyncio.wait({self._listening}, timeout=1.0)
             if self.problem is not None or not self._is_over:
-                raise self.problem or PickerFailed(str(problem)) from problem
+                raise self.problem or PickerFailed(str(problem), fault=Fault.ENDED) from problem
 
     async def _listen(self) -> None:
         try:
@@ -192,11 +192,11 @@ class Dialogue:
                 if answer is not None:
                     self._took(answer, metadata)
         except (StreamEnded, MessageUnreadable, PickerFailed) as problem:
-            self._ended(PickerFailed(str(problem)))
+            self._ended(_failed(problem))
             self._call.cancel()
             return
         except OSError as problem:
-            self._ended(PickerFailed(f"no room for a body: {problem}"))
+            self._ended(PickerFailed(f"no room for a body: {problem}", fault=Fault.NO_ROOM))
             self._call.cancel()
             return
         self._ended(None)
@@ -211,7 +211,7 @@ class Dialogue:
         """The picker says no more. That ends a request that it did not answer, and leaves an answer as it is."""
         self._is_over = True
         if problem is None and not self.request.head.done():
-            problem = PickerFailed("the stream ended without an answer")
+            problem = PickerFailed("the stream ended without an answer", fault=Fault.ENDED)
         self.problem = problem
         if problem is not None or self.request.is_half:
             self.request.fail(problem or _HALF)
@@ -221,6 +221,12 @@ class Dialogue:
             self.response.fail(problem or _HALF)
         else:
             self.response.release()
+
+
+def _failed(problem: StreamEnded | MessageUnreadable | PickerFailed) -> PickerFailed:
+    if isinstance(problem, PickerFailed):
+        return problem
+    return PickerFailed(str(problem), fault=Fault.ENDED if isinstance(problem, StreamEnded) else Fault.UNREADABLE)
 
 
 def _check(answer: Answer) -> None:

@@ -24,13 +24,14 @@ from controller.relay.changes import changed, destinations, is_ordinary, length_
 from controller.relay.dialogue import Dialogue, Direction
 from controller.relay.endpoints import Endpoints, Head
 from controller.relay.endpoints import Exchange as Served
-from controller.relay.errors import AnswerBroken, EndpointFailed, PickerFailed, RelayError
+from controller.relay.errors import AnswerBroken, EndpointFailed, Fault, PickerFailed, RelayError
 from controller.relay.http1 import Fields
 from controller.relay.pickers import Patience, Pickers
 from controller.relay.pieces import Budget
 from controller.relay.pools import PoolTable, RelayPool
 from controller.relay.refusals import refusal
 from controller.relay.server import Reply, Request
+from controller.relay.tallies import Outcome, Tallies
 
 log = logging.getLogger(__name__)
 
@@ -47,22 +48,6 @@ _THEN: Final = THEN_HEADER.encode()
 _SUBSET: Final = SUBSET_KEY.encode()
 
 
-@dataclass
-class Counts:
-    """What became of exchanges, for a reader."""
-
-    under_way: int = 0
-    served: int = 0
-    refused: int = 0
-    """Answered by the picker itself."""
-    picker_failed: int = 0
-    endpoint_failed: int = 0
-    broken: int = 0
-    """Answers that ended early, because of a picker or an endpoint."""
-    given_up: int = 0
-    """By the client."""
-
-
 @dataclass(frozen=True)
 class Services:
     """What exchanges share."""
@@ -72,21 +57,21 @@ class Services:
     endpoints: Endpoints
     patience: Patience
     budget: Budget = field(default_factory=Budget)
-    counts: Counts = field(default_factory=Counts)
+    tallies: Tallies = field(default_factory=Tallies)
     goodbyes: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 async def serve(request: Request, reply: Reply, services: Services) -> None:
     """Answer a request that NGINX sends for a pool."""
     exchange = _Exchange(request, reply, services)
-    services.counts.under_way += 1
+    exchange.tally.under_way += 1
     try:
         await exchange.run()
     except asyncio.CancelledError:
-        services.counts.given_up += 1
+        exchange.tally.outcomes[Outcome.GIVEN_UP] += 1
         raise
     finally:
-        services.counts.under_way -= 1
+        exchange.tally.under_way -= 1
         exchange.close()
 
 
@@ -95,9 +80,9 @@ class _Exchange:
         self._request = request
         self._reply = reply
         self._services = services
-        self._counts = services.counts
         self._fields = [item for item in request.fields if is_ordinary(item[0])]
         self._name = (value_of(request.fields, _POOL) or b"").decode("latin-1")
+        self.tally = services.tallies.of(self._name if self._name in services.table.pools else "")
         self._dialogue: Dialogue | None = None
         self._served: Served | None = None
         self._immediate: asyncio.Future[Immediate] = asyncio.get_running_loop().create_future()
@@ -122,8 +107,10 @@ class _Exchange:
         except PickerFailed as problem:
             await self._without_picker(problem)
         except EndpointFailed as problem:
+            self._note_fault()
             await self._without_endpoint(problem)
         except AnswerBroken as problem:
+            self._note_fault()
             self._cut(str(problem))
 
     def close(self) -> None:
@@ -137,16 +124,19 @@ class _Exchange:
     # The way of a request.
 
     async def _pass(self, pool: RelayPool) -> None:
+        begun = asyncio.get_running_loop().time()
         call = await self._services.pickers.call(pool.places)
         dialogue = Dialogue(call, budget=self._services.budget, interrupt=self._interrupt)
         self._dialogue = dialogue
         self._start(self._send_request(dialogue))
         answer = await self._owed(dialogue.request.head, what="a choice")
         assert answer is not None  # a picker that ends before it chose has failed
+        self.tally.choices.observe(asyncio.get_running_loop().time() - begun)
         addresses = await self._chosen(answer, dialogue.request.metadata, pool)
         address = await self._ask(addresses, answer, dialogue.request, speaks_http2=pool.speaks_http2)
         await self._answer(dialogue, address)
-        self._counts.served += 1
+        self.tally.outcomes[Outcome.SERVED] += 1
+        self._note_fault()
         self._dialogue = None
         goodbye = asyncio.create_task(_say_goodbye(dialogue))
         self._services.goodbyes.add(goodbye)
@@ -171,7 +161,7 @@ class _Exchange:
         except PickerFailed as problem:
             dialogue.request.fail(problem)
         except OSError as problem:
-            dialogue.request.fail(PickerFailed(f"no room for a body: {problem}"))
+            dialogue.request.fail(PickerFailed(f"no room for a body: {problem}", fault=Fault.NO_ROOM))
 
     def _head_for_picker(self) -> tuple[tuple[str, bytes], ...]:
         request = self._request
@@ -193,7 +183,7 @@ class _Exchange:
     async def _chosen(self, answer: HeadersAnswer, metadata: Metadata, pool: RelayPool) -> list[str]:
         named = destinations(answer.changes, metadata)
         if not named:
-            raise PickerFailed("the picker named no endpoint")
+            raise PickerFailed("the picker named no endpoint", fault=Fault.NO_ENDPOINT)
         table, deadline = self._services.table, asyncio.get_running_loop().time() + _GRACE
         while True:
             current = table.pools.get(pool.name, pool)
@@ -203,7 +193,8 @@ class _Exchange:
                 async with asyncio.timeout_at(deadline):
                     await table.changed.wait()
             except TimeoutError:
-                raise PickerFailed(f"the picker named no endpoint of the pool: {', '.join(named)[:200]}") from None
+                message = f"the picker named no endpoint of the pool: {', '.join(named)[:200]}"
+                raise PickerFailed(message, fault=Fault.OUTSIDE_POOL) from None
 
     async def _ask(
         self, addresses: list[str], answer: HeadersAnswer, direction: Direction, *, speaks_http2: bool
@@ -234,6 +225,7 @@ class _Exchange:
                 self._served = await self._services.endpoints.ask(address, head, body, speaks_http2=speaks_http2)
             except EndpointFailed as problem:
                 failure = problem
+                self.tally.tries_failed += 1
                 log.info("endpoint failed", extra={"pool": self._name, "endpoint": address, "reason": str(problem)})
                 continue
             return address
@@ -261,7 +253,7 @@ class _Exchange:
                 # The endpoint has done its work: to ask another one would do it twice.
                 raise EndpointFailed(str(problem)) from problem
             log.warning("answer goes on without its picker", extra={"pool": self._name, "reason": str(problem)})
-            dialogue.give_up(str(problem))
+            dialogue.give_up(problem)
             answer = None
         if answer is not None:
             fields = changed(fields, answer.changes)
@@ -320,7 +312,7 @@ class _Exchange:
             size = outlet.size
             await asyncio.sleep(self._services.patience.answer)
         if not outlet.has_ended:
-            dialogue.give_up("the picker does not give back the rest of an answer")
+            dialogue.give_up(PickerFailed("the picker does not give back the rest of an answer", fault=Fault.LATE))
 
     # Ends that are not served.
 
@@ -336,30 +328,36 @@ class _Exchange:
         if not 200 <= immediate.status <= 599:
             await self._without_picker(PickerFailed(f"the picker answers with status {immediate.status}"))
             return
-        self._counts.refused += 1
+        self.tally.outcomes[Outcome.REFUSED] += 1
         fields = changed([(b"content-type", b"text/plain")] if immediate.body else [], immediate.changes)
         await self._reply.whole(immediate.status, fields, immediate.body)
 
     async def _without_picker(self, problem: PickerFailed) -> None:
         """NGINX has the whole request still, and goes on as the pool's failure mode says."""
-        self._counts.picker_failed += 1
+        self.tally.faults[problem.fault] += 1
         log.warning("picker failed", extra={"pool": self._name, "reason": str(problem)})
         then = value_of(self._request.fields, _THEN)
         if then is None or self._reply.has_begun:
             self._cut(str(problem))
             return
+        self.tally.outcomes[Outcome.PICKER_FAILED] += 1
         await self._reply.whole(200, [(b"x-accel-redirect", then)], b"")
 
     async def _without_endpoint(self, problem: EndpointFailed) -> None:
-        self._counts.endpoint_failed += 1
+        self.tally.outcomes[Outcome.ENDPOINT_FAILED] += 1
         log.warning("no endpoint answered", extra={"pool": self._name, "reason": str(problem)})
         message = "the backend cannot be reached"
         fields, body = refusal(self._request.target, message=message, code="backend_unavailable")
         await self._reply.whole(502, fields, body)
 
+    def _note_fault(self) -> None:
+        """A picker that failed once an endpoint was asked."""
+        if self._dialogue is not None and self._dialogue.problem is not None:
+            self.tally.faults[self._dialogue.problem.fault] += 1
+
     def _cut(self, reason: str) -> None:
         """End the connection: a part of the answer was sent, and the rest will not come."""
-        self._counts.broken += 1
+        self.tally.outcomes[Outcome.BROKEN] += 1
         log.warning("answer cut", extra={"pool": self._name, "reason": reason})
 
     async def _owed(self, head: "asyncio.Future[HeadersAnswer | None]", *, what: str) -> HeadersAnswer | None:
@@ -367,7 +365,7 @@ class _Exchange:
         try:
             return await asyncio.wait_for(asyncio.shield(head), self._services.patience.answer)
         except TimeoutError:
-            raise PickerFailed(f"the picker is late with {what}") from None
+            raise PickerFailed(f"the picker is late with {what}", fault=Fault.LATE) from None
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -397,7 +395,7 @@ class _Body:
                 async with asyncio.timeout(self._patience.answer):
                     piece = await self._outlet.piece(number)
             except TimeoutError:
-                raise PickerFailed("the picker is late with a body") from None
+                raise PickerFailed("the picker is late with a body", fault=Fault.LATE) from None
             number, size = number + 1, size + len(piece)
             if self.length is not None and (size > self.length or (not piece and size < self.length)):
                 raise PickerFailed(f"the picker announces a body of {self.length:,} bytes, and gives {size:,}")

@@ -12,7 +12,7 @@ from controller.dialer.names import is_known
 from controller.extproc.messages import METHOD, SERVICE
 from controller.relay import grpc
 from controller.relay.endpoints import host_and_port
-from controller.relay.errors import PickerFailed, StreamEnded
+from controller.relay.errors import Fault, PickerFailed, StreamEnded
 from controller.relay.grpc import Call
 from controller.relay.http2 import Connection
 
@@ -70,7 +70,7 @@ class Pickers:
                 return await link.call()
             except PickerFailed as problem:
                 reason = str(problem)
-        raise PickerFailed(reason)
+        raise PickerFailed(reason, fault=Fault.UNREACHABLE)
 
     def keep(self, places: set[Place]) -> None:
         """Forget all others."""
@@ -85,6 +85,13 @@ class Pickers:
     def states(self) -> list[dict[str, object]]:
         """What is known of each connection, for a reader."""
         return [link.state() for link in self._links.values()]
+
+    def by_address(self) -> "dict[str, list[_Link]]":
+        """Connections by the address of the picker, which several pools may know by different names; sorted."""
+        found: dict[str, list[_Link]] = {}
+        for place in sorted(self._links, key=lambda place: place.address):
+            found.setdefault(place.address, []).append(self._links[place])
+        return found
 
     def _link(self, place: Place) -> "_Link":
         if place not in self._links:
@@ -111,16 +118,22 @@ class _Link:
     def is_failing(self) -> bool:
         return asyncio.get_running_loop().time() < self._not_before
 
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None and self._connection.failure is None
+
+    @property
+    def streams(self) -> int:
+        return self._connection.streams if self._connection is not None else 0
+
     def state(self) -> dict[str, object]:
-        connection = self._connection
-        is_open = connection is not None and connection.failure is None
         return {
             "address": self._place.address,
             "tls": "none" if self._place.tls is None else "verified" if self._place.tls.ca else "unverified",
-            "connected": is_open,
-            "streams": connection.streams if connection is not None else 0,
+            "connected": self.is_connected,
+            "streams": self.streams,
             "serving": self.is_serving,
-            "failure": "" if is_open else self._reason,
+            "failure": "" if self.is_connected else self._reason,
         }
 
     async def call(self) -> Call:
@@ -133,7 +146,7 @@ class _Link:
                 )
             except StreamEnded as problem:
                 self._reason = str(problem)
-        raise PickerFailed(f"{self._place.address}: {self._reason}")
+        raise PickerFailed(f"{self._place.address}: {self._reason}", fault=Fault.UNREACHABLE)
 
     def retire(self) -> None:
         """End with the last request under way."""
@@ -154,7 +167,7 @@ class _Link:
             return self._connection
         if self._opening is None or self._opening.done():
             if self.is_failing:
-                raise PickerFailed(f"{self._place.address}: {self._reason}")
+                raise PickerFailed(f"{self._place.address}: {self._reason}", fault=Fault.UNREACHABLE)
             self._opening = asyncio.create_task(self._open())
         return await asyncio.shield(self._opening)
 
@@ -179,7 +192,7 @@ class _Link:
             self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
             self._not_before = loop.time() + self._pause
             log.warning("picker cannot be reached", extra={"picker": self._place.address, "reason": self._reason})
-            raise PickerFailed(f"{self._place.address}: {self._reason}") from problem
+            raise PickerFailed(f"{self._place.address}: {self._reason}", fault=Fault.UNREACHABLE) from problem
         self._pause, self.is_serving, self._reason = 0.0, True, ""
         if self._watching is not None:
             self._watching.cancel()

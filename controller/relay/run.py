@@ -4,8 +4,9 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from controller.bundle import POOL_HEADER
 from controller.relay.changes import value_of
@@ -13,6 +14,7 @@ from controller.relay.config import RelaySettings
 from controller.relay.endpoints import Endpoints
 from controller.relay.exchange import Services, serve
 from controller.relay.http1 import Fields
+from controller.relay.metrics import RelayCollector, exposition
 from controller.relay.pickers import Patience, Pickers
 from controller.relay.pieces import Budget
 from controller.relay.pools import EVERY, PoolTable
@@ -25,6 +27,7 @@ BACKLOG: Final = 65_535
 _GRACE: Final = 3.0
 """Seconds for requests in hand after a signal; NGINX has ended before in the usual course."""
 _TEXT: Final[Fields] = [(b"content-type", b"text/plain")]
+_METRICS: Final[Fields] = [(b"content-type", CONTENT_TYPE_LATEST.encode())]
 _JSON: Final[Fields] = [(b"content-type", b"application/json")]
 
 
@@ -38,13 +41,14 @@ async def run_until(settings: RelaySettings, *, stopping: asyncio.Event) -> None
         patience=patience,
         budget=Budget(settings.memory, directory=str(settings.spill) if settings.spill is not None else None),
     )
+    collector = RelayCollector(services.tallies, services.pickers, held=lambda: settings.memory - services.budget.left)
     connections: set[ServerConnection] = set()
 
     async def answer(request: Request, reply: Reply) -> None:
         if value_of(request.fields, POOL_HEADER.encode()) is not None:
             await serve(request, reply, services)
         else:
-            await _answer_about_itself(request, reply, services)
+            await _answer_about_itself(request, reply, services, collector=collector)
 
     settings.socket.parent.mkdir(mode=0o700, exist_ok=True)
     with suppress(FileNotFoundError):
@@ -84,11 +88,14 @@ async def _follow(services: Services) -> None:
             services.pickers.keep({place for pool in table.pools.values() for place in pool.places})
             now = {address for pool in table.pools.values() for address in pool.endpoints}
             services.endpoints.forget(tuple(before - now))
+            services.tallies.keep(table.pools)
         services.endpoints.sweep()
         await asyncio.sleep(EVERY)
 
 
-async def _answer_about_itself(request: Request, reply: Reply, services: Services) -> None:
+async def _answer_about_itself(
+    request: Request, reply: Reply, services: Services, *, collector: RelayCollector
+) -> None:
     etag = services.table.etag
     match request.target:
         case b"/healthz":
@@ -98,7 +105,9 @@ async def _answer_about_itself(request: Request, reply: Reply, services: Service
         case b"/readyz":
             await reply.whole(503, _TEXT, b"no pools were read yet\n")
         case b"/pickers":
-            known = {"pickers": services.pickers.states(), "exchanges": asdict(services.counts)}
+            known = {"pickers": services.pickers.states(), "exchanges": services.tallies.totals()}
             await reply.whole(200, _JSON, json.dumps(known, indent=2).encode() + b"\n")
+        case b"/metrics":
+            await reply.whole(200, _METRICS, exposition(collector))
         case _:
             await reply.whole(404, _TEXT, b"not found\n")

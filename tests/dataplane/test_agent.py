@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 from controller.agent.nginx import Nginx
-from controller.bundle import Bundle, BundleFile, Pool, pools_of
+from controller.bundle import Bundle, BundleFile, ExternalPicker, Pool, pools_of
 from controller.dataplane.pki import make_ca
 from controller.dataplane.server import BundleServer
 from controller.errors import NginxRefused
@@ -110,6 +111,22 @@ async def test_pools_change_without_a_reload(pod: Pod, server: BundleServer, por
         await answers(port, "llm/cpu")
         await until(lambda: [each.etag for each in server.reports("shop/edge")] == [other.etag])
         assert [path.name for path in (pod.state / "releases").iterdir()] == ["000001"]
+
+
+async def test_metrics_of_the_relay_are_the_agents_too(pod: Pod, server: BundleServer, port: int) -> None:
+    external = Pool("llm/gpu", external=ExternalPicker("epp.llm.svc:9002"))
+    async with pod.agent():
+        server.publish("shop/edge", _answering(port, "a"))
+        await answers(port, "a")
+        alone = await pod.probe("/metrics")
+        server.publish("shop/edge", replace(_answering(port, "b"), pools=pools_of((external,))))
+        await answers(port, "b", within=30)
+        both = await pod.probe("/metrics")
+    assert alone is not None
+    assert both is not None
+    assert "infergate_relay_" not in alone.text
+    assert "\ninfergate_relay_body_bytes 0.0\n" in both.text
+    assert "infergate_agent_serving" in both.text
 
 
 async def test_refused_bundle_is_reported_and_the_old_one_stays(

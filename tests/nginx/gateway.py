@@ -142,9 +142,9 @@ class Gateway:
         answer = await client.ask(self.state, "/pickers", socket=places.RELAY_SOCKET, timeout=5.0)
         return dict(json.loads(answer.body)) if answer.status == 200 else {}
 
-    async def metrics(self) -> dict[str, float]:
-        """The picker's metrics, by name and labels as they are written."""
-        answer = await client.ask(self.state, "/metrics", socket=places.PICKER_SOCKET, timeout=5.0)
+    async def metrics(self, socket: str = places.PICKER_SOCKET) -> dict[str, float]:
+        """The metrics of the picker, or of another process, by name and labels as they are written."""
+        answer = await client.ask(self.state, "/metrics", socket=socket, timeout=5.0)
         lines = (line.rpartition(" ") for line in answer.body.decode().splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in lines}
 
