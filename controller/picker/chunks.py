@@ -20,6 +20,8 @@ _LENGTHS: Final = (*repeat(SHORTEST, 128), *repeat(1024, 32), *repeat(4096, 240)
 OFFSETS: Final = tuple(accumulate(chain((0,), _LENGTHS)))
 """Bytes before each chunk: as many as the chunks before it hold."""
 
+_PLACES: Final = tuple(map(slice, OFFSETS, OFFSETS[1:]))
+
 BYTES_PER_TOKEN: Final = 4
 """Of English text; a constant factor cancels out of the rule that uses it."""
 
@@ -28,9 +30,5 @@ def chunk_hashes(stream: bytes, *, root: int) -> Sequence[int]:
     """The hash of each whole chunk, from the first on, each with all before it in it."""
     count = bisect_right(OFFSETS, len(stream)) - 1
     digest = xxhash.xxh3_64_intdigest
-    hashes = []
     before = root
-    for position in range(count):
-        before = digest(stream[OFFSETS[position] : OFFSETS[position + 1]], before)
-        hashes.append(before)
-    return hashes
+    return [before := digest(chunk, before) for chunk in map(stream.__getitem__, _PLACES[:count])]

@@ -8,10 +8,12 @@ grows keeps its beginning. What is no prompt is no error here: the model server 
 import json
 import re
 from array import array
-from typing import Final
+from itertools import chain
+from typing import Final, cast
 
 import msgspec
 import xxhash
+from msgspec.structs import astuple
 
 KEPT: Final = 8 * 1024 * 1024
 """Bytes of a body that are read; the longest context of a model is about half of that as text."""
@@ -25,7 +27,8 @@ _PARSED_TWICE: Final = 256 * 1024
 _PATHS: Final = frozenset({"completions", "embeddings", "responses", "messages"})
 _TELL_IN_STREAMS: Final = frozenset({"responses", "messages"})
 """Their streams end with their usage, asked or not."""
-_NOTHING: Final = msgspec.Raw()
+_NOTHING: Final = cast(msgspec.Raw, b"")
+"""A field that a body does not have: not a Raw, since joining one of those takes 40 ns and bytes take 5."""
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -53,12 +56,14 @@ NO_PROMPT: Final = Prompt()
 
 
 class _Message(msgspec.Struct, gc=False):
+    """Its fields in the order in which they are part of the stream."""
+
     role: msgspec.Raw = _NOTHING
-    content: msgspec.Raw = _NOTHING
     name: msgspec.Raw = _NOTHING
+    content: msgspec.Raw = _NOTHING
+    reasoning_content: msgspec.Raw = _NOTHING
     tool_calls: msgspec.Raw = _NOTHING
     tool_call_id: msgspec.Raw = _NOTHING
-    reasoning_content: msgspec.Raw = _NOTHING
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -147,9 +152,11 @@ def _asks_for_usage(options: msgspec.Raw) -> bool:
 
 def _stream(asked: _Body) -> bytes:
     pieces: list[bytes | msgspec.Raw] = [asked.instructions, asked.tools, asked.system]
-    for one in asked.messages or ():
-        content = one.content if len(one.content) <= MEDIA_BYTES else _without_media(one.content)
-        pieces += (one.role, one.name, content, one.reasoning_content, one.tool_calls, one.tool_call_id)
+    messages = asked.messages or ()
+    for one in messages:
+        if len(one.content) > MEDIA_BYTES:
+            one.content = cast(msgspec.Raw, _without_media(one.content))
+    pieces += chain.from_iterable(map(astuple, messages))
     pieces += (_text_or_tokens(asked.prompt), _text_or_tokens(asked.input))
     return b"".join(pieces)
 
@@ -177,7 +184,7 @@ def _is_text(part: msgspec.Raw) -> bool:
 
 def _text_or_tokens(value: msgspec.Raw) -> bytes | msgspec.Raw:
     """Text as it stands in the body, token ids as four bytes each: a prompt counts four bytes for a token."""
-    if bytes(memoryview(value)[:1]) != b"[":
+    if not value or bytes(memoryview(value)[:1]) != b"[":
         return value
     try:
         return array("I", _TOKENS.decode(value)).tobytes()
