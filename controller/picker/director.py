@@ -79,7 +79,7 @@ class Director:
 
     def _outcome(self, pool: PoolState, endpoint: Endpoint, *, now: float) -> Outcome:
         """Tells, and logs once, when a pool has nothing but endpoints that fail: they are used all the same."""
-        if endpoint.health.may_serve(now):
+        if not endpoint.health.pause or endpoint.health.may_serve(now):
             self._failing.discard(pool.name)
             return Outcome.PICKED
         if pool.name not in self._failing:

@@ -18,6 +18,10 @@ from controller.picker.served import ServedModel
 
 MOST_ADAPTERS = 64
 """LoRA adapters remembered of an endpoint that does not say how many it holds."""
+ALIKE_FROM = 0.87
+"""Slowness above which, and below its inverse, endpoints are alike. Equal ones differ so much by chance, and by who was
+asked first; without this one of them got every request of a client that asks one after the other."""
+ALIKE_TO = 1 / ALIKE_FROM
 KV_NEARLY_FULL = 0.9
 """Share of the KV cache above which requests begin to wait for blocks; vLLM preempts from about here."""
 
@@ -85,6 +89,7 @@ class Endpoint:
         "foreign",
         "health",
         "heard_at",
+        "is_ordinary",
         "is_strained",
         "key",
         "kv_pressure",
@@ -97,6 +102,7 @@ class Endpoint:
         "name",
         "open",
         "own_at_reading",
+        "pace",
         "patience",
         "prefixes",
         "prompt_tokens",
@@ -129,6 +135,11 @@ class Endpoint:
         """Estimated tokens of the prompts in flight."""
         self.slowness = 1.0
         """Seconds per token, relative to the pool's."""
+        self.pace = 1.0
+        """Its slowness, or 1 where it is alike the others."""
+        self.is_ordinary = True
+        """Whether nothing but what is in flight tells it from others: it is as fast as they are, no limit of its slots
+        is known, and nobody else sends requests there."""
         self.slots = math.inf
         """Requests that it runs at once; infinite while none was seen to wait."""
         self.most_running = 0
@@ -205,6 +216,7 @@ class Endpoint:
         self.waiting = reading.waiting
         self.own_at_reading = own
         self.foreign = max(0, reading.running + reading.waiting - own)
+        self._judge()
         kv_use = reading.kv_use or 0.0
         self.kv_pressure = max(0.0, (kv_use - KV_NEARLY_FULL) / (1.0 - KV_NEARLY_FULL))
         self.is_strained = self.waiting > 0 or self.kv_pressure > 0
@@ -215,8 +227,15 @@ class Endpoint:
         self.reading = None
         self.stalled_since = None
         self.waiting = self.foreign = self.own_at_reading = 0
+        self._judge()
         self.kv_pressure = 0.0
         self.is_strained = False
+
+    def worked(self, slowness: float) -> None:
+        """It was seen to take so long for a token, relative to the pool's."""
+        self.slowness = slowness
+        self.pace = 1.0 if ALIKE_FROM < slowness < ALIKE_TO else slowness
+        self._judge()
 
     def use_adapter(self, adapter: str) -> None:
         """A request for a LoRA adapter is sent there: it holds it, and no longer the one that it displaces."""
@@ -231,6 +250,9 @@ class Endpoint:
         self.metrics = Metrics.UNREACHABLE
         self.scrape_failures += 1
         self.scrape_failures_in_a_row += 1
+
+    def _judge(self) -> None:
+        self.is_ordinary = self.pace == 1.0 and not self.foreign and self.slots == math.inf
 
     def _watch_progress(self, reading: Reading) -> None:
         """Compare with the last reading, before it is replaced."""

@@ -24,9 +24,8 @@ def learn(sent: Sent, completion: Completion, *, now: float) -> None:
     rates.ended(residence)
     # An answer that is not streamed has its first byte at its end.
     if sent.is_streamed and sent.waited is not None:
-        endpoint.slowness = rates.answered(
-            sent.waited, ahead=sent.ahead, slowness=endpoint.slowness, loaded=sent.is_loading
-        )
+        slowness = endpoint.slowness
+        endpoint.worked(rates.answered(sent.waited, ahead=sent.ahead, slowness=slowness, loaded=sent.is_loading))
         _learn_latency(endpoint, sent.waited, rest=residence - sent.waited, size=completion.sent)
     memory = sent.memory
     if (usage := usage_of(completion)) is not None:

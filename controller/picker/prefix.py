@@ -69,12 +69,14 @@ class PrefixIndex:
 
     def remember(self, hashes: Sequence[int]) -> None:
         """Hold a prompt's prefixes as the most recently used. Of one longer than the capacity its beginning."""
-        if len(hashes) > self.capacity:
+        count = len(hashes)
+        if count > self.capacity:
             hashes = hashes[: self.capacity]
-        if len(self._young) + len(hashes) > self.capacity:
+            count = self.capacity
+        if len(self._young) + count > self.capacity:
             self._old = self._young
             self._young = set()
-        if len(self) + len(hashes) > 2 * self.capacity:
+        if self._old and len(self._young) + len(self._old) + count > 2 * self.capacity:
             self._old = set()
         self._young.update(hashes)
 
@@ -127,7 +129,8 @@ def longest_matches(indexes: Iterable[PrefixIndex], hashes: Sequence[int]) -> li
     novel = hashes[0] if hashes else 0
     for index in indexes:
         young, old = index._young, index._old
-        if novel in young or novel in old or (last and before not in young and before not in old):
+        # Most indexes have no old generation, and asking an empty one takes as long.
+        if novel in young or (old and novel in old) or (last and before not in young and not (old and before in old)):
             last = index.match(hashes)
             before = hashes[last - 1] if last else 0
             novel = hashes[last] if last < len(hashes) else 0

@@ -47,7 +47,7 @@ def test_formula() -> None:
     send(picker, "a", 3, SHARED, is_streamed=True)
     picker.first_byte("a00", 0.1)
     endpoint = picker.endpoint("a")
-    endpoint.slowness = 2.0
+    endpoint.worked(2.0)
     prompt = SHARED[:8192] + b"y" * 4096
     novel = len(prompt) - 8192
     # The first was not cached; the second and third found all but the rest that is no whole chunk.
@@ -120,7 +120,7 @@ def test_nothing_shared_spreads_evenly(picker: Picker) -> None:
 
 def test_slow_endpoint_gets_less(picker: Picker) -> None:
     picker.serve("a", "b")
-    picker.endpoint("a").slowness = 2.0
+    picker.endpoint("a").worked(2.0)
     picks = Counter(picker.pick(str(n), prompt=b"%d" % n * 1000, is_streamed=True) for n in range(60))
     assert picks["b"] > 1.3 * picks["a"]
 

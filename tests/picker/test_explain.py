@@ -138,7 +138,8 @@ def test_terms_add_up_to_the_score(
         picker.pick(str(number))
     picker.read("a", running=foreign)
     endpoint = picker.endpoint("a")
-    endpoint.backlog, endpoint.slots, endpoint.slowness = backlog, slots, slowness
+    endpoint.backlog, endpoint.slots = backlog, slots
+    endpoint.worked(slowness)
     endpoint.max_adapters = 0
     pool = picker.table.pools["llm/gpu"]
     scorer = ExpectedTimeScorer(picker.surroundings(pool))

@@ -37,7 +37,7 @@ def test_retry_goes_to_the_fallbacks_in_order() -> None:
     first, second, third = picker.picked("1")
     # By the rule it would be another one.
     for name in (second, third):
-        picker.endpoint(name).slowness = 4.0
+        picker.endpoint(name).worked(4.0)
         picker.endpoint(name).backlog = 4000
     assert picker.picked("1", tried=f"{first}:8000=closed;") == [second, third]
     tried = f"{first}:8000=closed;{second}:8000=closed;"

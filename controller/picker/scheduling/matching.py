@@ -1,6 +1,7 @@
 """How much of a prompt each endpoint has, computed once for all parts of a profile."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import Final
 
@@ -24,6 +25,7 @@ def matched_chunks(request: PickRequest, endpoints: Sequence[Endpoint]) -> list[
 def chunks_at(request: PickRequest, endpoint: Endpoint) -> int:
     """How many of the prompt's chunks one endpoint has."""
     known = request.matched
-    if known is not None and endpoint in known[0]:
-        return known[1][known[0].index(endpoint)]
+    if known is not None:
+        with suppress(ValueError):
+            return known[1][known[0].index(endpoint)]
     return endpoint.prefixes.match(request.hashes)

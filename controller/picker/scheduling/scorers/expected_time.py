@@ -24,10 +24,6 @@ from controller.picker.scheduling.matching import matched_chunks
 
 NEIGHBOUR_SHARE: Final = 0.01
 """Of the mean residence that each request in flight there costs."""
-ALIKE_FROM: Final = 0.87
-"""Slowness above which, and below its inverse, endpoints are alike. Equal ones differ so much by chance, and by who was
-asked first; without this one of them got every request of a client that asks one after the other."""
-ALIKE_TO: Final = 1 / ALIKE_FROM
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,8 @@ class ExpectedTimeScorer:
         costs = self._costs(request, endpoints, matched, oldest=now - self.surroundings.staleness)
         if self.surroundings.replicas and request.hashes:
             _agree(request, endpoints, matched, costs, share=rates.matched_share)
-        seconds = rates.seconds_per_token / BYTES_PER_TOKEN
-        return [1.0 / (1.0 + seconds * cost) for cost in costs]
+        second = BYTES_PER_TOKEN / rates.seconds_per_token
+        return [second / (second + cost) for cost in costs]
 
     def terms(
         self, request: PickRequest, endpoints: Sequence[Endpoint], scores: Sequence[float], *, now: float
@@ -75,8 +71,7 @@ class ExpectedTimeScorer:
                 harm = 1.0 + self.harm * count
                 residence = rates.residence / rates.seconds_per_token * BYTES_PER_TOKEN
                 parts["adapter"] = _seconds(_loading(endpoint, rates, harm=harm, residence=residence), rates)
-            slowness = 1.0 if ALIKE_FROM < endpoint.slowness < ALIKE_TO else endpoint.slowness
-            parts = {name: part * slowness for name, part in parts.items()}
+            parts = {name: part * endpoint.pace for name, part in parts.items()}
             if self.surroundings.replicas:
                 parts["agreed"] = min(0.0, 1.0 / score - 1.0 - sum(parts.values()))
             found.append(parts)
@@ -94,22 +89,28 @@ class ExpectedTimeScorer:
         harm = self.harm
         adapter = request.adapter
         offsets = OFFSETS
-        costs = []
+        before = -1
+        own = burden = 0.0
+        costs: list[float] = []
         for endpoint, chunks in zip(endpoints, matched, strict=True):
+            if chunks != before:
+                # Most have as much of the prompt as the one before.
+                before = chunks
+                own = size - offsets[chunks]
+                burden = harm * own + neighbour
             count = len(endpoint.open)
+            if endpoint.is_ordinary and not adapter:
+                costs.append(endpoint.backlog + own + burden * count if count else endpoint.backlog + own)
+                continue
             if endpoint.foreign and counts_others and endpoint.answered_at >= oldest:
                 # From elsewhere than a gateway, which is not foreseen by the rule: they hold a slot like any other.
                 count += endpoint.foreign
-            cost: float = endpoint.backlog + size - offsets[chunks]
-            if count:
-                # Most of many endpoints are idle.
-                cost += (harm * (size - offsets[chunks]) + neighbour) * count
+            cost: float = endpoint.backlog + own + burden * count
             if count >= endpoint.slots:
                 cost += residence / endpoint.slots * (count + 1 - endpoint.slots)
             if adapter and adapter not in endpoint.adapters:
                 cost += _loading(endpoint, rates, harm=1.0 + harm * count, residence=residence)
-            slowness = endpoint.slowness
-            costs.append(cost if ALIKE_FROM < slowness < ALIKE_TO else cost * slowness)
+            costs.append(cost * endpoint.pace)
         return costs
 
 
