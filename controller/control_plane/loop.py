@@ -33,9 +33,6 @@ log = logging.getLogger(__name__)
 _GATHER: Final = 0.03
 """Seconds in which reports are gathered: instances of a Gateway say the same at about the same time."""
 
-_LONGEST_REST: Final = 1.0
-"""Seconds between two turns that each took longer."""
-
 _NOTHING: Final = Standing(reached(None, wanted=()))
 
 
@@ -73,8 +70,7 @@ class Loop:
     async def run(self, snapshots: AsyncIterator[tuple[Snapshot, Change]]) -> None:
         """Follows snapshots until they end."""
         self._settled_at = self.publishing.clock() + FORGOTTEN_AFTER
-        loop = asyncio.get_running_loop()
-        pending = asyncio.ensure_future(_after(0.0, snapshots))
+        pending = asyncio.ensure_future(anext(snapshots, None))
         woken = asyncio.ensure_future(self._wake.wait())
         try:
             while True:
@@ -83,9 +79,8 @@ class Loop:
                     item = pending.result()
                     if item is None:
                         return
-                    began = loop.time()
                     self._take(*item)
-                    pending = asyncio.ensure_future(_after(min(loop.time() - began, _LONGEST_REST), snapshots))
+                    pending = asyncio.ensure_future(anext(snapshots, None))
                 elif woken.done():
                     await asyncio.sleep(_GATHER)
                     self._look_at_reports()
@@ -185,12 +180,6 @@ class Loop:
         now, due = self.publishing.clock(), self.publishing.due
         times = [*([] if due is None else [due]), *([self._settled_at] if now < self._settled_at else [])]
         return max(0.0, min(times) - now) if times else None
-
-
-async def _after(rest: float, snapshots: AsyncIterator[tuple[Snapshot, Change]]) -> tuple[Snapshot, Change] | None:
-    """The next snapshot, asked for after a rest: while changes stream in, turns take half of the time at most."""
-    await asyncio.sleep(rest)
-    return await anext(snapshots, None)
 
 
 def _says_programmed(gateway: Gateway) -> bool:
