@@ -68,6 +68,9 @@ USAGE_HEADER: Final = "x-infergate-usage"
 MODEL_HEADER: Final = "x-infergate-model"
 """From the picker to nginx: the model that the request names, for the access log."""
 
+DIALED_HEADER: Final = "x-infergate-dialed"
+"""From nginx to the relay: the stem of the sockets behind which the dialer has the endpoints; empty in plain text."""
+
 EXPLAIN_HEADER: Final = "x-infergate-explain"
 """From the client: `1` asks why its endpoint was chosen. From the picker, through nginx to the client: why, as JSON."""
 
@@ -181,13 +184,16 @@ class ExternalPicker(msgspec.Struct, frozen=True, omit_defaults=True, rename="ca
     """None: it is spoken to in plain text."""
 
 
-class PoolTls(msgspec.Struct, frozen=True, rename="camel"):
+class PoolTls(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """How the endpoints of a pool are known that are spoken to in TLS."""
 
     server_name: str
-    """Asked for in the handshake, and in the certificate."""
+    """Asked for in the handshake, and in the certificate unless other names are there."""
     authorities: str
     """Certificates in PEM, from one of which an endpoint's must come."""
+    hostnames: tuple[str, ...] = ()
+    """As in `Dialed`; without these and `uris` the certificate has `server_name`."""
+    uris: tuple[str, ...] = ()
 
 
 class Pool(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
@@ -276,7 +282,12 @@ class Dialed(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """Asked for in the handshake."""
     authorities: str
     """Certificates in PEM, from one of which that of an endpoint must come."""
-    endpoints: tuple[DialedEndpoint, ...]
+    endpoints: tuple[DialedEndpoint, ...] = ()
+    """Those of a Service. The endpoints of a pool are in the pools file."""
+    pool: str = ""
+    """`namespace/name` of the pool whose endpoints are dialed; empty for none."""
+    stem: str = ""
+    """Of the sockets of the pool's endpoints, see `dialed_socket`."""
     hostnames: tuple[str, ...] = ()
     """An endpoint's certificate has one of these or of `uris`; a leading `*.` covers one label."""
     uris: tuple[str, ...] = ()
@@ -288,7 +299,7 @@ class Dialed(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """Else HTTP/1.1."""
 
     def __repr__(self) -> str:
-        return f"Dialed({self.server_name!r}, {len(self.endpoints)} endpoints)"
+        return f"Dialed({self.server_name!r}, {self.pool or f'{len(self.endpoints)} endpoints'})"
 
 
 class DialedBackends(msgspec.Struct, frozen=True, rename="camel"):
@@ -310,6 +321,19 @@ def encode_dialed(backends: DialedBackends) -> bytes:
     return msgspec.json.encode(backends)
 
 
+def dialed_socket(stem: str, address: str) -> str:
+    """Where the dialer listens for an endpoint `ip:port`, relative to the state directory."""
+    return f"{stem}_{address.translate(_IN_FILE_NAMES)}.sock"
+
+
+def dialed_endpoints(dialed: Dialed, pools: Pools) -> tuple[DialedEndpoint, ...]:
+    """Every endpoint of a backend, those of its pool included."""
+    if not dialed.pool:
+        return dialed.endpoints
+    addresses = {item.address for pool in pools.pools if pool.name == dialed.pool for item in pool.endpoints}
+    return tuple(DialedEndpoint(address, dialed_socket(dialed.stem, address)) for address in sorted(addresses))
+
+
 def decode_completion(line: bytes) -> Completion:
     """A completion from one line of the JSON lines that nginx writes to `COMPLETIONS_FILE`.
 
@@ -326,6 +350,8 @@ def decode_first_byte(line: bytes) -> FirstByte:
     return _FIRST_BYTE.decode(line)
 
 
+_IN_FILE_NAMES: Final = str.maketrans({":": "_", "[": None, "]": None})
+"""nginx takes a colon for the end of a socket's path. The same is in `nginx/njs/paths.js`."""
 _COMPLETION: Final = msgspec.json.Decoder(Completion)
 _FIRST_BYTE: Final = msgspec.json.Decoder(FirstByte)
 

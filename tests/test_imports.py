@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "controller"
 
 MAY_IMPORT: dict[str, set[str]] = {
+    "alt_names": set(),
     "errors": set(),
     "backoff": set(),
     "logs": set(),
@@ -31,9 +32,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "provider": {"backoff", "errors", "kube", "resources", "status"},
     "extproc": set(),
     "membership": {"bundle", "errors", "kube", "plugins", "provider", "resources", "topology"},
-    "picker": {"bundle", "errors", "extproc", "logs", "membership", "plugins"},
-    "dialer": {"bundle", "errors"},
-    "relay": {"bundle", "dialer", "errors", "extproc", "logs"},
+    "picker": {"alt_names", "bundle", "errors", "extproc", "logs", "membership", "plugins"},
+    "dialer": {"alt_names", "bundle", "errors"},
+    "relay": {"alt_names", "bundle", "errors", "extproc", "logs"},
     "simulator": {"errors", "logs"},
     "demo": {"agent", "errors", "simulator"},
     "refused": {"bundle", "errors", "ir", "render", "resources", "topology"},

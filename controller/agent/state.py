@@ -29,6 +29,8 @@ PICKER_SOCKET: Final = "run/picker.sock"
 """Where the picker answers picks, `/healthz` and `/readyz`."""
 RELAY_SOCKET: Final = "run/relay.sock"
 """Where the relay takes requests of pools with an external picker, and answers `/healthz` and `/readyz`."""
+DIALER_SOCKET: Final = "run/dialer.sock"
+"""Where the dialer answers `/healthz`."""
 PID_FILE: Final = "run/nginx.pid"
 LOCK_FILE: Final = "lock"
 

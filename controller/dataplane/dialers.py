@@ -2,21 +2,35 @@
 
 import asyncio
 import logging
-import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from controller.agent.state import State, replace_file
+from controller.agent.state import DIALER_SOCKET, State, replace_file
 from controller.agent.supervise import Program, Supervisor
-from controller.bundle import DIALED_FILE, Bundle, DialedBackends, decode_dialed, encode_dialed
-from controller.dataplane.children import level_of
+from controller.bundle import (
+    DIALED_FILE,
+    POOLS_FILE,
+    Bundle,
+    DialedBackends,
+    Pools,
+    decode_dialed,
+    decode_pools,
+    dialed_endpoints,
+    encode_dialed,
+    pools_of,
+)
+from controller.dataplane.children import answering
 
 log = logging.getLogger(__name__)
 
-COMMAND: Final = (sys.executable, "-m", "controller", "--log-format", "bare", "dialer", "--backends", DIALED_FILE)
+_OPTIONS: Final = ("--backends", DIALED_FILE, "--pools", POOLS_FILE, "--socket", DIALER_SOCKET)
+COMMAND: Final = (sys.executable, "-m", "controller", "--log-format", "bare", "dialer", *_OPTIONS)
 _OPENED: Final = 5.0
 """Seconds that the dialer has to open its sockets, its start included."""
+_MISSES: Final = 5
+"""Answers that it may owe in a row, of a second each. To kill it cuts every answer that passes through it."""
 
 
 class Dialer:
@@ -49,9 +63,11 @@ class Dialer:
             wanted = decode_dialed((self._state.root / DIALED_FILE).read_bytes())
         except (OSError, ValueError):
             return
-        sockets = [self._state.root / endpoint.socket for dialed in wanted.backends for endpoint in dialed.endpoints]
-        if not sockets:
+        if not wanted.backends:
             return
+        pools = await asyncio.to_thread(self._pools)
+        named = (endpoint for dialed in wanted.backends for endpoint in dialed_endpoints(dialed, pools))
+        sockets = [self._state.root / endpoint.socket for endpoint in named]
         if not self._supervisor.is_started:
             self._supervisor.start()
         loop = asyncio.get_running_loop()
@@ -61,6 +77,15 @@ class Dialer:
                 log.warning("the dialer has not opened all sockets", extra={"sockets": len(sockets)})
                 return
             await asyncio.sleep(0.01)
+        if sockets:
+            self._supervisor.vouch()
+
+    def _pools(self) -> Pools:
+        """As they were written last; none when they cannot be read."""
+        try:
+            return decode_pools(self._state.pools.read_bytes())
+        except (OSError, ValueError):
+            return pools_of(())
 
     async def stop(self) -> None:
         await self._supervisor.stop()
@@ -71,17 +96,11 @@ def _is_open(socket: Path) -> bool:
 
 
 def _program(state: State) -> Program:
+    program = answering("dialer", COMMAND, state, socket=DIALER_SOCKET, misses=_MISSES)
+
     def clear() -> None:
+        program.prepare()
         for path in (state.run / "dial").glob("*.sock"):
             path.unlink(missing_ok=True)
 
-    return Program(
-        name="dialer",
-        command=COMMAND,
-        directory=state.root,
-        stops=((signal.SIGTERM, 2.0),),
-        leash=signal.SIGKILL,
-        orphans=signal.SIGKILL,
-        prepare=clear,
-        level=level_of,
-    )
+    return replace(program, prepare=clear)

@@ -1,4 +1,7 @@
-"""The sockets that NGINX finds backends behind, as a file names them."""
+"""The sockets that NGINX finds backends behind, as two files name them.
+
+One names backends, the other one pools, whose endpoints come and go by themselves.
+"""
 
 import asyncio
 import logging
@@ -6,26 +9,33 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from controller.bundle import DialedBackends, decode_dialed
+from controller.bundle import DialedBackends, decode_dialed, decode_pools, dialed_endpoints, pools_of
 from controller.dialer.tunnel import Near, Peer, peer_of
 from controller.errors import SettingInvalid
 
 log = logging.getLogger(__name__)
 
 FOLLOW_EVERY: Final = 0.02
-"""Seconds between looks at the file; a look is a system call, and a version waits for what it names."""
+"""Seconds between looks at the files; a look is a system call, and a version waits for what they name."""
 RETIREMENT: Final = 60.0
-"""Seconds for which a socket stays that the file names no longer, since workers of an old version may use it."""
+"""Seconds for which a socket stays that is named no longer, since workers of an old version may use it."""
+
+Identity = tuple[int, int, int]
+"""Of a file that is replaced by rename, never written in place."""
 
 
 class Sockets:
-    """Listens where the file says, one socket for each endpoint."""
+    """Listens where the files say, one socket for each endpoint."""
 
-    def __init__(self, path: Path, *, retirement: float = RETIREMENT) -> None:
+    def __init__(self, path: Path, *, pools: Path, retirement: float = RETIREMENT) -> None:
         """Sockets are relative to the working directory."""
         self._path = path
+        self._pools_path = pools
         self._retirement = retirement
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: Identity | None = None
+        self._backends = DialedBackends(())
+        self._pools_seen: Identity | None = None
+        self._pools = pools_of(())
         self._open: dict[str, asyncio.Server] = {}
         self._leaving: dict[str, float] = {}
         """Loop time at which a socket closes."""
@@ -37,30 +47,51 @@ class Sockets:
             await asyncio.sleep(FOLLOW_EVERY)
 
     async def look(self) -> None:
-        """Open and close sockets if the file is another one. It is replaced by rename, never written in place."""
+        """Open and close sockets if a file is another one."""
         now = asyncio.get_running_loop().time()
         for name in [name for name, due in self._leaving.items() if due <= now]:
             del self._leaving[name]
             self._close(name)
+        is_changed = self._look_at_backends()
+        if any(dialed.pool for dialed in self._backends.backends):
+            is_changed |= self._look_at_pools()
+        if is_changed:
+            await self._apply(now=now)
+
+    def _look_at_backends(self) -> bool:
+        """Read the file if it is another one; whether other backends are dialed now."""
         try:
-            status = self._path.stat()
-            identity = (status.st_ino, status.st_mtime_ns, status.st_size)
-            if identity == self._seen:
-                return
+            if (identity := _identity(self._path)) == self._seen:
+                return False
             self._seen = identity
-            backends = decode_dialed(self._path.read_bytes())
+            self._backends = decode_dialed(self._path.read_bytes())
         except FileNotFoundError:
-            return
+            return False
         except (OSError, ValueError) as error:
             log.error("file of backends unreadable", extra={"path": str(self._path), "reason": str(error)})
-            return
-        await self._apply(backends, now=now)
+            return False
+        return True
 
-    async def _apply(self, backends: DialedBackends, *, now: float) -> None:
+    def _look_at_pools(self) -> bool:
+        try:
+            if (identity := _identity(self._pools_path)) == self._pools_seen:
+                return False
+            self._pools_seen = identity
+            pools = decode_pools(self._pools_path.read_bytes())
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError) as error:
+            log.error("pools file unreadable", extra={"path": str(self._pools_path), "reason": str(error)})
+            return False
+        before, self._pools = self._pools, pools
+        return before.etag != pools.etag
+
+    async def _apply(self, *, now: float) -> None:
         wanted = set()
-        for dialed in backends.backends:
-            wanted |= {endpoint.socket for endpoint in dialed.endpoints}
-            missing = [endpoint for endpoint in dialed.endpoints if endpoint.socket not in self._open]
+        for dialed in self._backends.backends:
+            endpoints = dialed_endpoints(dialed, self._pools)
+            wanted |= {endpoint.socket for endpoint in endpoints}
+            missing = [endpoint for endpoint in endpoints if endpoint.socket not in self._open]
             if not missing:
                 continue
             try:
@@ -80,13 +111,18 @@ class Sockets:
         Path(name).unlink(missing_ok=True)
 
 
+def _identity(path: Path) -> Identity:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 async def _listen(path: Path, peer: Peer, address: str) -> asyncio.Server:
     return await asyncio.get_running_loop().create_unix_server(
-        lambda: Near(peer, address), sock=_bound(path), backlog=4096
+        lambda: Near(peer, address), sock=bound(path), backlog=4096
     )
 
 
-def _bound(path: Path) -> socket.socket:
+def bound(path: Path) -> socket.socket:
     """A socket that this account alone can use."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)  # of a process that was killed

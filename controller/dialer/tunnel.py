@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
+from controller.alt_names import is_known, names_of
 from controller.bundle import Dialed
-from controller.dialer.names import is_known
 from controller.errors import SettingInvalid
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,7 @@ class Peer:
 
     def knows(self, transport: asyncio.BaseTransport) -> bool:
         """Whether the certificate that was shown, which an authority vouches for, has one of the names."""
-        shown = transport.get_extra_info("peercert") or {}
-        names = tuple((str(kind), str(name)) for kind, name in shown.get("subjectAltName", ()))
+        names = names_of(transport.get_extra_info("peercert"))
         return is_known(names, hostnames=self.dialed.hostnames, uris=self.dialed.uris)
 
 

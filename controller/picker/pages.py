@@ -13,7 +13,7 @@ from typing import Final, cast
 import httptools
 
 from controller.bundle import PoolTls
-from controller.picker.trust import context_of
+from controller.picker.trust import context_of, knows
 
 LARGEST_PAGE: Final = 4 * 1024 * 1024
 """Bytes; forty times the page of a vLLM server."""
@@ -78,13 +78,16 @@ class HttpPages:
             f"Accept: {self._accept}\r\nAccept-Encoding: identity\r\n\r\n"
         )
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(
+        transport, connection = await loop.create_connection(
             lambda: _Connection(request.encode("ascii"), trust=trust, loop=loop),
             host.strip("[]"),
             int(port),
             ssl=context_of(trust) if trust else None,
             server_hostname=trust.server_name if trust else None,
         )
+        if trust is not None and not knows(trust, transport):
+            connection.close()
+            raise ConnectionError("its certificate has none of the names")
         self._connections[address] = connection
         return connection
 

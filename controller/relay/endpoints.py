@@ -1,20 +1,29 @@
-"""Requests to endpoints: connections that are kept, over HTTP/1.1 or HTTP/2 without TLS."""
+"""Requests to endpoints: connections that are kept, over HTTP/1.1 or HTTP/2.
+
+Without TLS, or to a socket of the dialer, which speaks it and knows the endpoint by its certificate.
+"""
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
+from controller.bundle import dialed_socket
 from controller.relay import http1, http2
 from controller.relay.errors import EndpointFailed, StreamEnded
 from controller.relay.http1 import Fields
 
 CONNECT_TIMEOUT: Final = 2.0
 """Seconds; as NGINX waits for a backend."""
+_UNIX: Final = "unix:"
+"""Begins a place that is a socket."""
+DIALED_TIMEOUT: Final = 8.0
+"""As above, through the dialer; longer than its own."""
 IDLE: Final = 4.0
 """Seconds. Below the 5 s after which model servers on uvicorn close an idle connection, as in `keepalive.conf`."""
 _MOST_IDLE: Final = 64
+_Kind = TypeVar("_Kind", bound=asyncio.Protocol)
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,13 @@ class Exchange(Protocol):
         ...
 
 
+def place_of(address: str, *, stem: str) -> str:
+    """Where an endpoint is reached: its address, or the socket of the dialer where those have a stem."""
+    return f"{_UNIX}{dialed_socket(stem, address)}" if stem else address
+
+
 class Endpoints:
-    """Connections to endpoints, by address."""
+    """Connections to endpoints, by the place where they are reached."""
 
     def __init__(self) -> None:
         self._idle: dict[str, deque[http1.Connection]] = {}
@@ -85,7 +99,9 @@ class Endpoints:
 
     def forget(self, addresses: Sequence[str]) -> None:
         """Close what is kept to these addresses."""
-        for address in addresses:
+        endings = tuple(dialed_socket("", address) for address in addresses)
+        dialed = [place for place in {*self._idle, *self._http2} if place.endswith(endings)]
+        for address in (*addresses, *dialed):
             for connection in self._idle.pop(address, ()):
                 connection.close()
             task = self._http2.get(address)
@@ -278,25 +294,32 @@ def _http2_fields(head: Head) -> list[tuple[bytes, bytes]]:
 
 
 async def _connected(address: str) -> http1.Connection:
-    host, port = host_and_port(address)
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            _, connection = await loop.create_connection(http1.Connection, host, port)
+            connection = await _opened(http1.Connection, address)
     except (OSError, TimeoutError) as problem:
         raise EndpointFailed(f"{address} cannot be reached: {str(problem) or 'not in time'}") from problem
     return connection
 
 
 async def _connected_http2(address: str) -> http2.Connection:
-    host, port = host_and_port(address)
-    loop = asyncio.get_running_loop()
+    # The dialer takes longer for a backend that it has to know first, and hangs up when it gives up.
+    patience = DIALED_TIMEOUT if address.startswith(_UNIX) else CONNECT_TIMEOUT
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            _, connection = await loop.create_connection(http2.Connection, host, port)
+        async with asyncio.timeout(patience):
+            connection = await _opened(http2.Connection, address)
             await connection.ready
     except (OSError, TimeoutError, StreamEnded) as problem:
         raise EndpointFailed(f"{address} cannot be reached: {str(problem) or 'not in time'}") from problem
+    return connection
+
+
+async def _opened(kind: Callable[[], _Kind], place: str) -> _Kind:
+    loop = asyncio.get_running_loop()
+    if place.startswith(_UNIX):
+        _, connection = await loop.create_unix_connection(kind, place.removeprefix(_UNIX))
+    else:
+        _, connection = await loop.create_connection(kind, *host_and_port(place))
     return connection
 
 

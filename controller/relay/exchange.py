@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from controller.bundle import ENDPOINT_HEADER, POOL_HEADER, THEN_HEADER
+from controller.bundle import DIALED_HEADER, ENDPOINT_HEADER, POOL_HEADER, THEN_HEADER
 from controller.extproc.messages import (
     ENDPOINT_NAMESPACE,
     SERVED_KEY,
@@ -22,7 +22,7 @@ from controller.extproc.messages import (
 )
 from controller.relay.changes import changed, destinations, is_ordinary, length_of, target_of, value_of, within
 from controller.relay.dialogue import Dialogue, Direction
-from controller.relay.endpoints import Endpoints, Head
+from controller.relay.endpoints import Endpoints, Head, place_of
 from controller.relay.endpoints import Exchange as Served
 from controller.relay.errors import AnswerBroken, EndpointFailed, Fault, PickerFailed, RelayError
 from controller.relay.http1 import Fields
@@ -44,6 +44,7 @@ _WHOLE: Final = 0.1
 _GOODBYE: Final = 5.0
 """Seconds for the picker to end a stream on which all was said."""
 _POOL: Final = POOL_HEADER.encode()
+_DIALED: Final = DIALED_HEADER.encode()
 _THEN: Final = THEN_HEADER.encode()
 _SUBSET: Final = SUBSET_KEY.encode()
 
@@ -208,6 +209,7 @@ class _Exchange:
             # A model server reads all of it before it begins, and rather with its length than in chunks.
             await direction.body.wait_for_end(timeout=_WHOLE)
         failure = EndpointFailed("")
+        stem = (value_of(request.fields, _DIALED) or b"").decode("latin-1")
         for address in addresses:
             length = direction.body.size if direction.body.has_ended else length_of(answer.changes)
             sized = [(b"content-length", b"%d" % length)] if has_body and length is not None else []
@@ -215,14 +217,16 @@ class _Exchange:
                 method=request.method,
                 target=target_of(answer.changes, request.target),
                 authority=value_of(request.fields, b"host") or address.encode(),
-                scheme=b"http",
+                scheme=b"https" if stem else b"http",
                 fields=[*fields, *sized],
                 has_body=has_body,
                 length=length,
             )
             body.length = length
             try:
-                self._served = await self._services.endpoints.ask(address, head, body, speaks_http2=speaks_http2)
+                self._served = await self._services.endpoints.ask(
+                    place_of(address, stem=stem), head, body, speaks_http2=speaks_http2
+                )
             except EndpointFailed as problem:
                 failure = problem
                 self.tally.tries_failed += 1

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from controller.alt_names import is_known
 from controller.bundle import PickerTls
-from controller.dialer.names import is_known
 from controller.extproc.messages import METHOD, SERVICE
 from controller.relay import grpc
 from controller.relay.endpoints import host_and_port

@@ -11,7 +11,7 @@ from typing import Literal
 from controller.bundle import COMPLETIONS_FILE, DIALED_FILE, Bundle, BundleFile, pools_of, version_of
 from controller.ir.streams import Opening, StreamServer, Transport
 from controller.ir.types import GatewayConfig, Server, ToPool
-from controller.render.dialed import dialed_file, is_dialed
+from controller.render.dialed import dialed_file, dialed_pools, is_dialed
 from controller.render.environment import environment, files_directory
 from controller.render.headers import answer_headers, request_headers
 from controller.render.layout import compact
@@ -184,8 +184,10 @@ def _certificate_files(config: GatewayConfig) -> dict[str, bytes]:
 
 def _authorities_files(config: GatewayConfig) -> dict[str, bytes]:
     """Certificates by which backends and clients are known."""
+    dialed = dialed_pools(config)
     found = [item.tls for item in config.upstreams if not is_dialed(item.tls)]
-    found += [target.tls for target in targets_of(config) if isinstance(target, ToPool)]
+    pools = [target for target in targets_of(config) if isinstance(target, ToPool)]
+    found += [target.tls for target in pools if target.pool not in dialed]
     found += [item.tls for server in config.streams if server.rule for item in server.rule.backends]
     known = [tls.authorities for tls in found if tls]
     known += [item.client_validation.authorities for item in config.servers if item.client_validation]

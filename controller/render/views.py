@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 
-from controller.bundle import FailureMode, Pool
+from controller.bundle import DIALED_HEADER, FailureMode, Pool, dialed_socket
 from controller.ir.filters import Filter, Mirror, PathChange, Redirect, Rewrite
 from controller.ir.policies import BackendTls, Retry, Timeouts
 from controller.ir.streams import Transport
@@ -24,7 +24,7 @@ from controller.ir.types import (
     ToUpstream,
 )
 from controller.render.cors import CorsView, cors_of
-from controller.render.dialed import is_dialed, shown_to, socket_of
+from controller.render.dialed import dialed_pools, is_dialed, shown_to, sockets_of, stem_of
 from controller.render.headers import (
     AnswerHeaders,
     Header,
@@ -169,7 +169,7 @@ class BackendView:
     retry: "RetryView | None"
     tls: TlsView | None
     endpoint_variable: str
-    """Of a pool that is spoken to in TLS: holds the nginx upstream of the endpoint that was picked."""
+    """Of a pool that is spoken to in TLS: holds the nginx upstream of the endpoint that was picked; else empty."""
     rewritten_location: str = ""
     """Where a picked request goes whose model is another one; empty where none is."""
     rewritten_headers: tuple[Header, ...] = ()
@@ -262,6 +262,8 @@ class PortView:
 class EndpointView:
     address: str
     upstream: str
+    server: str
+    """The address, or the socket behind which the dialer is."""
 
 
 @dataclass(frozen=True)
@@ -279,11 +281,15 @@ class UpstreamView:
 
 @dataclass(frozen=True)
 class PoolView:
+    """A pool; one behind the dialer, as Gateways that show the same certificate reach it."""
+
     pool: Pool
     upstream: str
     endpoints: tuple[EndpointView, ...]
     variable: str
     """Holds the upstream of the endpoint that was picked; empty for a pool in plain text, which shares them."""
+    default: str
+    """What that holds for an endpoint that has none, as written into the file."""
 
 
 @dataclass(frozen=True)
@@ -330,6 +336,7 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
     places = {id(location): place_of(location) for server in config.servers for location in server.locations}
     maps = rule_maps(place for place in places.values() if place)
     own = [pool for pool in config.pools if pool.external is None]
+    behind = dialed_pools(config)
     views = _Views(
         fail_open=frozenset(pool.name for pool in config.pools if pool.failure_mode is FailureMode.FAIL_OPEN),
         tls={item.name: tls_view(item.tls) for item in config.upstreams if item.tls and not is_dialed(item.tls)},
@@ -339,6 +346,7 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
         http2=frozenset(upstream.name for upstream in config.upstreams if upstream.speaks_http2),
         http2_pools=frozenset(pool.name for pool in config.pools if pool.speaks_http2),
         relayed=frozenset(pool.name for pool in config.pools if pool.external is not None),
+        dialed_pools=behind,
         places=places,
         variables=maps.variables,
         memory=memory or Memory(),
@@ -352,7 +360,7 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
         views.dialed,
         views.relayed,
     )
-    views.memory.turn(*around, *sets, views.tls)
+    views.memory.turn(*around, *sets, views.tls, behind)
     streams = {server.port for server in config.streams if server.transport is Transport.TCP}
     ports = tuple(
         _port_view(
@@ -364,7 +372,12 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
     rules = {view.rule.id: view for port in ports for server in port.servers for view in server.rules}
     filters = [item for view in rules.values() for item in _all_filters(view.rule)]
     secured = {target.pool for target in targets_of(config) if isinstance(target, ToPool) and target.tls}
-    pools = tuple(_pool_view(pool, is_secured=pool.name in secured) for pool in config.pools)
+    shown = shown_to(config)
+    pools = tuple(
+        _pool_view(pool, tls=behind.get(pool.name), shown=each, is_secured=pool.name in secured)
+        for pool in config.pools
+        for each in (shown if pool.name in behind else (None,))
+    )
     splits = tuple(split for name in sorted(rules) for split in _splits_of(rules[name]))
     return ConfigView(
         ports=ports,
@@ -460,6 +473,8 @@ class _Views:
     http2_pools: Set[str]
     relayed: Set[str]
     """Names of pools with an external picker."""
+    dialed_pools: Mapping[str, BackendTls]
+    """Of pools behind the dialer, by name."""
     places: Mapping[int, Place | None]
     """By the identity of a location."""
     variables: Mapping[str, str]
@@ -557,15 +572,15 @@ class _Views:
         speaks_http2 = (isinstance(target, ToUpstream) and target.upstream in self.http2) or (
             isinstance(target, ToPool) and target.pool in self.http2_pools
         )
-        is_relayed = isinstance(target, ToPool) and target.pool in self.relayed
         base = request_headers(is_call=rule.takes_calls)
         headers = request_headers(filters, upgrades=not speaks_http2, is_call=rule.takes_calls)
         answer = answer_headers(filters)
         tls = self.tls_of(target)
+        endpoint_variable = self.endpoint_variable_of(target, server)
         is_rewriting = isinstance(target, ToPool) and target.pool in self.rewriting
         pools = _other_pools(rule) if isinstance(target, ToPool) else ""
         is_plain = headers == request_headers() and answer == answer_headers()
-        is_plain = is_plain and not (rewrites or rule.timeouts or tls)
+        is_plain = is_plain and not (rewrites or rule.timeouts or endpoint_variable)
         return BackendView(
             location=location,
             serve_location=_SERVE if is_plain else f"{location}/serve",
@@ -576,7 +591,7 @@ class _Views:
             module=_module(rule),
             fails_open=isinstance(target, ToPool) and target.pool in self.fail_open,
             headers=None if headers == base else headers,
-            relay_headers=request_headers(filters, to_relay=True) if is_relayed else None,
+            relay_headers=self.relay_headers(target, filters, server),
             # Servers have lists for `proxy` alone.
             answer=beside(answer, BASE if rule.takes_calls else bearing.hidden),
             hostname=next((item.hostname for item in rewrites if item.hostname), None),
@@ -589,7 +604,7 @@ class _Views:
             cors=cors_of(filters),
             retry=_retry_view(rule, rule.retry, location) if rule.retry and isinstance(target, ToUpstream) else None,
             tls=tls,
-            endpoint_variable=_endpoint_variable(target.pool) if isinstance(target, ToPool) else "",
+            endpoint_variable=endpoint_variable,
             rewritten_location=f"{location}/rewritten" if is_rewriting else "",
             rewritten_headers=request_headers(filters, encodings=False) if is_rewriting else (),
             pools=pools,
@@ -603,16 +618,33 @@ class _Views:
                 shown = server.client_certificate if upstream in self.dialed else None
                 return _service_upstream(upstream, shown=shown)
             case ToPool(pool=pool):
-                return f"pool_{name(pool)}"
+                return _pool_upstream(pool, shown=server.client_certificate if pool in self.dialed_pools else None)
             case ToStatus():
                 return ""
 
+    def endpoint_variable_of(self, target: Target, server: Server) -> str:
+        if not isinstance(target, ToPool) or target.tls is None:
+            return ""
+        shown = server.client_certificate if target.pool in self.dialed_pools else None
+        return _endpoint_variable(target.pool, shown=shown)
+
+    def relay_headers(self, target: Target, filters: tuple[Filter, ...], server: Server) -> tuple[Header, ...] | None:
+        """None for what does not go to the relay."""
+        if not isinstance(target, ToPool) or target.pool not in self.relayed:
+            return None
+        tls = self.dialed_pools.get(target.pool)
+        http2 = target.pool in self.http2_pools
+        stem = stem_of(tls, speaks_http2=http2, shown=server.client_certificate) if tls else ""
+        headers = (*request_headers(filters, to_relay=True), Header(DIALED_HEADER, expression(stem)))
+        return tuple(sorted(headers, key=lambda header: header.name))
+
     def tls_of(self, target: Target) -> TlsView | None:
+        """How nginx itself speaks to a target; None in plain text, or by way of the dialer."""
         match target:
             case ToUpstream(upstream=upstream):
                 return self.tls.get(upstream)
-            case ToPool(tls=tls):
-                return tls_view(tls) if tls else None
+            case ToPool(pool=pool, tls=tls):
+                return tls_view(tls) if tls and pool not in self.dialed_pools else None
             case ToStatus():
                 return None
 
@@ -758,14 +790,18 @@ def _upstream_views(config: GatewayConfig) -> Iterable[UpstreamView]:
             yield UpstreamView(plain, upstream.source, upstream.endpoints, is_secured=is_secured, is_timed=is_timed)
             continue
         for shown in shown_to(config):
-            sockets = (socket_of(upstream, address, shown=shown) for address in upstream.endpoints)
-            servers = tuple(f"unix:{socket}" for socket in sockets)
+            servers = tuple(f"unix:{socket}" for socket in sockets_of(upstream, shown=shown))
             name = _service_upstream(upstream.name, shown=shown)
             yield UpstreamView(name, upstream.source, servers, is_secured=True, is_timed=is_timed)
 
 
-def _endpoint_variable(pool: str) -> str:
-    return f"$endpoint_{digest(pool)}"
+def _endpoint_variable(pool: str, *, shown: Certificate | None) -> str:
+    return f"$endpoint_{digest(f'{pool}:{shown.source.path}' if shown else pool)}"
+
+
+def _pool_upstream(pool: str, *, shown: Certificate | None) -> str:
+    """shown: what the dialer shows, for a pool behind it."""
+    return f"pool_{name(pool)}_{name(shown.source.path)}" if shown else f"pool_{name(pool)}"
 
 
 def socket_of_http(port: int) -> str:
@@ -773,15 +809,24 @@ def socket_of_http(port: int) -> str:
     return f"unix:run/https_{port}.sock"
 
 
-def _pool_view(pool: Pool, *, is_secured: bool) -> PoolView:
+def _pool_view(pool: Pool, *, tls: BackendTls | None, shown: Certificate | None, is_secured: bool) -> PoolView:
+    """tls: of a pool behind the dialer, which shows a certificate or none."""
+    upstream = _pool_upstream(pool.name, shown=shown)
     # The same address may serve another pool by another policy.
-    own = f"_{name(pool.name)}" if is_secured else ""
+    own = upstream.removeprefix("pool") if is_secured else ""
+    stem = stem_of(tls, speaks_http2=pool.speaks_http2, shown=shown) if tls else ""
     addresses = sorted({endpoint.address for endpoint in pool.endpoints})
+    servers = [f"unix:{dialed_socket(stem, address)}" if stem else address for address in addresses]
     return PoolView(
         pool=pool,
-        upstream=f"pool_{name(pool.name)}",
-        endpoints=tuple(EndpointView(address, f"endpoint_{name(address)}{own}") for address in addresses),
-        variable=_endpoint_variable(pool.name) if is_secured else "",
+        upstream=upstream,
+        endpoints=tuple(
+            EndpointView(address, f"endpoint_{name(address)}{own}", server)
+            for address, server in zip(addresses, servers, strict=True)
+        ),
+        variable=_endpoint_variable(pool.name, shown=shown) if is_secured else "",
+        # The colon ends the path of a socket.
+        default=expression(f"unix:{stem}_", "${infergate_socket_name}", ".sock:") if stem else "$infergate_endpoint",
     )
 
 

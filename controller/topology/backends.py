@@ -84,14 +84,10 @@ class Backends:
         item = self.index.pools.get(name)
         if item is None:
             return unresolved("BackendNotFound", f"{key} does not exist")
-        standing = self.standings[name]
         tls = self.policies.of_pool(key)
         if isinstance(tls, Condition):
             return _without_policy(key, tls)
-        if tls is not None and standing.external is not None:
-            message = f"{key} has an external picker and a BackendTLSPolicy: the relay speaks no TLS with pods"
-            return unresolved("UnsupportedValue", message)
-        return pools.target(item, standing=standing, tls=tls)
+        return pools.target(item, standing=self.standings[name], tls=tls)
 
     def _service(self, key: Key, *, port: int, takes_calls: bool) -> Found | Condition:
         """Calls have upstreams of their own: nginx keeps connections by upstream, whatever is spoken on them."""

@@ -130,7 +130,16 @@ def pool_of(
         rewrites=rewrites,
         speaks_http2=item.spec.app_protocol == H2C,
         external=standing.external if standing is not None else None,
-        tls=PoolTls(tls.hostname, tls.authorities.decode()) if tls else None,
+        tls=_tls(tls) if tls else None,
+    )
+
+
+def _tls(tls: BackendTls) -> PoolTls:
+    return PoolTls(
+        tls.hostname,
+        tls.authorities.decode(),
+        hostnames=tuple(item.name for item in tls.names if not item.is_uri),
+        uris=tuple(item.name for item in tls.names if item.is_uri),
     )
 
 

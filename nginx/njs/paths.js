@@ -1,3 +1,5 @@
+// Paths that are made of what a request brings.
+
 // Replaces the prefix of a path. In JavaScript because nginx's own rewrites need captures (CVE-2026-42945).
 
 // The path and query to send on: $infergate_prefix of the path becomes $infergate_replacement, the rest stays as the
@@ -34,4 +36,9 @@ function encoded(hex) {
     });
 }
 
-export default { replaced };
+// The endpoint that was picked, as the name of a socket has it: nginx takes a colon for the end of a socket's path.
+function socketName(r) {
+    return r.variables.infergate_endpoint.replace(/[\[\]]/g, '').replace(/:/g, '_');
+}
+
+export default { replaced, socketName };

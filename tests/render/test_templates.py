@@ -15,14 +15,14 @@ MADE_HERE = (
     r"(exit|header|filter|rule|backend|choice|copy|cors|gate|origins|flag|item|map|endpoint|pool|port|view|location|sticky)(\.\w+)*\."
     r"(name|value|header|weights|location|listener|serve_location|rewritten_location|upstream|source|variable|default|place|chooser|target"
     r"|split_variable|fine_source|sample_variable|origin|port"
-    r"|file|handed_to|index|listen|module|path|socket|status|id)",
+    r"|server|file|handed_to|index|listen|module|path|socket|status|id)",
     r"next|loop\.index0|loop\.index \+ 1|retry\.caught \| join\(\" \"\)"
     r"|address|header|keepalive|module|named|listener|location|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
     r"(added|body|changed_path|client_validation|headers|mirror_location|mirrored|named_locations|paused"
     r"|preflight|redirect|refused|remembered|retried|rewrite|scheme|secured|secured_stream|called|sent|split|timeouts|title|tried"
     r"|unknown_client)\(.*\)|bodies\[.*\]|body",
-    r"(exit|view)\.client_certificate\[\d\]|((view\.)?tls|view)\.authorities|backend\.endpoint_variable( if .*)?",
+    r"(exit|view)\.client_certificate\[\d\]|((view\.)?tls|view)\.authorities|backend\.endpoint_variable( or .*)?",
     r"upstream(\.name)?",
     r"item\.variable ~ .*|item\.values\[.*\]",
     r"rule\.rule\.route\.path|view\.targets\[choice\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",

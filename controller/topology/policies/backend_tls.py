@@ -65,9 +65,8 @@ class BackendPolicies:
         return self._holding(service.key, sections=(name, "") if name else ("",))
 
     def of_pool(self, pool: Key) -> BackendTls | Condition | None:
-        """As above. Reason of its own: Invalid, for names that NGINX does not compare itself."""
-        tls = self._holding(pool, sections=("",))
-        return _names_of_a_pool(pool) if isinstance(tls, BackendTls) and tls.names else tls
+        """As above."""
+        return self._holding(pool, sections=("",))
 
     def _holding(self, backend: Key, *, sections: Iterable[str]) -> BackendTls | Condition | None:
         places = ((backend.kind, backend.namespace, backend.name, section) for section in sections)
@@ -127,10 +126,6 @@ class BackendPolicies:
             elif holder != policy.key:
                 section = f", port {reference.section_name}," if reference.section_name else ""
                 yield refused("Conflicted", f"{holder}, which is older, has {shown}{section} already")
-            elif reference.kind == "InferencePool":
-                tls = self.of_pool(Key(reference.group, reference.kind, policy.metadata.namespace, reference.name))
-                if isinstance(tls, Condition) and isinstance(self.verdicts[policy.key].tls, BackendTls):
-                    yield tls
 
 
 def backend_policies(index: Index, *, system_authorities: bytes | None) -> BackendPolicies:
@@ -142,11 +137,6 @@ def backend_policies(index: Index, *, system_authorities: bytes | None) -> Backe
         for reference in policy.spec.target_refs:
             holders.setdefault(_place(policy, reference), policy.key)
     return BackendPolicies(index, verdicts, holders)
-
-
-def _names_of_a_pool(pool: Key) -> Condition:
-    found = f"found with {pool}, whose endpoints come and go without the sockets that such names need"
-    return refused("Invalid", f"validation.subjectAltNames: {found}; accepted is none, or hostname alone")
 
 
 def _place(policy: BackendTLSPolicy, reference: PolicyTargetReference) -> Target:

@@ -256,12 +256,18 @@ def test_names_of_the_certificate_take_the_place_of_the_hostname(build_web: Buil
     assert found.names == (AltName("spiffe://example/db", is_uri=True), AltName("*.example"))
 
 
-def test_names_are_refused_with_a_pool_alone(build_web: Build) -> None:
-    more = ", subjectAltNames: [{type: URI, uri: 'spiffe://example/gpu'}]"
+def test_names_hold_for_a_pool_and_for_who_scrapes_it(build_web: Build) -> None:
+    more = ", subjectAltNames: [{type: URI, uri: 'spiffe://example/gpu'}, {type: Hostname, hostname: a.example}]"
     policy = _policy("{group: inference.networking.k8s.io, kind: InferencePool, name: gpu}", more=more)
     topology = build_web(SERVICE, _route(TO_POOL), _config_map(), policy)
-    assert _verdicts(topology)[0] == "web Accepted=Invalid"
-    assert isinstance(_target(topology), ToStatus)
+    assert _verdicts(topology) == GOOD
+    target = _target(topology)
+    assert isinstance(target, ToPool)
+    assert target.tls is not None
+    assert target.tls.names == (AltName("spiffe://example/gpu", is_uri=True), AltName("a.example"))
+    pool = topology.pools[0].pool
+    assert pool.tls is not None
+    assert (pool.tls.uris, pool.tls.hostnames) == (("spiffe://example/gpu",), ("a.example",))
 
 
 def test_hostname_as_the_only_name_says_nothing_more(build_web: Build) -> None:

@@ -3,10 +3,17 @@
 Source: RFC 6125, 6.4.3, and Gateway API, BackendTLSPolicyValidation.subjectAltNames.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 Presented = tuple[tuple[str, str], ...]
 """(kind, name) of each alternative name of a certificate, kinds as Python's ssl has them."""
+
+
+def names_of(certificate: Mapping[str, Any] | None) -> Presented:  # any: a shape that Python's ssl does not type
+    """Alternative names of a certificate as `peercert` has it; none of none."""
+    listed = (certificate or {}).get("subjectAltName", ())
+    return tuple((str(kind), str(name)) for kind, name in listed)
 
 
 def is_known(presented: Presented, *, hostnames: Iterable[str], uris: Iterable[str]) -> bool:

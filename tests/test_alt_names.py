@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.dialer.names import Presented, is_known
+from controller.alt_names import Presented, is_known
 
 FACTS: list[tuple[Presented, list[str], list[str], bool]] = [
     ((("DNS", "a.example"),), ["a.example"], [], True),
