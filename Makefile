@@ -87,7 +87,8 @@ build/images.json: $(STAMPS)/test tools/image_table.py
 
 test-cluster: build/images.json
 	@$(RIG) build
-	@$(RIG) run --quiet --images build/images.json -- $(BIN)/pytest tests/cluster tests/chart $(ARGS)
+	@INFERGATE_TEST_NEXT_IMAGE=infergate:next \
+	  $(RIG) run --quiet --images build/images.json -- $(BIN)/pytest tests/cluster tests/chart $(ARGS)
 
 bench-cluster: build/images.json
 	@$(RIG) build --all

@@ -1,6 +1,7 @@
 """Infergate in a cluster: installed by Helm once for these tests, with four Gateways, and removed after them.
 
-The cluster is the one that KUBECONFIG names. Its nodes must have the image: INFERGATE_TEST_IMAGE, or the chart's.
+The cluster is the one that KUBECONFIG names. Its nodes must have the image: INFERGATE_TEST_IMAGE, or the chart's. The
+release is upgraded to INFERGATE_TEST_NEXT_IMAGE, or to the same image.
 """
 
 import asyncio
@@ -50,6 +51,15 @@ class Release:
     apps: str
     """Namespace of Gateways, routes and model servers."""
     gateway_class: str
+    image: str
+
+    def helm(self, verb: str, *settings: str, image: str) -> None:
+        """Blocks until the control plane is ready. `image` has a tag; settings are values, each `name=value`."""
+        repository, _, tag = image.rpartition(":")
+        named = (f"gatewayClass.name={self.gateway_class}", f"image.repository={repository}", f"image.tag={tag}")
+        values = [part for value in (*named, *settings) for part in ("--set", value)]
+        where = ("--namespace", self.control_plane, *(("--create-namespace",) if verb == "install" else ()))
+        run("helm", verb, "infergate", str(CHART), *where, *values, "--wait", "--timeout", "2m")
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,13 @@ class Cluster:
         return await asyncio.to_thread(
             run, "kubectl", "--namespace", namespace or self.release.apps, *arguments, given=given
         )
+
+    async def upgrade(self) -> None:
+        """The release to the next image, or to other annotations of all pods where there is no other image."""
+        image = os.environ.get("INFERGATE_TEST_NEXT_IMAGE", "")
+        annotations = ("podAnnotations.upgraded=once", "gatewayClass.parameters.podAnnotations.upgraded=once")
+        settings = () if image else annotations
+        await asyncio.to_thread(self.release.helm, "upgrade", *settings, image=image or self.release.image)
 
     async def apply(self, *objects: Json) -> None:
         await self.kubectl("apply", "-f", "-", given=objects)
@@ -104,7 +121,7 @@ def release() -> Iterator[Release]:
         if shutil.which(program) is None:
             pytest.skip(f"needs {program} on PATH")
     suffix = secrets.token_hex(3)
-    found = Release(f"control-plane-{suffix}", f"apps-{suffix}", f"class-{suffix}")
+    found = Release(f"control-plane-{suffix}", f"apps-{suffix}", f"class-{suffix}", _image())
     try:
         _install(found)
         yield found
@@ -150,21 +167,20 @@ def certificate(name: str) -> Pair:
     return issue(make_ca(now=now), [name], now=now)
 
 
-def _install(release: Release) -> None:
+def _image() -> str:
     given = os.environ.get("INFERGATE_TEST_IMAGE")
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    image = given or f"{values['image']['repository']}:{chart['appVersion']}"
-    repository, _, tag = image.rpartition(":")
-    named = [f"gatewayClass.name={release.gateway_class}", f"image.repository={repository}", f"image.tag={tag}"]
-    settings = [part for value in named for part in ("--set", value)]
-    where = ("--namespace", release.control_plane, "--create-namespace")
-    run("helm", "install", "infergate", str(CHART), *where, *settings, "--wait", "--timeout", "2m")
+    return given or f"{values['image']['repository']}:{chart['appVersion']}"
+
+
+def _install(release: Release) -> None:
+    release.helm("install", image=release.image)
     run("kubectl", "wait", "--for=condition=Accepted", f"gatewayclass/{release.gateway_class}", "--timeout=30s")
 
     run("kubectl", "create", "namespace", release.apps)
     in_apps = ("--namespace", release.apps)
-    text = string.Template(RESOURCES.read_text()).substitute({"image": image, "class": release.gateway_class})
+    text = string.Template(RESOURCES.read_text()).substitute({"image": release.image, "class": release.gateway_class})
     objects = [*yaml.safe_load_all(text), tls_secret("secure", certificate("secure.example"))]
     run("kubectl", "apply", *in_apps, "-f", "-", given=objects)
     run("kubectl", "wait", *in_apps, "--for=condition=Programmed", "gateway", "--all", "--timeout=120s")

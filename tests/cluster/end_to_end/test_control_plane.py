@@ -1,7 +1,9 @@
-"""The control plane is killed, or its leader is lost: data planes go on as if nothing had happened."""
+"""Control plane or API server are killed, or a leader is lost: data planes go on as if nothing had happened."""
 
 from typing import Final
 
+from controller.errors import ApiError
+from tests.cluster.end_to_end.api_server import api_server
 from tests.cluster.end_to_end.conftest import Cluster, Json
 from tests.cluster.end_to_end.load import client, load, until
 
@@ -43,6 +45,35 @@ async def test_another_takes_over_from_a_lost_leader_and_deletes_nothing(cluster
 
     assert running.failures == []
     assert await _standing(cluster) == before
+
+
+async def test_restarted_api_server_fails_no_request_and_changes_are_served_after_it(cluster: Cluster) -> None:
+    server, before = api_server(), await _standing(cluster)
+    restarts = [_restarts(pod) for pod in await cluster.control_planes()]
+    chat = await cluster.target("models", "chat.example", model="chat")
+    secure = await cluster.target("secure", "secure.example", scheme="https")
+    async with load(chat) as models, load(secure) as plain:
+        server.kill()
+        try:
+            await models.wait(100)  # five seconds without an API server
+        finally:
+            server.start()
+        await until(lambda: _answers(cluster), seconds=30, what="the API server answers")
+        await _serves_a_new_route(cluster, "after-restart", seconds=30)
+        await models.wait(20)
+
+    assert models.failures == []
+    assert plain.failures == []
+    assert await _standing(cluster) == before
+    assert [_restarts(pod) for pod in await cluster.control_planes()] == restarts
+
+
+async def _answers(cluster: Cluster) -> bool:
+    """Whether the API server knows our kinds again."""
+    try:
+        return bool(await cluster.objects("HTTPRoute"))
+    except ApiError:
+        return False
 
 
 async def _serves_a_new_route(cluster: Cluster, name: str, *, seconds: float) -> None:

@@ -1,17 +1,14 @@
 """Pods that are replaced while requests come: those of a pool, and those of a data plane."""
 
 import asyncio
-from dataclasses import dataclass
 
 import httpx
-import msgspec
 
 from tests.cluster.end_to_end.conftest import Cluster
-from tests.cluster.end_to_end.load import Target, load, question, until
+from tests.cluster.end_to_end.load import load, until
+from tests.cluster.end_to_end.streams import TOKENS, Stream
 
 STREAMS = 200
-TOKENS = 60
-"""Of each stream, two a second."""
 
 
 async def test_pods_of_a_pool_are_replaced_without_a_failed_request(cluster: Cluster) -> None:
@@ -36,8 +33,8 @@ async def test_data_plane_is_replaced_and_streams_end_by_themselves(cluster: Clu
     target = await cluster.target("models", "slow.example", model="slow")
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(limits=limits, trust_env=False, timeout=60) as http:
-        streams = [_Stream() for _ in range(STREAMS)]
-        reading = [asyncio.create_task(stream.read(http, target)) for stream in streams]
+        streams = [Stream(target) for _ in range(STREAMS)]
+        reading = [asyncio.create_task(stream.read(http)) for stream in streams]
         await until(lambda: all(stream.tokens for stream in streams), seconds=30, what="all streams are open")
 
         async with load(await cluster.target("models", "chat.example", model="chat"), rate=10) as running:
@@ -62,35 +59,6 @@ async def test_data_plane_is_replaced_and_streams_end_by_themselves(cluster: Clu
     assert [stream.problem for stream in streams if stream.problem] == []
     assert {(stream.tokens, stream.is_done) for stream in streams} == {(TOKENS, True)}
     assert running.failures == []
-
-
-@dataclass
-class _Stream:
-    """One answer as it comes."""
-
-    tokens: int = 0
-    is_done: bool = False
-    problem: str = ""
-
-    async def read(self, http: httpx.AsyncClient, target: Target) -> None:
-        body = question(target.model, tokens=TOKENS, stream=True, ignore_eos=True)
-        try:
-            headers = {"host": target.host}
-            async with http.stream("POST", f"{target.url}/v1/chat/completions", headers=headers, json=body) as answer:
-                if answer.status_code != 200:
-                    self.problem = f"status {answer.status_code}"
-                    return
-                async for line in answer.aiter_lines():
-                    self._take(line)
-        except httpx.HTTPError as problem:
-            self.problem = repr(problem)
-
-    def _take(self, line: str) -> None:
-        text = line.removeprefix("data: ")
-        if text == "[DONE]":
-            self.is_done = True
-        elif text and msgspec.json.decode(text)["choices"][0].get("delta", {}).get("content"):
-            self.tokens += 1
 
 
 async def _names(cluster: Cluster, labels: str) -> set[str]:

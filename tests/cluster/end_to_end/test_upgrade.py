@@ -11,7 +11,6 @@ from tests.cluster.end_to_end.streams import TOKENS, Stream
 STREAMS = 50
 OF_ALL = "app.kubernetes.io/component=data-plane"
 OF_STREAMS = "gateway.networking.k8s.io/gateway-name=models"
-ANNOTATION = "example.com/upgraded"
 
 
 async def test_upgrade_fails_no_request_and_streams_end_by_themselves(cluster: Cluster) -> None:
@@ -22,9 +21,8 @@ async def test_upgrade_fails_no_request_and_streams_end_by_themselves(cluster: C
     slow = await cluster.target("models", "slow.example", model="slow")
     http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), trust_env=False, timeout=60)
     async with http, load(chat) as models, load(secure) as plain:
-        name = ANNOTATION.replace(".", r"\.")
-        values = (f"podAnnotations.{name}=once", f"gatewayClass.parameters.podAnnotations.{name}=once")
-        upgrading = asyncio.create_task(cluster.upgrade(*values))
+        upgrading = asyncio.create_task(cluster.upgrade())
+        await until(lambda: _is_begun(cluster, before), seconds=60, what="the first pod is to be replaced")
         streams = [Stream(slow) for _ in range(STREAMS)]
         reading = [asyncio.create_task(stream.read(http)) for stream in streams]
         await until(lambda: all(stream.tokens for stream in streams), seconds=30, what="all streams are open")
@@ -42,6 +40,11 @@ async def test_upgrade_fails_no_request_and_streams_end_by_themselves(cluster: C
     assert {(stream.tokens, stream.is_done) for stream in streams} == {(TOKENS, True)}
     assert models.failures == []
     assert plain.failures == []
+
+
+async def _is_begun(cluster: Cluster, before: set[str]) -> bool:
+    """Whether there is a pod that is to take the place of another."""
+    return bool(await _data_planes(cluster, OF_STREAMS) - before)
 
 
 async def _are_replaced(cluster: Cluster, labels: str, before: set[str]) -> bool:
