@@ -1,7 +1,11 @@
 """The image, built and started where there is a container engine."""
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import docker
@@ -59,6 +63,59 @@ def test_image_is_made_of_what_the_build_gets() -> None:
 
     assert copied
     assert all((ROOT / name).exists() and name not in ignored for name in copied)
+
+
+def test_what_is_copied_makes_a_program_that_writes_nothing_beside_its_state(tmp_path: Path) -> None:
+    """The build's own steps but for the libraries, and a run on what they made."""
+    if find_spec("hatchling") is None or find_spec("pip") is None:
+        pytest.skip("needs pip and hatchling, which make the package")
+    source, installed, given = tmp_path / "source", tmp_path / "installed", tmp_path / "given"
+    for line in _build_stage():
+        if line.startswith("COPY "):
+            for name in line.split()[1:-1]:
+                _copy(ROOT / name, source / name)
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--no-compile", "--quiet")
+    _python("-m", "pip", "install", *options, "--target", str(installed), str(source))
+    given.mkdir()
+    (given / "gateway.yaml").write_text(GATEWAY)
+    before = _files(installed)
+    environment = {"PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    _python("-m", "controller", "render", str(given), "-o", str(tmp_path / "out"), "--no-test", **environment)
+
+    assert list((tmp_path / "out").rglob("port_8080.conf"))
+    assert list((tmp_path / "out").rglob("njs/errors.js"))
+    assert _files(installed) == before
+
+
+def _build_stage() -> list[str]:
+    return (ROOT / "Dockerfile").read_text().split("\nFROM ")[1].splitlines()
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+
+
+def _python(*arguments: str, **environment: str) -> None:
+    """Elsewhere than in this directory, whose packages would be found first."""
+    done = subprocess.run(
+        (sys.executable, *arguments),
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": "", **environment},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _files(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def test_image_serves_a_directory(engine: docker.DockerClient, tmp_path: Path) -> None:
