@@ -1,4 +1,4 @@
-"""The endpoints of one pool from an API server, with what PickerPolicy and InferenceObjectives say of it.
+"""The endpoints of one pool from an API server, with what PickerPolicies and the like say of it.
 
 An InferencePool names its pods, or labels and ports that are given instead do. A pool that does not exist has no
 endpoints: it may come.
@@ -20,18 +20,25 @@ from controller.plugins.catalogue import Catalogue
 from controller.provider.kubernetes.provider import KubernetesProvider
 from controller.resources.core import EndpointSlice, Pod
 from controller.resources.inference import InferencePool, InferencePoolSpec, PoolPort, PoolSelector
+from controller.resources.legacy import InferenceModel
 from controller.resources.meta import Metadata, Resource
 from controller.resources.policies import InferenceObjective, PickerPolicy
+from controller.resources.rewrites import InferenceModelRewrite
 from controller.resources.snapshot import Snapshot
 from controller.topology.index import Index, index_of
+from controller.topology.policies.models import models_of
 from controller.topology.policies.objectives import objectives_of
 from controller.topology.policies.picker_policy import applied_policy, policies_of
+from controller.topology.policies.rewrites import rewrites_of
 from controller.topology.pools import pool_of
 
 log = logging.getLogger(__name__)
 
 GROUP: Final = InferencePool.group
-_OF_A_POOL: Final[tuple[type[Resource], ...]] = (InferencePool, InferenceObjective, PickerPolicy, Pod, EndpointSlice)
+_OF_A_POOL: Final[tuple[type[Resource], ...]] = (
+    *(InferencePool, InferenceObjective, InferenceModel, InferenceModelRewrite, PickerPolicy),
+    *(Pod, EndpointSlice),
+)
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,11 @@ async def follow(wanted: Wanted, *, kubeconfig: Path | None, catalogue: Catalogu
     models = _OF_A_POOL if wanted.selector is None else (Pod,)
     async with Api(await configuration(kubeconfig)) as api:
         provider = KubernetesProvider(api, namespaces=(wanted.namespace,), models=models)
-        last = ""
+        last, without_effect = "", tuple[str, ...]()
         async with aclosing(provider.snapshots()) as snapshots:
             async for snapshot, _ in snapshots:
                 pools = pools_of((pool_in(snapshot, wanted, catalogue=catalogue),))
+                without_effect = _told(rewrites_without_effect(snapshot, wanted), before=without_effect)
                 if pools.etag != last:
                     last = pools.etag
                     yield pools
@@ -75,6 +83,15 @@ def pool_in(snapshot: Snapshot, wanted: Wanted, *, catalogue: Catalogue) -> Pool
         log.warning("InferencePool does not exist", extra={"pool": "/".join(name)})
         return Pool(name="/".join(name))
     return _with_policy(item, index, catalogue=catalogue)
+
+
+def rewrites_without_effect(snapshot: Snapshot, wanted: Wanted) -> tuple[str, ...]:
+    """What gives requests of the pool to other models, which is not done for gateways; each with its rule."""
+    if wanted.selector is not None:
+        return ()
+    index = index_of(snapshot)
+    found = models_of(index, rewrites=rewrites_of(index).of_pools).rewrites
+    return tuple(rewrite.source for rewrite in found.get((wanted.namespace, wanted.name), ()))
 
 
 def check(wanted: Wanted, *, group: str) -> None:
@@ -94,7 +111,15 @@ def _with_policy(item: InferencePool, index: Index, *, catalogue: Catalogue) -> 
     name = (item.metadata.namespace, item.metadata.name)
     granted = policies_of(index, catalogue=catalogue).applied.get(name)
     objectives = objectives_of(index).priorities.get(name, {})
-    return pool_of(item, index=index, policy=applied_policy(granted, objectives=objectives))
+    models = models_of(index, rewrites={}).priorities.get(name, {})
+    return pool_of(item, index=index, policy=applied_policy(granted, objectives=objectives, models=models))
+
+
+def _told(found: tuple[str, ...], *, before: tuple[str, ...]) -> tuple[str, ...]:
+    for source in found:
+        if source not in before:
+            log.warning("requests are not given to other models for a gateway", extra={"without_effect": source})
+    return found
 
 
 def _made(wanted: Wanted) -> InferencePool:

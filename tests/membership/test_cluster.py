@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from controller.membership.cluster import Wanted, pool_in
+from controller.membership.cluster import Wanted, pool_in, rewrites_without_effect
 from controller.picker.config import PoolOfCluster
 from controller.plugins.catalogue import BUILT_IN
 from controller.resources.kinds import Refused, read
@@ -94,6 +94,42 @@ def test_labels_and_ports_stand_for_a_pool() -> None:
 def test_policy_of_the_pool_applies() -> None:
     made = found(pool(8000), policy(usage=True, fallbacks=1), pod("a", "10.0.0.1"), wanted=GPU)
     assert (made.policy.usage, made.policy.fallbacks) == (True, 1)
+
+
+def model(name: str, *, pool_group: str = "inference.networking.k8s.io", **spec: Any) -> Json:  # Any: as above
+    return {
+        "apiVersion": "inference.networking.x-k8s.io/v1alpha2",
+        "kind": "InferenceModel",
+        "metadata": {"name": name, "namespace": "llm"},
+        "spec": {"modelName": name, "poolRef": {"group": pool_group, "name": "gpu"}, **spec},
+    }
+
+
+def test_models_of_the_pool_have_their_priorities() -> None:
+    models = (
+        model("chat", criticality="Critical"),
+        model("batch", criticality="Sheddable"),
+        model("other", criticality="Critical", pool_group="inference.networking.x-k8s.io"),
+    )
+    made = found(pool(8000), *models, wanted=GPU)
+    assert made.policy.admission.models == {"batch": -10, "chat": 10}
+
+
+def test_models_that_stand_for_others_are_told_of_and_have_no_effect() -> None:
+    rewrite = {
+        "apiVersion": "llm-d.ai/v1alpha2",
+        "kind": "InferenceModelRewrite",
+        "metadata": {"name": "alias", "namespace": "llm"},
+        "spec": {"poolRef": {"name": "gpu"}, "rules": [{"targets": [{"modelRewrite": "base"}]}]},
+    }
+    documents = [pool(8000), rewrite, model("chat", targetModels=[{"name": "chat-2"}])]
+    resources = [read(document, index=index) for index, document in enumerate(documents)]
+    taken = snapshot(resources)  # type: ignore[arg-type]  # all are resources
+    told = rewrites_without_effect(taken, GPU)
+
+    assert [source.partition(" ")[0] for source in told] == ["InferenceModel", "InferenceModelRewrite"]
+    assert pool_in(taken, GPU, catalogue=BUILT_IN).rewrites == ()
+    assert rewrites_without_effect(taken, Wanted("llm", "gpu", {"app": "vllm"}, (8000,))) == ()
 
 
 @pytest.fixture
