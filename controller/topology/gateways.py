@@ -22,6 +22,7 @@ from controller.topology.conditions import (
 from controller.topology.index import Index
 from controller.topology.listener_sets import admitted
 from controller.topology.listeners import Claims, listener_states
+from controller.topology.overlaps import with_overlaps
 from controller.topology.parameters import parameters_of, parameters_of_class
 from controller.topology.types import ClassState, DataPlaneState, GatewayState, ListenerState
 from controller.topology.unsupported import Scope, fields_set
@@ -52,7 +53,7 @@ def gateway_state(gateway: Gateway, *, of: ClassState, index: Index, now: dateti
     broken = parameters if isinstance(parameters, Condition) else None
     shown = _client_certificate(gateway, index=index)
     problem = broken or _problem(gateway, of=of) or _without_listeners(listeners)
-    merged_listeners = (*listeners, *of_sets)
+    merged_listeners = with_overlaps((*listeners, *of_sets))
     if problem is not None:
         merged_listeners = tuple(replace(item, serves=False) for item in merged_listeners)
     return GatewayState(

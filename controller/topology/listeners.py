@@ -12,11 +12,10 @@ from controller.ir.streams import Opening
 from controller.ir.types import Certificate
 from controller.resources.gateway_api import GROUP, Gateway, Listener, ListenerSet
 from controller.topology import certificates
-from controller.topology.attachment import ANY_HOST, covers
+from controller.topology.attachment import ANY_HOST
 from controller.topology.client_certificates import Frontend, frontend_of
 from controller.topology.conditions import (
     CONFLICTED,
-    OVERLAPPING_TLS,
     Condition,
     accepted,
     merged,
@@ -76,14 +75,12 @@ def listener_states(
     taken = {item.name: claims.conflict(item) for item in listeners}
     left = [item for item in listeners if taken[item.name] is None]
     conflicts = _conflicts(left)
-    overlaps = _overlaps(left)
     states = tuple(
         _listener_state(
             item,
             owner=owner,
             gateway=gateway,
             conflict=taken[item.name] or conflicts.get(item.name),
-            overlap=overlaps.get(item.name),
             index=index,
             now=now,
         )
@@ -101,7 +98,6 @@ def _listener_state(
     owner: Gateway | ListenerSet,
     gateway: Gateway,
     conflict: Condition | None,
-    overlap: Condition | None,
     index: Index,
     now: datetime | None,
 ) -> ListenerState:
@@ -129,7 +125,6 @@ def _listener_state(
             problem or accepted(),
             conflict or no_conflicts(),
             merged(refs) if refs else resolved_refs(certificates.warning(pairs, now=now)),
-            overlap if problem is None else None,
         ),
         attached_routes=0,
         serves=problem is None and bool(kinds) and bool(served or not needs_certificates(listener)),
@@ -202,27 +197,6 @@ def _conflicts(listeners: Sequence[Listener]) -> dict[str, Condition]:
 
 def _opening(listener: Listener) -> Opening:
     return opening_of(listener.port, listener.protocol)
-
-
-def _overlaps(listeners: Sequence[Listener]) -> dict[str, Condition]:
-    """The OverlappingTLSConfig condition by name of HTTPS listeners whose hostnames overlap on one port.
-
-    Source: Gateway API, ListenerConditionOverlappingTLSConfig.
-    """
-    overlaps: dict[str, Condition] = {}
-    secured = [item for item in listeners if item.protocol == "HTTPS"]
-    for item in secured:
-        others = [
-            other.name
-            for other in secured
-            if other is not item
-            and other.port == item.port
-            and (covers(_host(item), _host(other)) or covers(_host(other), _host(item)))
-        ]
-        if others:
-            message = f"hostname {_host(item)} overlaps with that of listener {', '.join(others)}"
-            overlaps[item.name] = Condition(OVERLAPPING_TLS, True, "OverlappingHostnames", message)
-    return overlaps
 
 
 def _host(listener: Listener) -> str:
