@@ -34,6 +34,7 @@ from controller.provider.kubernetes.events import EventRecorder
 from controller.provider.kubernetes.lease import Leadership
 from controller.provider.kubernetes.provider import KubernetesProvider
 from controller.provider.kubernetes.statuses import StatusWriter
+from controller.provider.kubernetes.versions import Versions
 from controller.resources.core import Service
 from controller.resources.gateway_api import CONTROLLER_NAME, Gateway
 from controller.resources.meta import Key
@@ -201,11 +202,13 @@ class _Replica:
         catalogue = installed()
         publishing = Publishing(self._server, clock=time.monotonic, catalogue=catalogue)
         self._definitions = Definitions(api, sorted({*FIELDS.values()}), on_change=lambda: self._loop.wake())
+        self._versions = Versions(api, on_change=lambda: self._loop.wake())
         self._loop = Loop(
             publishing,
             self._provisioning,
             self._writer.want,
             features=lambda: features_without(self._definitions.missing),
+            versions=lambda: self._versions.found,
             catalogue=catalogue,
             system_authorities=system_authorities(),
         )
@@ -223,6 +226,7 @@ class _Replica:
                 for program in (
                     self._loop.run(self._provider.snapshots()),
                     self._definitions.run(),
+                    self._versions.run(),
                     self._leadership.run(),
                     self._provisioning.run(),
                     self._writer.run(),

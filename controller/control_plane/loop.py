@@ -5,7 +5,7 @@ Every replica does all of it but for writing: instances ask any of them, and the
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -46,6 +46,8 @@ class Loop:
     """Told the statuses that all resources should have."""
     features: Callable[[], Sequence[str]] = tuple
     """Those that GatewayClasses name, at the moment."""
+    versions: Callable[[], Mapping[str, str] | None] = lambda: None
+    """Of definitions, at the moment, as `derive` takes them."""
     catalogue: Catalogue = BUILT_IN
     system_authorities: bytes | None = None
     """Certificates in PEM that this machine trusts; None without any."""
@@ -151,6 +153,7 @@ class Loop:
             programmed=found,
             refusals=self.publishing.refusals(topology),
             features=self.features(),
+            versions=self.versions(),
         )
         unknown = self._unknown(topology, snapshot)
         self.want(tuple(status for status in statuses if status.key not in unknown))

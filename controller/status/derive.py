@@ -13,6 +13,7 @@ from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.resources.stream_routes import StreamRoute
 from controller.status.types import Json, Programmed, StatusUpdate
+from controller.status.versions import supported_version
 from controller.topology.conditions import (
     ACCEPTED,
     CONFLICTED,
@@ -53,19 +54,22 @@ def derive(
     programmed: Mapping[Key, Programmed] | None = None,
     refusals: Refusals | None = None,
     features: Sequence[str] = (),
+    versions: Mapping[str, str] | None = None,
 ) -> tuple[StatusUpdate, ...]:
     """The status of each resource of ours, sorted by key.
 
     `programmed` holds the report for each Gateway whose data plane has said something. Routes that have none of our
     Gateways as a parent, and still an entry of ours in their status, get one without parents. `topology` is as the
     resources say, before `refusals` were taken out. `features` are named by each GatewayClass.
+    `versions` are those of the definitions of a cluster, by the plural of their kind; None where there is none.
     """
     facts = _Facts(programmed or {}, refusals or Refusals({}, {}, {}), controller_name)
     sets: dict[Key, list[ListenerSetState]] = {}
     for found in topology.listener_sets:
         sets.setdefault(found.gateway, []).append(found)
+    version = supported_version(versions)
     updates = [
-        *(_class(item, features=features) for item in topology.classes),
+        *(_class(item, features=features, version=version) for item in topology.classes),
         *(update for item in topology.gateways for update in facts.gateway(item, sets=sets.get(item.key, ()))),
         *(facts.route(item) for item in topology.routes),
         *(facts.route(item) for item in topology.stream_routes),
@@ -79,8 +83,8 @@ def derive(
     return tuple(sorted(updates, key=_order))
 
 
-def _class(item: ClassState, *, features: Sequence[str]) -> StatusUpdate:
-    status: Json = {"conditions": _json(item.conditions)}
+def _class(item: ClassState, *, features: Sequence[str], version: Condition | None) -> StatusUpdate:
+    status: Json = {"conditions": _json(ordered(*item.conditions, version))}
     if features:
         status["supportedFeatures"] = [{"name": name} for name in features]
     return StatusUpdate(item.key, item.generation, status)

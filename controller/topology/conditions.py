@@ -23,6 +23,7 @@ OVERLAPPING_TLS: Final = "OverlappingTLSConfig"
 PARTIALLY_INVALID: Final = "PartiallyInvalid"
 PROGRAMMED: Final = "Programmed"
 RESOLVED_REFS: Final = "ResolvedRefs"
+SUPPORTED_VERSION: Final = "SupportedVersion"
 
 LONGEST_MESSAGE: Final = 4096
 """Characters of a message; the API server refuses more than 32,768, and nobody reads so many."""

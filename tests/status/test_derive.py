@@ -61,6 +61,52 @@ def test_status_of_a_class(read: Read) -> None:
     assert _verdicts(_statuses(read())["infergate"]) == {"Accepted": "True/Accepted"}
 
 
+VERSIONS = [
+    (
+        {"gateways": "v1.6.1", "tcproutes": "v1.6.0"},
+        "True/SupportedVersion",
+        "definitions are of version v1.6.0, v1.6.1",
+    ),
+    (
+        {"gateways": "v1.5.1", "httproutes": "v1.5.1", "tcproutes": "", "tlsroutes": "v1.6.1"},
+        "False/UnsupportedVersion",
+        "definitions accept version v1.6, found no version (tcproutes); v1.5.1 (gateways, httproutes)",
+    ),
+    ({"gateways": "v1.60.0"}, "False/UnsupportedVersion", "definitions accept version v1.6, found v1.60.0 (gateways)"),
+    ({"gateways": "v1.6.1-dev"}, "False/UnsupportedVersion", None),
+    ({"gateways": "main"}, "False/UnsupportedVersion", None),
+]
+
+
+@pytest.mark.parametrize(("versions", "verdict", "message"), VERSIONS)
+def test_class_says_whether_definitions_are_supported(
+    read: Read, versions: dict[str, str], verdict: str, message: str | None
+) -> None:
+    snapshot = read()
+    updates = derive(
+        build(snapshot, controller_name=CONTROLLER_NAME),
+        snapshot=snapshot,
+        controller_name=CONTROLLER_NAME,
+        versions=versions,
+    )
+    (status,) = (item.status for item in updates if item.key.kind == "GatewayClass")
+    assert _verdicts(status) == {"Accepted": "True/Accepted", "SupportedVersion": verdict}
+    assert message is None or _message(status, "SupportedVersion") == message
+
+
+@pytest.mark.parametrize("versions", [None, {}])
+def test_class_says_nothing_of_definitions_that_are_not_there(read: Read, versions: dict[str, str] | None) -> None:
+    snapshot = read()
+    updates = derive(
+        build(snapshot, controller_name=CONTROLLER_NAME),
+        snapshot=snapshot,
+        controller_name=CONTROLLER_NAME,
+        versions=versions,
+    )
+    (status,) = (item.status for item in updates if item.key.kind == "GatewayClass")
+    assert _verdicts(status) == {"Accepted": "True/Accepted"}
+
+
 REPORTS = [
     (None, "Unknown/Pending", "Unknown/Pending"),
     (Programmed(serving=False, message="1 of 2"), "False/Pending", "False/Pending"),
