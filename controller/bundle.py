@@ -59,7 +59,8 @@ Each is `ip:port=OUTCOME;` with a TryOutcome.
 ID_HEADER: Final = "x-infergate-request"
 """From nginx to the picker: nginx's own id of the request, 32 hexadecimal digits, the same in the completion feed."""
 ENDPOINT_HEADER: Final = "x-gateway-destination-endpoint"
-"""From the picker to nginx: `ip:port` of the endpoint that serves the request."""
+"""From the picker to nginx: `ip:port` of the endpoint that serves the request. From nginx to the picker: `session_id`
+of the endpoint that the session of the request is on; absent without one."""
 STREAMS_HEADER: Final = "x-infergate-streams"
 """From the picker to nginx: `1` when the request asks for its answer token by token, so that nginx tells of the first
 byte."""
@@ -96,6 +97,11 @@ STEERING_HEADERS: Final = (
     "x-gateway-destination-endpoint-served",
 )
 """Headers that steer the gateway: removed from what clients send before a model server sees it, and from answers."""
+
+
+def session_id(backend: str, address: str) -> str:
+    """What a session bears of its endpoint, 16 hexadecimal digits. `nginx/njs/sessions.js` makes the same."""
+    return hashlib.sha256(f"{backend} {address}".encode()).hexdigest()[:16]
 
 
 class FailureMode(StrEnum):

@@ -50,6 +50,22 @@ class Retry:
 
 
 @dataclass(frozen=True)
+class Session:
+    """Keeps the requests of a session on one endpoint, by a token that the client is given and shows again."""
+
+    name: str
+    """Of the cookie, or of the header in lower case; empty: one that no other rule has."""
+    in_cookie: bool
+    """Else in a header."""
+    path: str
+    """Of requests that bear the cookie, as in a URL."""
+    lifetime: float | None
+    """Seconds from its first request on; None: until its endpoint is gone."""
+    is_permanent: bool = False
+    """Whether clients keep the cookie for the lifetime; else until they end."""
+
+
+@dataclass(frozen=True)
 class AltName:
     """One of the names by which a backend may be known."""
 

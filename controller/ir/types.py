@@ -9,7 +9,7 @@ from enum import StrEnum
 from controller.bundle import Pool
 from controller.ir.certificates import Certificate as Certificate
 from controller.ir.filters import Filter
-from controller.ir.policies import BackendTls, ClientValidation, Retry, Timeouts
+from controller.ir.policies import BackendTls, ClientValidation, Retry, Session, Timeouts
 from controller.ir.streams import StreamServer
 from controller.resources.meta import Key
 
@@ -136,6 +136,8 @@ class Rule:
     """Requests are calls of gRPC: streams in both directions, with trailers, and failures in the shape of gRPC."""
     retry: Retry | None = None
     """None: endpoints of a Service are asked one after the other while they cannot be reached."""
+    session: Session | None = None
+    """None: each request is on its own."""
 
     @property
     def id(self) -> str:

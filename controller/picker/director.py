@@ -65,9 +65,11 @@ class Director:
         request.reads_usage = request.tells_usage and pool.policy.usage
         profile = self.profile(pool)
         run = profile if request.trace is None else traced(profile, request.trace)
-        chosen = run.run_preferring(fallbacks, request, candidates, now=now) if fallbacks else ()
+        preferred = fallbacks or _of_session(request, pool)
+        chosen = run.run_preferring(preferred, request, candidates, now=now) if preferred else ()
         if chosen and request.trace is not None:
-            request.trace.is_fallback = True
+            request.trace.is_fallback = bool(fallbacks)
+            request.trace.is_of_session = not fallbacks
         chosen = chosen or run.run(request, candidates, now=now)
         if not chosen:
             message = "no model server of the pool fits the request"
@@ -211,6 +213,12 @@ class Director:
             witness.sent(request, endpoint, now=now)
         if hashes:
             endpoint.prefixes.remember(hashes)
+
+
+def _of_session(request: PickRequest, pool: PoolState) -> Chosen:
+    """The endpoint that the session of a request is on; none when there is no such endpoint, or it failed."""
+    endpoint = pool.by_session.get(request.session) if request.session and not request.tried else None
+    return () if endpoint is None else (endpoint,)
 
 
 def _may_be_served(model: str, pool: PoolState) -> bool:

@@ -77,6 +77,8 @@ def _why(trace: Trace, *, chosen: Sequence[Endpoint]) -> str:
         return "filters left none" if trace.filters and not trace.filters[-1].after else "no choice was made"
     if trace.is_fallback:
         return "a fallback of the first answer"
+    if trace.is_of_session:
+        return "the endpoint of the session"
     return f"{trace.picker} of {len(trace.scored)}" if trace.picker else "filters left one"
 
 

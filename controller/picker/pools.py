@@ -4,10 +4,11 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final, Protocol
 
-from controller.bundle import FailureMode, ModelRewrite, Pool, PoolEndpoint, Pools, PoolTls, decode_pools
+from controller.bundle import FailureMode, ModelRewrite, Pool, PoolEndpoint, Pools, PoolTls, decode_pools, session_id
 from controller.picker.endpoints import Endpoint, key_of
 from controller.picker.inflight import InFlight
 from controller.picker.memory import PoolMemory
@@ -40,6 +41,11 @@ class PoolState:
     targets: ModelTargets | None = None
     """Which models requests are given; None where every request keeps its own."""
     rewrites: tuple[ModelRewrite, ...] = ()
+
+    @cached_property
+    def by_session(self) -> Mapping[str, Endpoint]:
+        """By what the tokens of sessions say of them."""
+        return {session_id(self.name, endpoint.address): endpoint for endpoint in self.endpoints}
 
 
 class PoolTable:

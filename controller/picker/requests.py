@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from controller.bundle import (
+    ENDPOINT_HEADER,
     ID_HEADER,
     NAMED_MODEL_HEADER,
     POOL_HEADER,
@@ -30,6 +31,7 @@ _THEN: Final = THEN_HEADER.encode()
 _TRIED: Final = TRIED_HEADER.encode()
 _ID: Final = ID_HEADER.encode()
 _REWRITES: Final = REWRITES_HEADER.encode()
+_SESSION: Final = ENDPOINT_HEADER.encode()
 _NAMED_MODEL: Final = NAMED_MODEL_HEADER.encode()
 TargetOf = Callable[[str, str, Headers], str]
 """The model that a request of a pool is given for the one that it names; empty where it keeps its own."""
@@ -90,6 +92,8 @@ class PickRequest(msgspec.Struct, gc=False, eq=False):
     """Of the prompt's chunks, each with all before it in it."""
     subset: frozenset[str] | None = None
     """Endpoints that the gateway allows, each `ip:port`, or `ip` for all its ports; None allows the whole pool."""
+    session: str = ""
+    """What NGINX says of the endpoint that its session is on, see `session_id`; empty without one."""
     adapter: str = ""
     """The model, if it is a LoRA adapter of the pool; set by the director."""
     cached_bytes: int = 0
@@ -178,6 +182,7 @@ def pick_request(
         tells_usage=prompt.tells_usage,
         prompt_bytes=len(prompt.stream),
         hashes=chunk_hashes(prompt.stream, root=prompt.root),
+        session=headers[_SESSION].decode("latin-1") if _SESSION in headers else "",
     )
 
 

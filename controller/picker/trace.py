@@ -43,6 +43,8 @@ class Trace:
     """Name of the picker that was asked; empty where there was nothing to choose."""
     is_fallback: bool = False
     """Whether the choice was made earlier, as a fallback of the same request."""
+    is_of_session: bool = False
+    """Whether the choice was made by the session of the request."""
 
     def begin(self) -> None:
         """A run of the profile begins; what an earlier one came to does not count."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from controller.bundle import DIALED_HEADER, FailureMode, Pool, dialed_socket
@@ -11,7 +11,6 @@ from controller.ir.policies import BackendTls, Retry, Timeouts
 from controller.ir.streams import Transport
 from controller.ir.types import (
     NO_PRIORITY,
-    Backend,
     Certificate,
     GatewayConfig,
     Location,
@@ -22,6 +21,7 @@ from controller.ir.types import (
     ToPool,
     ToStatus,
     ToUpstream,
+    Upstream,
 )
 from controller.render.cors import CorsView, cors_of
 from controller.render.dialed import dialed_pools, is_dialed, shown_to, sockets_of, stem_of
@@ -37,11 +37,20 @@ from controller.render.hidden import BASE, Names, beside, hidden_by
 from controller.render.maps import Flag, Place, RuleMap, digest, header_variable, place_of, rule_maps
 from controller.render.memory import Memory
 from controller.render.quoting import expression, inside, name
+from controller.render.sessions import (
+    SessionView,
+    backend_settings,
+    is_kept,
+    routes_of,
+    session_view,
+    with_session,
+)
 from controller.render.weights import Split, splits
 from controller.resources.meta import Key
 
 _NO_RULE = "@infergate_error"
 _SERVE = "@infergate_serve"
+_OF_SESSIONS = "_sessions"
 
 
 @dataclass(frozen=True)
@@ -178,6 +187,13 @@ class BackendView:
     """Of all backends of the rule, for a question for models; empty where there is but one."""
     tells_more: bool = False
     """Whether the picker is told more of a request than its pool."""
+    session: str = ""
+    """What the script needs to know of sessions, as JSON; empty without them."""
+
+    @property
+    def first_upstream(self) -> str:
+        """Where the first try goes: sessions have an upstream of their own, which asks for their endpoint first."""
+        return f"{self.upstream}{_OF_SESSIONS}" if self.session else self.upstream
 
 
 @dataclass(frozen=True)
@@ -211,11 +227,18 @@ class RuleView:
     cors: CorsView | None
     """Of the redirect."""
     backends: tuple[BackendView, ...]
-    """Those with a share. One alone stands in the location of the rule itself."""
+    """Those with a share, and those that sessions stay with. One alone stands in the location of the rule itself."""
     split: SplitView | None
-    """Holds the location of the backend that was drawn."""
+    """Holds the location of the backend that was drawn; None where there is one to draw."""
+    session: SessionView | None
+    """Holds the location of the backend that a session is on; None where there is but one."""
     priorities: tuple[tuple[str, int], ...]
     """Variables that tell the picker, and their numbers, sorted."""
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether each backend has a location of its own."""
+        return self.split is not None or self.session is not None
 
 
 @dataclass(frozen=True)
@@ -275,6 +298,8 @@ class UpstreamView:
     servers: tuple[str, ...]
     """Addresses, or the sockets behind which the dialer is."""
     is_secured: bool
+    routes: tuple[str, ...]
+    """What sessions say of the servers, in their order; empty: it takes no sessions."""
     is_timed: bool
     """Whether a rule sends requests there for which it has less time than there may be need of."""
 
@@ -317,6 +342,7 @@ class ConfigView:
     """Without repetition."""
     cors: tuple[CorsView, ...]
     """Without repetition."""
+    sessions: tuple[SessionView, ...]
 
     @property
     def reads_models(self) -> bool:
@@ -396,6 +422,7 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
         splits=splits,
         sticky=tuple(sorted({split.sticky for split in splits if split.sticky})),
         cors=_cors_views(rules.values()),
+        sessions=tuple(view for name in sorted(rules) if (view := rules[name].session)),
     )
 
 
@@ -544,28 +571,36 @@ class _Views:
     def rule(self, rule: Rule, server: Server, bearing: _Bearing) -> RuleView:
         location = f"@{rule.id}"
         redirect = next((item for item in rule.filters if isinstance(item, Redirect)), None)
-        drawn = [(index, backend) for index, backend in enumerate(rule.backends) if backend.weight > 0]
-        is_split = len(drawn) > 1 and redirect is None
-        backends = tuple(
-            self.backend(rule, backend, f"{location}/{index}" if is_split else location, server, bearing)
-            for index, backend in drawn
-        )
-        split = _split_view(rule, backends) if is_split else None
+        drawn = [index for index, backend in enumerate(rule.backends) if backend.weight > 0]
+        stays = [index for index, backend in enumerate(rule.backends) if rule.session and is_kept(backend)]
+        used = sorted({*drawn, *stays}) if drawn else []
+        is_divided = len(used) > 1 and redirect is None
+        places = {index: f"{location}/{index}" if is_divided else location for index in used}
+        backends = tuple(self.backend(rule, index, place, server, bearing) for index, place in places.items())
+        is_split = is_divided and len(drawn) > 1
+        split = _split_view(rule, [places[index] for index in drawn]) if is_split else None
+        session = None
+        if is_divided and rule.session is not None:
+            default = split.variable if split else places[drawn[0]]
+            session = session_view(rule, places=places, default=default, is_secure=server.is_tls)
         return RuleView(
             rule=rule,
             location=location,
-            is_named=bearing.is_named and not is_split,
-            target=split.variable if split else location,
+            # A session is looked for in the location of the rule, which says by what.
+            is_named=bearing.is_named and (session is not None or split is None),
+            target=split.variable if split and not session else location,
             redirect=redirect,
             redirect_port=_redirect_port(redirect, server) if redirect else None,
             redirect_headers=answer_headers(rule.filters).added if redirect else (),
             cors=cors_of(rule.filters) if redirect else None,
             backends=backends,
             split=split,
+            session=session,
             priorities=_priorities(rule.priority),
         )
 
-    def backend(self, rule: Rule, backend: Backend, location: str, server: Server, bearing: _Bearing) -> BackendView:
+    def backend(self, rule: Rule, index: int, location: str, server: Server, bearing: _Bearing) -> BackendView:
+        backend = rule.backends[index]
         filters = (*rule.filters, *backend.filters)
         rewrites = _rewrites(filters)
         target = backend.target
@@ -574,7 +609,7 @@ class _Views:
         )
         base = request_headers(is_call=rule.takes_calls)
         headers = request_headers(filters, upgrades=not speaks_http2, is_call=rule.takes_calls)
-        answer = answer_headers(filters)
+        answer = with_session(answer_headers(filters), rule)
         tls = self.tls_of(target)
         endpoint_variable = self.endpoint_variable_of(target, server)
         is_rewriting = isinstance(target, ToPool) and target.pool in self.rewriting
@@ -608,7 +643,8 @@ class _Views:
             rewritten_location=f"{location}/rewritten" if is_rewriting else "",
             rewritten_headers=request_headers(filters, encodings=False) if is_rewriting else (),
             pools=pools,
-            tells_more=bearing.is_read or bool(pools) or rule.priority != NO_PRIORITY,
+            tells_more=bearing.is_read or bool(pools or rule.session) or rule.priority != NO_PRIORITY,
+            session=backend_settings(rule, index, is_secure=server.is_tls),
         )
 
     def upstream_of(self, target: Target, server: Server) -> str:
@@ -676,7 +712,7 @@ def _retry_view(rule: Rule, retry: Retry, location: str) -> RetryView:
     )
 
 
-def _split_view(rule: Rule, backends: Sequence[BackendView]) -> SplitView:
+def _split_view(rule: Rule, locations: Sequence[str]) -> SplitView:
     split, fine = splits([backend.weight for backend in rule.backends if backend.weight > 0])
     return SplitView(
         rule=rule,
@@ -684,7 +720,7 @@ def _split_view(rule: Rule, backends: Sequence[BackendView]) -> SplitView:
         variable=f"$backend_{digest(rule.id)}",
         # Who is early in one rollout need not be early in all.
         salt=inside(rule.id) if rule.sticky_header else "",
-        values=tuple(backend.location for backend in backends),
+        values=tuple(locations),
         split=split,
         fine_split=fine,
         sticky=_sticky_view(rule.sticky_header) if rule.sticky_header else None,
@@ -779,20 +815,37 @@ def _service_upstream(upstream: str, *, shown: Certificate | None) -> str:
 
 
 def _upstream_views(config: GatewayConfig) -> Iterable[UpstreamView]:
-    rules = [rule for server in config.servers for rule in server.rules if rule.timeouts]
-    targets = (backend.target for rule in rules for backend in rule.backends)
-    timed = {target.upstream for target in targets if isinstance(target, ToUpstream)}
+    rules = [rule for server in config.servers for rule in server.rules]
+    timed = _upstreams_of(rule for rule in rules if rule.timeouts)
+    kept = _upstreams_of(rule for rule in rules if rule.session)
     for upstream in config.upstreams:
-        is_timed = upstream.name in timed
-        if not is_dialed(upstream.tls):
-            plain = _service_upstream(upstream.name, shown=None)
-            is_secured = upstream.tls is not None
-            yield UpstreamView(plain, upstream.source, upstream.endpoints, is_secured=is_secured, is_timed=is_timed)
-            continue
-        for shown in shown_to(config):
-            servers = tuple(f"unix:{socket}" for socket in sockets_of(upstream, shown=shown))
-            name = _service_upstream(upstream.name, shown=shown)
-            yield UpstreamView(name, upstream.source, servers, is_secured=True, is_timed=is_timed)
+        for upstream_name, servers in _servers_of(upstream, config):
+            view = UpstreamView(
+                name=upstream_name,
+                source=upstream.source,
+                servers=servers,
+                is_secured=upstream.tls is not None,
+                routes=(),
+                is_timed=upstream.name in timed,
+            )
+            yield view
+            if upstream.name in kept:
+                yield replace(view, name=f"{upstream_name}{_OF_SESSIONS}", routes=routes_of(upstream.name, servers))
+
+
+def _upstreams_of(rules: Iterable[Rule]) -> set[str]:
+    targets = (backend.target for rule in rules for backend in rule.backends)
+    return {target.upstream for target in targets if isinstance(target, ToUpstream)}
+
+
+def _servers_of(upstream: Upstream, config: GatewayConfig) -> Iterable[tuple[str, tuple[str, ...]]]:
+    """Names in nginx of an upstream with its addresses, or the sockets behind which the dialer is."""
+    if not is_dialed(upstream.tls):
+        yield _service_upstream(upstream.name, shown=None), upstream.endpoints
+        return
+    for shown in shown_to(config):
+        sockets = sockets_of(upstream, shown=shown)
+        yield _service_upstream(upstream.name, shown=shown), tuple(f"unix:{socket}" for socket in sockets)
 
 
 def _endpoint_variable(pool: str, *, shown: Certificate | None) -> str:

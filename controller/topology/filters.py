@@ -144,7 +144,7 @@ def _headers(modifier: HTTPHeaderFilter, *, place: str, of_request: bool) -> Hea
     remove = dict.fromkeys(name.lower() for name in modifier.remove)
     names = [*assign, *append, *remove]
     for name in names:
-        problem = _name_problem(name, readable=name in append, of_request=of_request)
+        problem = name_problem(name, readable=name in append, of_request=of_request)
         if problem:
             return unsupported(f"{place}: {problem}")
         if names.count(name) > 1:
@@ -163,7 +163,8 @@ def _first_of_each(headers: Sequence[HTTPHeader]) -> dict[str, str]:
     return values
 
 
-def _name_problem(name: str, *, readable: bool, of_request: bool) -> str | None:
+def name_problem(name: str, *, readable: bool, of_request: bool) -> str | None:
+    """What is wrong with the name of a header that users set, in lower case."""
     if readable and not _READABLE_NAME.fullmatch(name):
         return f"the name of an added header accepts letters, digits and '-', found {name!a}"
     if not _NAME.fullmatch(name):

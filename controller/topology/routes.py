@@ -4,12 +4,14 @@ A rule that cannot be served as written answers 500 on every match that can be w
 have caught never falls to a broader rule, whether other rules of its route are sound or not.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
 from functools import partial
+from typing import TypeVar
 
 from controller.ir.filters import Filter
+from controller.ir.policies import Session
 from controller.ir.types import Backend, Case, Match, Priority, Rule, ToStatus
 from controller.resources.gateway_api import (
     HTTPBackendRef,
@@ -36,9 +38,12 @@ from controller.topology.conditions import (
 from controller.topology.filters import Targets, filters, replaces_prefix, unresolved_mirrors
 from controller.topology.matches import call_of, match_of, prefix_of
 from controller.topology.priorities import priorities_of
+from controller.topology.sessions import ignored_session_of, sessions_of
 from controller.topology.sticky import sticky_header_of
 from controller.topology.types import ParentState, RouteState
 from controller.topology.unsupported import Scope, fields_set
+
+T = TypeVar("T")
 
 _EVERYTHING = (HTTPRouteMatch(),)
 _EVERY_CALL = (GRPCRouteMatch(),)
@@ -175,6 +180,12 @@ def _rule(
     variants = _filters(item, matches=matches, where=where, targets=targets)
     if isinstance(variants, Condition):
         dropped.append(variants)
+    has_external = any(backends.has_external_picker(ref, route=route) for ref in item.backend_refs)
+    sessions = sessions_of(
+        None if has_external else item.session_persistence, matches=matches, where=f"{where}.sessionPersistence"
+    )
+    if isinstance(sessions, Condition):
+        dropped.append(sessions)
     # The one match that its filters can depend on: a resource with several and a prefix to replace is refused.
     prefix = prefix_of(matches[0]) if len(matches) == 1 else None
     shares = [
@@ -184,7 +195,7 @@ def _rule(
     dropped_shares = [share.dropped for share in shares if share.dropped is not None]
     if dropped_shares and all(share.dropped or not share.backend.weight for share in shares):
         dropped += dropped_shares
-    if dropped or isinstance(variants, Condition):
+    if dropped or isinstance(variants, Condition) or isinstance(sessions, Condition):
         answer = Backend(ToStatus(500, merged(dropped).message), weight=1)
         rule = Rule(route, number, item.name or "", filters=(), backends=(answer,), takes_calls=takes_calls)
         cases = tuple(Case(match, rule) for match in matches)
@@ -202,7 +213,7 @@ def _rule(
             retry=retry_of(retry),
             takes_calls=takes_calls,
         )
-        cases = _cases(matches, variants=variants, rule=rule)
+        cases = _cases(matches, variants=variants, sessions=sessions, rule=rule)
     has_pool = any(share.pool for share in shares)
     return ResolvedRule(
         cases=cases,
@@ -212,7 +223,13 @@ def _rule(
             *unresolved_mirrors(item.filters, where=f"{where}.filters", targets=targets),
             *(problem for share in shares for problem in share.unresolved),
         ),
-        ignored=tuple(f"{where}.{field}" for field in (*_unsupported(item), *ignored_of(retry, has_pool=has_pool))),
+        ignored=tuple(
+            f"{where}.{field}"
+            for field in (
+                *ignored_of(retry, has_pool=has_pool),
+                *ignored_session_of(item.session_persistence, has_external=has_external),
+            )
+        ),
         pools=tuple(share.pool for share in shares if share.pool is not None),
     )
 
@@ -221,10 +238,6 @@ def _matches(item: HTTPRouteRule | GRPCRouteRule, *, where: str) -> list[Match |
     if isinstance(item, GRPCRouteRule):
         return [call_of(match, where=f"{where}[{n}]") for n, match in enumerate(item.matches or _EVERY_CALL)]
     return [match_of(match, where=f"{where}[{n}]") for n, match in enumerate(item.matches or _EVERYTHING)]
-
-
-def _unsupported(item: HTTPRouteRule | GRPCRouteRule) -> Iterable[str]:
-    return (row.path for row in fields_set(item, scope=Scope.RULE))
 
 
 def _filters(
@@ -250,16 +263,23 @@ def _cases(
     matches: Sequence[Match],
     *,
     variants: Sequence[tuple[Filter, ...]],
+    sessions: Sequence[Session | None],
     rule: Rule,
 ) -> tuple[Case, ...]:
-    """`rule` has no filters yet."""
-    if len(variants) == 1:
-        shared = replace(rule, filters=variants[0])
+    """`rule` has neither filters nor a session yet; there are one of them for all matches, or one for each."""
+    if len(variants) == 1 and len(sessions) == 1:
+        shared = replace(rule, filters=variants[0], session=sessions[0])
         return tuple(Case(match, shared) for match in matches)
     return tuple(
-        Case(match, replace(rule, filters=own, match=position))
-        for position, (match, own) in enumerate(zip(matches, variants, strict=True))
+        Case(match, replace(rule, filters=own, session=session, match=position))
+        for position, (match, own, session) in enumerate(
+            zip(matches, _for_each(variants, matches), _for_each(sessions, matches), strict=True)
+        )
     )
+
+
+def _for_each(found: Sequence[T], matches: Sequence[Match]) -> Sequence[T]:
+    return tuple(found) * len(matches) if len(found) == 1 else found
 
 
 @dataclass(frozen=True)

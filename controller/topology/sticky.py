@@ -1,7 +1,7 @@
 """An annotation that keeps users on one side where requests are divided by weights.
 
 Neither Gateway API nor InferenceModelRewrite has a field for it that says no more than this: a session persistence
-holds one backend, whatever becomes of its weight, and needs a cookie or a header that the gateway makes.
+holds one backend and endpoint, whatever becomes of its weight, by a cookie or a header that the gateway makes.
 """
 
 import re

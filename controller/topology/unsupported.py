@@ -28,7 +28,6 @@ class Scope(StrEnum):
     GATEWAY = "Gateway spec"
     LISTENER = "Gateway spec.listeners[]"
     ROUTE = "HTTPRoute spec"
-    RULE = "HTTPRoute spec.rules[]"
     RULE_FILTER = "HTTPRoute spec.rules[].filters[].type"
     BACKEND_FILTER = "HTTPRoute spec.rules[].backendRefs[].filters[].type"
     BACKEND_TLS = "BackendTLSPolicy spec"
@@ -56,7 +55,6 @@ TABLE: Final = (
     Unsupported(Scope.GATEWAY, "default_scope", Effect.IGNORED, (None, "None")),
     Unsupported(Scope.LISTENER, "tls.options", Effect.REFUSED, (None, {})),
     Unsupported(Scope.ROUTE, "use_default_gateways", Effect.IGNORED, (None, "None")),
-    Unsupported(Scope.RULE, "session_persistence", Effect.IGNORED),
     Unsupported(Scope.RULE_FILTER, "ExtensionRef", Effect.REFUSED),
     Unsupported(Scope.RULE_FILTER, "ExternalAuth", Effect.REFUSED),
     Unsupported(Scope.BACKEND_FILTER, "ExtensionRef", Effect.REFUSED),

@@ -306,10 +306,11 @@ async def test_body_above_the_limit_is_413(http: httpx.AsyncClient, gateway: Gat
 
 
 async def test_longest_way_to_a_failure_fits_nginx(gateway: Gateway, http: httpx.AsyncClient) -> None:
-    """The model, the rule, its weight, three picks with three pods and the error are ten internal redirects."""
+    """The model, the rule, its session, three picks with three pods and the error are ten internal redirects."""
     with ExitStack() as stack:
         dead = [stack.enter_context(nobody()) for _ in range(4)]
-        split = rule(to_pool("dead", weight=1), to_pool("dead", weight=1), matches=[_model("llama")])
+        shares = [to_pool("dead", weight=1), to_pool("dead", weight=1)]
+        split = rule(*shares, matches=[_model("llama")], sessionPersistence={})
         await gateway.apply("dead.yaml", pool("dead", *dead), route("dead", split, hostnames=["dead.example"]))
         await gateway.knows("default/dead", *dead)
         answer = await _ask(http, {"model": "llama"}, host="dead.example")

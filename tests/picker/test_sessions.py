@@ -1,15 +1,20 @@
 """Requests of one session go to one endpoint."""
 
 import base64
+import json
 from typing import Any
 
 import pytest
 
+from controller.bundle import session_id
+from controller.picker.answers import Refusal
+from controller.picker.explain import explanation
 from controller.picker.scheduling import sessions
 from controller.picker.scheduling.profile import PluginSpec
+from controller.picker.trace import Trace
 from controller.plugins.parameters import SessionId, SessionSource
 
-from .conftest import Picker
+from .conftest import Picker, request_of
 
 SOURCES = SessionId(sources=(SessionSource(header="X-Session-Id"), SessionSource(cookie="sid")))
 
@@ -93,3 +98,40 @@ def bindings(picker: Picker) -> dict[int, object]:
     (found,) = [one for name, one in kept.items() if name.startswith("sessions/")]
     assert isinstance(found, dict)
     return found
+
+
+def _told(name: str) -> str:
+    return session_id("llm/gpu", f"{name}:8000")
+
+
+def test_session_of_the_gateway_stays_on_its_endpoint(picker: Picker) -> None:
+    picker.serve(*"abcdef")
+    assert {picker.pick(f"{n}", session=_told("d")) for n in range(30)} == {"d"}
+
+
+@pytest.mark.parametrize(
+    "told", ["", "d", "d:8000", session_id("llm/other", "d:8000"), session_id("llm/gpu", "z:8000")]
+)
+def test_session_that_names_no_endpoint_of_the_pool_is_none(picker: Picker, told: str) -> None:
+    picker.serve(*"abcdef")
+    assert len({picker.pick(f"{n}", session=told) for n in range(30)}) > 1
+
+
+def test_session_of_the_gateway_leaves_an_endpoint_that_fails(picker: Picker) -> None:
+    picker.serve(*"abc")
+    health = picker.endpoint("b").health
+    health.pause, health.paused_until = 1.0, picker.clock() + 1
+    assert picker.pick("1", session=_told("b")) in ("a", "c")
+    health.pause = 0.0
+    assert picker.pick("2", session=_told("b")) == "b"
+    assert picker.pick("2", session=_told("b"), tried="b:8000=closed;") in ("a", "c")
+
+
+def test_explanation_says_that_a_session_chose(picker: Picker) -> None:
+    picker.serve(*"abc")
+    request = request_of("1", session=_told("b"), trace=Trace())
+    chosen = picker.director.pick(request)
+    assert not isinstance(chosen, Refusal)
+    assert request.trace
+    found = json.loads(explanation(request, request.trace, outcome="picked", chosen=chosen, waited=0.0))
+    assert (found["why"], found["choice"]) == ("the endpoint of the session", "b:8000")

@@ -36,7 +36,7 @@ def test_rows_come_worst_first(read: Read) -> None:
     routes = """
     kind: HTTPRoute
     metadata: {name: ignoring}
-    spec: {parentRefs: [{name: web}], rules: [{sessionPersistence: {}}]}
+    spec: {parentRefs: [{name: web}], rules: [{retry: {attempts: 9}}]}
     ---
     kind: HTTPRoute
     metadata: {name: broken}

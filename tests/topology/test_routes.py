@@ -105,7 +105,7 @@ def test_rule_whose_every_share_is_dropped_is_dropped(build_web: Build) -> None:
 
 
 FIELDS = [
-    ("sessionPersistence: {sessionName: a}", "rules[0].sessionPersistence"),
+    ("retry: {attempts: 9}", "rules[0].retry.attempts above 6"),
 ]
 
 

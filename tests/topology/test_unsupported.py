@@ -4,14 +4,13 @@ import pytest
 from pydantic import BaseModel
 
 from controller.resources.backend_tls import BackendTLSPolicySpec
-from controller.resources.gateway_api import GatewaySpec, HTTPRouteFilter, HTTPRouteRule, HTTPRouteSpec, Listener
+from controller.resources.gateway_api import GatewaySpec, HTTPRouteFilter, HTTPRouteSpec, Listener
 from controller.topology.unsupported import TABLE, Scope, Unsupported
 
 MODELS: dict[Scope, type[BaseModel]] = {
     Scope.GATEWAY: GatewaySpec,
     Scope.LISTENER: Listener,
     Scope.ROUTE: HTTPRouteSpec,
-    Scope.RULE: HTTPRouteRule,
     Scope.BACKEND_TLS: BackendTLSPolicySpec,
 }
 
