@@ -13,7 +13,7 @@ first characters.
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,15 +21,13 @@ from controller.ir.types import Case, Location, Match, PathKind, PathMatch, Rule
 from controller.render.quoting import expression
 
 _ANY_LINE = r"[^\n]*\n"
-_FEW = 16
-"""Places that share a map whatever their number."""
+NO_CHOICE = "$infergate_default"
+"""What a location says of requests for which none of its cases holds."""
 MODEL_HEADERS: Final[Mapping[str, str]] = {
     "x-gateway-base-model-name": "$infergate_base_model",
     "x-gateway-model-name": "$infergate_model",
 }
 """Headers that the gateway computes from what a request asks for, whatever a client sends, with their variables."""
-_MOST_MAPS = 48
-"""Maps among which the places of one kind are divided, at about a millisecond each; more places make larger maps."""
 
 
 @dataclass(frozen=True, order=True)
@@ -56,12 +54,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class RuleMap:
-    """A map from a place and what a request has, to what serves it; `$infergate_default` where no choice holds."""
+    """A map from a place and what a request has, to what serves it. Its expressions are tried in order."""
 
     variable: str
     source: str
     """Quoted nginx expression."""
     choices: tuple[Choice, ...]
+    default: str = NO_CHOICE
+    """What serves requests for which no choice holds, or the variable that tells."""
 
     @property
     def users(self) -> tuple[str, ...]:
@@ -91,40 +91,10 @@ def place_of(location: Location) -> Place | None:
     return Place(id=digest(content), cases=cases)
 
 
-@dataclass(frozen=True)
-class RuleMaps:
-    """All maps of a configuration."""
-
-    maps: tuple[RuleMap, ...]
-    variables: Mapping[str, str]
-    """Variable of the map by the id of a place."""
-
-
-def rule_maps(places: Iterable[Place]) -> RuleMaps:
-    """Maps for places; those that ask for the same things share some."""
-    alike: dict[_Columns, dict[str, Place]] = {}
-    for place in places:
-        alike.setdefault(_columns(place.cases), {})[place.id] = place
-    found: list[RuleMap] = []
-    variables: dict[str, str] = {}
-    for columns, group in alike.items():
-        for part in _parts([group[name] for name in sorted(group)]):
-            made = _rule_map(columns, part)
-            found.append(made)
-            variables.update((place.id, made.variable) for place in part)
-    return RuleMaps(maps=tuple(sorted(found, key=lambda made: made.variable)), variables=variables)
-
-
-def _parts(places: Sequence[Place]) -> Iterable[Sequence[Place]]:
-    """Places divided by their ids, so that one more or less changes one part."""
-    count = min(_MOST_MAPS, -(-len(places) // _FEW))
-    parts: dict[int, list[Place]] = {}
-    for place in places:
-        parts.setdefault(int(place.id, 16) % count, []).append(place)
-    return (parts[number] for number in sorted(parts))
-
-
-def _rule_map(columns: "_Columns", places: Sequence[Place]) -> RuleMap:
+def rule_map(places: Iterable[Place], *, variable: str, default: str = NO_CHOICE) -> RuleMap:
+    """A map of the cases of places, one expression each."""
+    places = list(places)
+    columns = columns_of(case for place in places for case in place.cases)
     choices = tuple(
         Choice(
             rule=case.rule,
@@ -135,7 +105,7 @@ def _rule_map(columns: "_Columns", places: Sequence[Place]) -> RuleMap:
         for place in places
         for case in place.cases
     )
-    return RuleMap(variable=f"$rule_{digest(places[0].id)}", source=columns.source, choices=choices)
+    return RuleMap(variable=variable, source=columns.source, choices=choices, default=default)
 
 
 def describe(match: Match) -> str:
@@ -155,7 +125,7 @@ def header_variable(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Columns:
+class Columns:
     """The lines of a source behind the place."""
 
     has_method: bool
@@ -192,9 +162,9 @@ class _Columns:
         return "".join(lines)
 
 
-def _columns(cases: Iterable[Case]) -> _Columns:
+def columns_of(cases: Iterable[Case]) -> Columns:
     matches = [case.match for case in cases]
-    return _Columns(
+    return Columns(
         has_method=any(match.method for match in matches),
         headers=tuple(sorted({item.name for match in matches for item in match.headers if not item.is_regex})),
         has_query=any(not item.is_regex for match in matches for item in match.query),

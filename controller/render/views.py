@@ -23,6 +23,7 @@ from controller.ir.types import (
     ToUpstream,
     Upstream,
 )
+from controller.render.choosing import rule_maps
 from controller.render.cors import CorsView, cors_of
 from controller.render.dialed import dialed_pools, is_dialed, shown_to, sockets_of, stem_of
 from controller.render.headers import (
@@ -34,7 +35,8 @@ from controller.render.headers import (
     request_headers,
 )
 from controller.render.hidden import BASE, Names, beside, hidden_by
-from controller.render.maps import Flag, Place, RuleMap, digest, header_variable, place_of, rule_maps
+from controller.render.lookups import Exact, LookupMap
+from controller.render.maps import Flag, Place, RuleMap, digest, header_variable, place_of
 from controller.render.memory import Memory
 from controller.render.quoting import expression, inside, name
 from controller.render.sessions import (
@@ -332,6 +334,8 @@ class ConfigView:
     endpoints: tuple[EndpointView, ...]
     """Of all pools in plain text, without repetition."""
     rule_maps: tuple[RuleMap, ...]
+    lookups: tuple[LookupMap, ...]
+    exacts: tuple[Exact, ...]
     targets: Mapping[str, str]
     """By the id of a rule: where to send requests for it."""
     flags: tuple[FlagView, ...]
@@ -413,6 +417,8 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
             {view.address: view for pool in pools if not pool.variable for view in pool.endpoints}.values()
         ),
         rule_maps=maps.maps,
+        lookups=maps.lookups,
+        exacts=maps.exacts,
         targets={name: view.target for name, view in rules.items()},
         flags=_flag_views(maps.maps),
         joined=tuple(

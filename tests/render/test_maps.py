@@ -5,7 +5,8 @@ import re
 import pytest
 
 from controller.ir.types import Case, Location, Match, PathKind, PathMatch, Rule, ValueMatch
-from controller.render.maps import RuleMaps, place_of, rule_maps
+from controller.render.choosing import RuleMaps, rule_maps
+from controller.render.maps import place_of
 from controller.resources.meta import Key
 
 PATH = PathMatch(PathKind.PREFIX, "")
@@ -93,16 +94,3 @@ def test_place_of_another_location_does_not_hold() -> None:
     (made,) = _maps(Match(PATH, method="GET"), Match(PATH, method="POST")).maps
     place = next(choice.pattern for choice in made.choices if "GET" in choice.pattern)[1:11]
     assert [bool(re.match(choice.pattern, f"{place}\nPOST\n")) for choice in made.choices] == [False, False]
-
-
-def test_a_thousand_places_share_a_few_maps() -> None:
-    made = _maps(*(Match(PATH, headers=(ValueMatch("x", str(number)),)) for number in range(1000)))
-    assert len(made.variables) == 1000
-    assert len(made.maps) <= 48
-    assert max(len(item.choices) for item in made.maps) < 60
-
-
-def test_one_place_more_leaves_most_maps_as_they_are() -> None:
-    matches = [Match(PATH, headers=(ValueMatch("x", str(number)),)) for number in range(1000)]
-    before, after = set(_maps(*matches[1:]).maps), set(_maps(*matches).maps)
-    assert len(after - before) == 1

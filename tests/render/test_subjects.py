@@ -43,5 +43,5 @@ def test_map_is_traced_to_every_route_that_uses_it(tmp_path: Path) -> None:
 
 def test_line_of_a_map_is_traced_to_its_route_alone(tmp_path: Path) -> None:
     bundle = _bundle(tmp_path)
-    number = next(number for number, line in enumerate(_lines(bundle, "rules.conf"), 1) if line.startswith('    "~'))
+    number = next(number for number, line in enumerate(_lines(bundle, "rules.conf"), 1) if line.startswith('    "'))
     assert [subject.key.name for subject in trace(bundle, path="rules.conf", line=number)] == [NAMES[0]]

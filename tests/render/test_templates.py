@@ -12,8 +12,8 @@ MADE_HERE = (
     # Values that are no text of a user: numbers, names derived from keys, arguments that are quoted already.
     r"settings\.(worker_processes|worker_connections|max_open_files|max_body_size|max_large_requests|rewritten_memory)",
     r"view\.server\.max_body_size",
-    r"(exit|header|filter|rule|backend|choice|copy|cors|gate|origins|flag|item|map|endpoint|pool|port|view|location|sticky)(\.\w+)*\."
-    r"(name|value|header|weights|location|listener|serve_location|rewritten_location|upstream|source|variable|default|place|chooser|target"
+    r"(entry|exact|exit|header|filter|rule|backend|choice|copy|cors|gate|origins|flag|item|map|endpoint|pool|port|view|location|sticky)(\.\w+)*\."
+    r"(name|value|header|key|weights|location|listener|serve_location|rewritten_location|upstream|source|variable|default|place|chooser|target"
     r"|split_variable|fine_source|sample_variable|origin|port"
     r"|server|file|handed_to|index|listen|module|path|socket|status|id)",
     r"next|loop\.index0|loop\.index \+ 1|retry\.caught \| join\(\" \"\)"
@@ -25,7 +25,7 @@ MADE_HERE = (
     r"(exit|view)\.client_certificate\[\d\]|((view\.)?tls|view)\.authorities|backend\.endpoint_variable( or .*)?",
     r"upstream(\.name)?",
     r"item\.variable ~ .*|item\.values\[.*\]",
-    r"rule\.rule\.route\.path|view\.targets\[choice\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",
+    r"rule\.rule\.route\.path|(entry\.asks or )?view\.targets\[\w+\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",
     r"backend\.timeouts\.\w+ \| milliseconds",
     r'"[^"]*" (if|~) .*',
     r"rule\.redirect\.scheme or .*|rule\.redirect\.status",
