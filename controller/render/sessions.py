@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from controller.bundle import session_id
+from controller.ir.filters import Redirect
 from controller.ir.policies import Session
 from controller.ir.types import Backend, Rule, Target, ToPool, ToUpstream
 from controller.render.headers import AnswerHeaders, Header
@@ -50,7 +51,7 @@ def backend_settings(rule: Rule, index: int, *, is_secure: bool) -> str:
 
 def is_kept(backend: Backend) -> bool:
     """Whether a session can stay with a backend, whatever its weight. Source: GEP-1619, Traffic Splitting."""
-    return bool(_name(backend.target))
+    return bool(_name(backend.target)) and not any(isinstance(item, Redirect) for item in backend.filters)
 
 
 def with_session(answer: AnswerHeaders, rule: Rule) -> AnswerHeaders:

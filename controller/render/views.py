@@ -189,6 +189,11 @@ class BackendView:
     """Of all backends of the rule, for a question for models; empty where there is but one."""
     tells_more: bool = False
     """Whether the picker is told more of a request than its pool."""
+    redirect: Redirect | None = None
+    """Answers for this backend; None: it is asked."""
+    redirect_port: int | None = None
+    """As that of a rule."""
+    redirect_headers: tuple[Header, ...] = ()
     session: str = ""
     """What the script needs to know of sessions, as JSON; empty without them."""
 
@@ -576,7 +581,7 @@ class _Views:
 
     def rule(self, rule: Rule, server: Server, bearing: _Bearing) -> RuleView:
         location = f"@{rule.id}"
-        redirect = next((item for item in rule.filters if isinstance(item, Redirect)), None)
+        redirect = _redirect_of(rule.filters)
         drawn = [index for index, backend in enumerate(rule.backends) if backend.weight > 0]
         stays = [index for index, backend in enumerate(rule.backends) if rule.session and is_kept(backend)]
         used = sorted({*drawn, *stays}) if drawn else []
@@ -622,10 +627,13 @@ class _Views:
         pools = _other_pools(rule) if isinstance(target, ToPool) else ""
         is_plain = headers == request_headers() and answer == answer_headers()
         is_plain = is_plain and not (rewrites or rule.timeouts or endpoint_variable)
+        # A reference that does not resolve is 500 still; a Service without endpoints is not asked for any.
+        is_broken = isinstance(target, ToStatus) and target.status == 500
+        redirect = None if is_broken else _redirect_of(backend.filters)
         return BackendView(
             location=location,
             serve_location=_SERVE if is_plain else f"{location}/serve",
-            has_own_serve_location=not is_plain,
+            has_own_serve_location=not is_plain and redirect is None,
             target=target,
             upstream=self.upstream_of(target, server),
             speaks_http2=speaks_http2,
@@ -646,10 +654,13 @@ class _Views:
             retry=_retry_view(rule, rule.retry, location) if rule.retry and isinstance(target, ToUpstream) else None,
             tls=tls,
             endpoint_variable=endpoint_variable,
-            rewritten_location=f"{location}/rewritten" if is_rewriting else "",
+            rewritten_location=f"{location}/rewritten" if is_rewriting and redirect is None else "",
             rewritten_headers=request_headers(filters, encodings=False) if is_rewriting else (),
             pools=pools,
             tells_more=bearing.is_read or bool(pools or rule.session) or rule.priority != NO_PRIORITY,
+            redirect=redirect,
+            redirect_port=_redirect_port(redirect, server) if redirect else None,
+            redirect_headers=answer_headers(filters).added if redirect else (),
             session=backend_settings(rule, index, is_secure=server.is_tls),
         )
 
@@ -793,6 +804,10 @@ def _priorities(priority: Priority) -> tuple[tuple[str, int], ...]:
         ("infergate_priority_default", priority.default),
     )
     return tuple((name, number) for name, number in named if number is not None)
+
+
+def _redirect_of(filters: Iterable[Filter]) -> Redirect | None:
+    return next((item for item in filters if isinstance(item, Redirect)), None)
 
 
 def _redirect_port(redirect: Redirect, server: Server) -> int | None:

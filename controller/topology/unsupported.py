@@ -59,7 +59,6 @@ TABLE: Final = (
     Unsupported(Scope.RULE_FILTER, "ExternalAuth", Effect.REFUSED),
     Unsupported(Scope.BACKEND_FILTER, "ExtensionRef", Effect.REFUSED),
     Unsupported(Scope.BACKEND_FILTER, "ExternalAuth", Effect.REFUSED),
-    Unsupported(Scope.BACKEND_FILTER, "RequestRedirect", Effect.REFUSED),
     # Their names begin with the domain of the implementation that they are meant for: none is ours.
     Unsupported(Scope.BACKEND_TLS, "options", Effect.IGNORED, (None, {})),
 )

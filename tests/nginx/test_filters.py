@@ -1,6 +1,7 @@
 """What rules change about requests and answers."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -250,6 +251,29 @@ async def test_request_is_redirected(gateway: Gateway, sent: str, status: int, l
     headers: dict[str, Any] = dict(line.lower().split(": ", 1) for line in head[1:])
     assert head[0].split(" ")[1] == str(status)
     assert headers["location"] == location.format(port=gateway.port).lower()
+
+
+async def test_redirect_of_a_backend_is_for_its_share(
+    gateway: Gateway, http: httpx.AsyncClient, backend: Backend
+) -> None:
+    away = {"hostname": "away.example", "statusCode": 301, "path": {"type": "ReplaceFullPath", "replaceFullPath": "/x"}}
+    secure = {"scheme": "https", "hostname": "secure.example", "port": 443}
+    divided = rule(
+        to_service("backend"),
+        to_service("backend", filters=[redirect(**away)]),
+        to_pool("backend", filters=[redirect(**secure), response_headers(set=[header("X-Out", "b")])]),
+        path="/divided",
+    )
+    await gateway.apply("divided.yaml", route("divided", divided))
+    backend.requests.clear()
+    answers = [await http.post("/divided/a?b=c", content=b"x") for _ in range(90)]
+    told = Counter((one.status_code, one.headers.get("location"), one.headers.get("x-out")) for one in answers)
+    assert set(told) == {
+        (200, None, None),
+        (301, f"http://away.example:{gateway.port}/x?b=c", None),
+        (302, "https://secure.example/divided/a?b=c", "b"),
+    }
+    assert len(backend.requests) == told[200, None, None]
 
 
 @pytest.mark.usefixtures("backend")

@@ -187,9 +187,8 @@ def test_unsupported_filter_is_named(item: Fields, at_backend: bool) -> None:
     assert found.message.startswith(f"rules[0].filters[0].type: filter {item['type']} ")
 
 
-def test_backends_take_no_redirect() -> None:
-    assert isinstance(_filters(REDIRECT), tuple)
-    assert isinstance(_filters(REDIRECT, at_backend=True), Condition)
+def test_backends_take_redirects_as_rules_do() -> None:
+    assert _filters(REDIRECT, at_backend=True) == _filters(REDIRECT) == (Redirect(302),)
 
 
 def test_backends_rewrite() -> None:
