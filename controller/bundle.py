@@ -221,6 +221,8 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """Who picks; None: the picker beside nginx."""
     tls: PoolTls | None = None
     """None: in plain text."""
+    is_prioritized: bool = False
+    """Whether a route says how important some of its requests are."""
 
 
 class Pools(msgspec.Struct, frozen=True, rename="camel"):

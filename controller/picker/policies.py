@@ -45,10 +45,13 @@ def profile_of(pool: PoolState, surroundings: Surroundings, *, catalogue: Catalo
 
 
 def admissions(pools: Iterable[PoolState]) -> dict[str, PoolPolicy]:
-    """The flow control of each pool that asks for one, by pool; the others admit everybody."""
+    """The flow control of each pool with a policy that asks for one, or whose requests differ in importance, by pool.
+
+    The others admit everybody.
+    """
     found: dict[str, PoolPolicy] = {}
     for pool in pools:
-        if pool.policy.admission == DEFAULT_ADMISSION:
+        if pool.policy.admission == DEFAULT_ADMISSION and not pool.is_prioritized:
             continue
         try:
             policy = PoolPolicy.model_validate(msgspec.to_builtins(pool.policy.admission))

@@ -38,6 +38,8 @@ class PoolState:
     memory: PoolMemory
     policy: AppliedPolicy
     watch: Watch
+    is_prioritized: bool = False
+    """Whether a route says how important some of its requests are."""
     targets: ModelTargets | None = None
     """Which models requests are given; None where every request keeps its own."""
     rewrites: tuple[ModelRewrite, ...] = ()
@@ -142,6 +144,7 @@ class PoolTable:
             failure_mode=pool.failure_mode,
             memory=memory,
             policy=pool.policy,
+            is_prioritized=pool.is_prioritized,
             watch=watch,
             targets=ModelTargets(pool.rewrites, memory=memory.rewritten) if pool.rewrites else None,
             rewrites=pool.rewrites,

@@ -2,9 +2,11 @@
 
 from collections.abc import Collection, Sequence
 
+import msgspec
+
 from controller.ir.filters import Mirror
 from controller.ir.hostnames import ANY
-from controller.ir.types import GatewayConfig, Server, ToPool, ToUpstream
+from controller.ir.types import NO_PRIORITY, GatewayConfig, Server, ToPool, ToUpstream
 from controller.resources.meta import Key
 from controller.topology.parameters import max_body_size
 from controller.topology.types import GatewayState, ListenerState, RouteState, Topology
@@ -30,11 +32,16 @@ def translate(topology: Topology, *, name: str, gateways: Collection[Key]) -> Ga
     streams = streams_of(topology, gateways=gateways)
     used = upstreams_of(streams)
     upstreams, pools = _used(servers)
+    prioritized = _prioritized(servers)
     return GatewayConfig(
         name=name,
         servers=servers,
         upstreams=tuple(upstream for upstream in topology.upstreams if upstream.name in upstreams),
-        pools=tuple(state.pool for state in topology.pools if state.pool.name in pools),
+        pools=tuple(
+            msgspec.structs.replace(state.pool, is_prioritized=True) if state.pool.name in prioritized else state.pool
+            for state in topology.pools
+            if state.pool.name in pools
+        ),
         base_models=_base_models(topology, namespaces=_namespaces(routes, gateways=gateways)),
         streams=streams,
         stream_upstreams=tuple(upstream for upstream in topology.stream_upstreams if upstream.name in used),
@@ -102,3 +109,9 @@ def _used(servers: tuple[Server, ...]) -> tuple[set[str], set[str]]:
     upstreams |= {item.upstream for item in filters if isinstance(item, Mirror)}
     pools = {target.pool for target in targets if isinstance(target, ToPool)}
     return upstreams, pools
+
+
+def _prioritized(servers: tuple[Server, ...]) -> set[str]:
+    """Names of the pools that get requests of rules with a priority."""
+    rules = (rule for server in servers for rule in server.rules if rule.priority != NO_PRIORITY)
+    return {backend.target.pool for rule in rules for backend in rule.backends if isinstance(backend.target, ToPool)}

@@ -44,7 +44,7 @@ Answer = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Backend:
-    """A server on a port of its own. It answers what the picker asks with 404 and does not record it."""
+    """A server on a port of its own. It does not record what the picker asks, and answers it with 404."""
 
     address: str = ""
     requests: list[Request] = field(default_factory=list)
@@ -52,6 +52,8 @@ class Backend:
     """Connections that ended, by whomever."""
     asked_names: list[str | None] = field(default_factory=list)
     """Names that clients asked for in TLS, one for each handshake."""
+    metrics: str = ""
+    """What it answers the picker that asks for metrics; empty: 404."""
 
     @property
     def connections(self) -> int:
@@ -158,7 +160,8 @@ async def _listening(
         try:
             while (request := await _read_request(reader, connection=number, server=name)) is not None:
                 if request.target == "/metrics" or request.values("user-agent") == ["infergate-picker"]:
-                    writer.write(response(status="404 Not Found"))
+                    has_some = request.target == "/metrics" and backend.metrics
+                    writer.write(response(backend.metrics.encode()) if has_some else response(status="404 Not Found"))
                     continue
                 backend.requests.append(request)
                 await answer(request, writer)

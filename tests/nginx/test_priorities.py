@@ -130,3 +130,24 @@ async def _waiting(gateway: Gateway, count: int) -> None:
             return sum(float(line.split()[-1]) for line in lines) == count
 
         await eventually(are_waiting)
+
+
+async def test_priority_of_a_route_counts_without_a_policy(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    async def is_read(count: int) -> bool:
+        return (await gateway.metrics()).get('infergate_average_queue_size{pool="default/bare"}') == count
+
+    async with serve() as pod:
+        pod.metrics = "vllm:num_requests_running 1\nvllm:num_requests_waiting 100\n"
+        rules = [_named(rule(to_pool("bare"), path=f"/{name}"), name) for name in ("low", "plain")]
+        bare = _annotated(route("bare", *rules, hostnames=["bare.test"]), priority="low=-1")
+        await gateway.apply("bare.yaml", pool("bare", pod.address), bare)
+        await eventually(lambda: is_read(100))
+        host = {"host": "bare.test"}
+        refused = await http.post("/low", content=b"1", headers=host)
+        assert (refused.status_code, refused.headers["x-llm-d-request-dropped-reason"]) == (429, "rejected-saturated")
+        plain = asyncio.create_task(http.post("/plain", content=b"2", headers=host))
+        await _waiting(gateway, 1)
+        pod.metrics = "vllm:num_requests_running 1\nvllm:num_requests_waiting 0\n"
+        assert (await plain).status_code == 200
+        assert (await http.post("/low", content=b"3", headers=host)).status_code == 200
+        assert [request.target for request in pod.requests] == ["/plain", "/low"]

@@ -7,6 +7,7 @@ import pytest
 
 from controller.bundle import Pool, PoolEndpoint, pools_of
 from controller.picker.endpoints import Endpoint
+from controller.picker.flow_control.settings import PoolPolicy
 from controller.picker.inflight import InFlight
 from controller.picker.policies import admissions, profile_of
 from controller.picker.pools import PoolState, PoolTable
@@ -34,9 +35,10 @@ SCHEDULING = Scheduling(
 )
 
 
-def _pool(policy: AppliedPolicy) -> PoolState:
+def _pool(policy: AppliedPolicy, *, is_prioritized: bool = False) -> PoolState:
     table = PoolTable(InFlight())
-    table.apply(pools_of((Pool("llm/gpu", (PoolEndpoint("a:1", "llm/a"),), policy=policy),)))
+    pool = Pool("llm/gpu", (PoolEndpoint("a:1", "llm/a"),), policy=policy, is_prioritized=is_prioritized)
+    table.apply(pools_of((pool,)))
     return table.pools["llm/gpu"]
 
 
@@ -95,3 +97,7 @@ def test_only_pools_that_ask_for_it_have_flow_control() -> None:
     found = admissions([_pool(DEFAULT_POLICY), _pool(asking)])
     assert found["llm/gpu"].default_priority == 3
     assert admissions([_pool(DEFAULT_POLICY)]) == {}
+
+
+def test_pool_has_flow_control_where_a_route_says_how_important_its_requests_are() -> None:
+    assert admissions([_pool(DEFAULT_POLICY, is_prioritized=True)])["llm/gpu"] == PoolPolicy()
