@@ -11,7 +11,8 @@ def collect_seldom() -> None:
     """Look through the objects of this process seldom, and not at all through what exists now.
 
     A control plane holds every resource of a cluster for long and makes few cycles. With Python's own thresholds, every
-    second build of 1,000 routes looked through all of them, which took 130 ms, more than the build.
+    second build of 1,000 routes looked through all of them, which took 130 ms, more than the build. An exchange of the
+    relay leaves no cycle behind, and was looked for in a sixth of its time.
     """
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)

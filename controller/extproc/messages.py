@@ -28,6 +28,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     StreamedBodyResponse,
     TrailersResponse,
 )
+from google.protobuf.json_format import Error as JsonError
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 from google.protobuf.wrappers_pb2 import BoolValue
@@ -267,7 +268,7 @@ def decode_received(data: bytes) -> Received:
     if message.HasField("protocol_config"):
         told = message.protocol_config
         modes = (_mode(told.request_body_mode), _mode(told.response_body_mode))
-    attributes = {name: value for found in message.attributes.values() for name, value in MessageToDict(found).items()}
+    attributes = {name: value for found in message.attributes.values() for name, value in _dict(found).items()}
     part = _part(message)
     metadata = _read_metadata(message.metadata_context.filter_metadata)
     return Received(part, metadata, modes, attributes, observes=message.observability_mode)
@@ -314,7 +315,7 @@ def decode_answer(data: bytes) -> tuple[Answer | None, Metadata]:
     Raises MessageUnreadable.
     """
     message: Any = _parsed(ProcessingResponse, data)
-    metadata = MessageToDict(message.dynamic_metadata) if message.HasField("dynamic_metadata") else {}
+    metadata = _dict(message.dynamic_metadata) if message.HasField("dynamic_metadata") else {}
     namespaces = {name: values for name, values in metadata.items() if isinstance(values, dict)}
     kind = message.WhichOneof("response")
     if kind is None:
@@ -330,6 +331,13 @@ def decode_answer(data: bytes) -> tuple[Answer | None, Metadata]:
     else:
         answer = _immediate(held)
     return answer, namespaces
+
+
+def encode_body(phase: Phase, chunk: bytes, *, end_of_stream: bool) -> tuple[bytes, bytes, bytes]:
+    """A ProcessingRequest with a piece of a body, as `encode_part` makes it: in pieces, so that it is not copied."""
+    tail = _ENDS if end_of_stream else b""
+    head = b"\x0a" + _varint(len(chunk)) if chunk else b""
+    return _PART_KEYS[phase] + _varint(len(head) + len(chunk) + len(tail)) + head, chunk, tail
 
 
 def encode_piece(phase: Phase, piece: bytes, *, end_of_stream: bool) -> bytes:
@@ -349,6 +357,8 @@ def encode_piece(phase: Phase, piece: bytes, *, end_of_stream: bool) -> bytes:
 
 
 _ENDS: Final = b"\x10\x01"
+_PART_KEYS: Final = {Phase.REQUEST: b"\x22", Phase.RESPONSE: b"\x2a"}
+"""Of the fields `request_body` and `response_body` of a ProcessingRequest; below, of a ProcessingResponse."""
 _BODY_KEYS: Final = {Phase.REQUEST: b"\x1a", Phase.RESPONSE: b"\x22"}
 
 
@@ -386,6 +396,13 @@ def _parsed(kind: Any, data: bytes) -> Any:
     try:
         return kind.FromString(data)
     except DecodeError as error:
+        raise MessageUnreadable(str(error)) from error
+
+
+def _dict(struct: Any) -> dict[str, Any]:
+    try:
+        return dict(MessageToDict(struct))
+    except (JsonError, ValueError) as error:  # a number that is none
         raise MessageUnreadable(str(error)) from error
 
 
@@ -482,4 +499,4 @@ def _write_metadata(target: Any, metadata: Metadata) -> None:
 
 
 def _read_metadata(found: Any) -> Metadata:
-    return {namespace: MessageToDict(struct) for namespace, struct in found.items()} if found else {}
+    return {namespace: _dict(struct) for namespace, struct in found.items()} if found else {}

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import random
@@ -14,6 +13,7 @@ import uvloop
 from pydantic import ValidationError
 
 from controller.errors import SettingInvalid
+from controller.garbage import collect_seldom
 from controller.picker.config import PickerSettings
 from controller.picker.options import add_ext_proc_arguments, ext_proc_settings, problem_of
 from controller.picker.outlive import until_free
@@ -129,8 +129,7 @@ async def _serve_until_signal(settings: PickerSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
-    # Modules live as long as the process: looking through them is a pause in which picks wait.
-    gc.freeze()
+    collect_seldom()
     ending = asyncio.create_task(_end(settings, asked=asked, stopping=stopping))
     try:
         if settings.ext_proc is None:

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import uvloop
 from pydantic import ValidationError
 
+from controller.garbage import collect_seldom
 from controller.relay.config import RelaySettings
 from controller.relay.run import run_until
 
@@ -65,5 +65,5 @@ async def _run_until_signal(settings: RelaySettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    gc.freeze()
+    collect_seldom()
     await run_until(settings, stopping=stopping)

@@ -8,21 +8,22 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from controller.extproc.http2.frames import StreamEnded
 from controller.extproc.messages import (
+    CHUNK,
     Answer,
     BodyAnswer,
-    BodyPart,
     HeadersAnswer,
     HeadersPart,
     Immediate,
     MessageUnreadable,
     Metadata,
     Phase,
-    chunks_of,
     decode_answer,
+    encode_body,
     encode_part,
 )
-from controller.relay.errors import Fault, PickerFailed, RelayError, StreamEnded
+from controller.relay.errors import Fault, PickerFailed, RelayError
 from controller.relay.grpc import Call
 from controller.relay.outlet import Outlet
 from controller.relay.pieces import Budget
@@ -40,8 +41,7 @@ class Direction:
     """The request, or the response."""
 
     def __init__(self, budget: Budget) -> None:
-        self.head: asyncio.Future[HeadersAnswer | None] = asyncio.get_running_loop().create_future()
-        """What becomes of the headers; None where the picker is gone and they stay as they are."""
+        self._head: asyncio.Future[HeadersAnswer | None] = asyncio.get_running_loop().create_future()
         self.metadata: Metadata = {}
         """That came with it."""
         self.body = Outlet(budget)
@@ -54,6 +54,24 @@ class Direction:
     def is_half(self) -> bool:
         """Whether a part of the body is the picker's, and more of it is to come."""
         return self._reflection.is_changed and not self.body.has_ended
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it is known what becomes of the headers."""
+        return self._head.done()
+
+    async def head(self, *, patience: float, what: str) -> HeadersAnswer | None:
+        """What becomes of the headers; None where the picker is gone and they stay as they are.
+
+        Raises PickerFailed, also when it takes longer than so many seconds.
+        """
+        if self._head.done():
+            return self._head.result()
+        timer = asyncio.get_running_loop().call_later(patience, self._late, what)
+        try:
+            return await self._head
+        finally:
+            timer.cancel()
 
     def sent(self, piece: bytes, *, end: bool) -> None:
         if self.body.has_ended:  # the picker wants no more of it
@@ -87,13 +105,11 @@ class Direction:
             return
         self.is_released = True
         self.flush()
-        if not self.head.done():
-            self.head.set_result(None)
+        if not self._head.done():
+            self._head.set_result(None)
 
     def fail(self, problem: RelayError) -> None:
-        if not self.head.done():
-            self.head.set_exception(problem)
-            self.head.exception()  # nobody may be waiting
+        self._fail_head(problem)
         self.body.fail(problem)
 
     def clear(self) -> None:
@@ -101,105 +117,150 @@ class Direction:
         self.body.clear()
 
     def _took_head(self, answer: HeadersAnswer, metadata: Metadata) -> None:
-        if self.head.done():
+        if self._head.done():
             return
         if answer.body is not None:
             self.is_released = True
             self.body.add(answer.body)
             self.body.end()
         self.metadata = metadata
-        self.head.set_result(answer)
+        self._head.set_result(answer)
+
+    def _late(self, what: str) -> None:
+        self._fail_head(PickerFailed(f"the picker is late with {what}", fault=Fault.LATE))
+
+    def _fail_head(self, problem: RelayError) -> None:
+        if not self._head.done():
+            self._head.set_exception(problem)
+            self._head.exception()  # nobody may be waiting
 
 
 class Dialogue:
-    """One stream of ext_proc."""
+    """One stream of ext_proc. What the picker says is taken where it comes in. See `Hearer`."""
 
-    def __init__(self, call: Call, *, budget: Budget, interrupt: Callable[[Immediate], None]) -> None:
+    def __init__(self, *, budget: Budget, interrupt: Callable[[Immediate], None]) -> None:
         """`interrupt` hears of an answer that takes the place of everything else."""
-        self._call = call
+        self._call: Call | None = None
         self._interrupt = interrupt
         self._is_first = True
         self._is_over = False
+        self._farewell: asyncio.TimerHandle | None = None
         self.problem: PickerFailed | None = None
         """Why it ended early."""
         self.request = Direction(budget)
         self.response = Direction(budget)
-        self._listening = asyncio.create_task(self._listen())
 
     @property
     def is_over(self) -> bool:
         """Whether the picker has no more to say."""
         return self._is_over
 
-    async def send_head(self, part: HeadersPart, *, metadata: Metadata | None = None) -> None:
+    @property
+    def is_full(self) -> bool:
+        """Whether the picker takes no more at the moment."""
+        return not self._is_over and self._called.is_full
+
+    def begin(self, call: Call) -> None:
+        """Speak over this call."""
+        self._call = call
+
+    def send_head(self, part: HeadersPart, *, metadata: Metadata | None = None) -> None:
         """Raises PickerFailed."""
-        await self._send(encode_part(part, metadata=metadata, opens=self._is_first))
+        self._send(encode_part(part, metadata=metadata, opens=self._is_first))
         self._is_first = False
 
-    async def send_body(self, phase: Phase, data: bytes, *, end: bool) -> None:
-        """Waits until the picker takes it. Raises PickerFailed."""
+    def send_body(self, phase: Phase, data: bytes, *, end: bool) -> None:
+        """Raises PickerFailed, and OSError where there is no room to keep it."""
         direction = self.request if phase is Phase.REQUEST else self.response
-        pieces = list(chunks_of(data))
-        for number, piece in enumerate(pieces):
-            is_last = end and number == len(pieces) - 1
+        last = max(0, len(data) - 1) // CHUNK
+        for number in range(last + 1):
+            piece = data[number * CHUNK : (number + 1) * CHUNK] if last else data
+            is_last = end and number == last
             direction.sent(piece, end=is_last)
             if direction.is_released:
                 direction.flush()
             else:
-                await self._send(encode_part(BodyPart(phase, piece, end_of_stream=is_last)))
+                self._send(*encode_body(phase, piece, end_of_stream=is_last))
 
-    async def finish(self, *, patience: float) -> None:
-        """Say that nothing follows, and wait a moment for the picker to say the same."""
+    async def drained(self) -> None:
+        """Returns when the picker takes more. Raises PickerFailed."""
         try:
-            async with asyncio.timeout(patience):
-                if not self._is_over:
-                    await self._call.done()
-                await asyncio.wait({self._listening})
-        except (TimeoutError, StreamEnded):
-            pass
+            if self.is_full:
+                await self._called.drained()
+        except StreamEnded as problem:
+            self._cannot_send(problem)
+
+    def finish(self, *, patience: float) -> None:
+        """Say that nothing follows. The picker has some seconds to say the same."""
+        self.request.clear()
+        self.response.clear()
+        if self._is_over:
+            self._called.cancel()
+            return
+        self._farewell = asyncio.get_running_loop().call_later(patience, self._called.cancel)
+        try:
+            self._called.done()
+        except StreamEnded:
+            self.cancel()
 
     def give_up(self, problem: PickerFailed) -> None:
         """End it because of the picker."""
-        self._listening.cancel()
-        self._call.cancel()
+        self._called.cancel()
         self._ended(problem)
 
     def cancel(self) -> None:
         """Give it up, unless it has ended."""
-        self._listening.cancel()
-        self._call.cancel()
+        self._is_over = True
+        if self._call is not None:
+            self._call.cancel()
         self.request.clear()
         self.response.clear()
 
-    async def _send(self, message: bytes) -> None:
+    def message(self, data: bytes) -> None:
+        """See `Hearer`."""
+        if self._is_over or self._farewell is not None:
+            return
         try:
-            await self._call.send(message)
-        except StreamEnded as problem:
-            # What the picker said last is worth more than that it takes no more.
-            await asyncio.wait({self._listening}, timeout=1.0)
-            if self.problem is not None or not self._is_over:
-                raise self.problem or PickerFailed(str(problem), fault=Fault.ENDED) from problem
-
-    async def _listen(self) -> None:
-        try:
-            while (message := await self._call.receive()) is not None:
-                answer, metadata = decode_answer(message)
-                if isinstance(answer, Immediate):
-                    # Nothing else counts from here on.
-                    self._is_over = True
-                    self._interrupt(answer)
-                    return
-                if answer is not None:
-                    self._took(answer, metadata)
-        except (StreamEnded, MessageUnreadable, PickerFailed) as problem:
+            answer, metadata = decode_answer(data)
+            if isinstance(answer, Immediate):
+                # Nothing else counts from here on.
+                self._is_over = True
+                self._interrupt(answer)
+            elif answer is not None:
+                self._took(answer, metadata)
+        except (MessageUnreadable, PickerFailed) as problem:
+            self._called.cancel()
             self._ended(_failed(problem))
-            self._call.cancel()
-            return
         except OSError as problem:
+            self._called.cancel()
             self._ended(PickerFailed(f"no room for a body: {problem}", fault=Fault.NO_ROOM))
-            self._call.cancel()
-            return
-        self._ended(None)
+
+    def ended(self, problem: StreamEnded | None) -> None:
+        """See `Hearer`."""
+        if self._farewell is not None:
+            self._farewell.cancel()
+            self._is_over = True
+            self._called.cancel()
+        elif not self._is_over:
+            self._ended(_failed(problem) if problem is not None else None)
+            if problem is not None:
+                self._called.cancel()
+
+    @property
+    def _called(self) -> Call:
+        assert self._call is not None  # it begins with one
+        return self._call
+
+    def _send(self, *pieces: bytes) -> None:
+        try:
+            self._called.send(*pieces)
+        except StreamEnded as problem:
+            self._cannot_send(problem)
+
+    def _cannot_send(self, problem: StreamEnded) -> None:
+        """What the picker said last is worth more than that it takes no more. Raises PickerFailed."""
+        if self.problem is not None or not self._is_over:
+            raise self.problem or PickerFailed(str(problem), fault=Fault.ENDED) from problem
 
     def _took(self, answer: Answer, metadata: Metadata) -> None:
         _check(answer)
@@ -210,7 +271,7 @@ class Dialogue:
     def _ended(self, problem: PickerFailed | None) -> None:
         """The picker says no more. That ends a request that it did not answer, and leaves an answer as it is."""
         self._is_over = True
-        if problem is None and not self.request.head.done():
+        if problem is None and not self.request.is_answered:
             problem = PickerFailed("the stream ended without an answer", fault=Fault.ENDED)
         self.problem = problem
         if problem is not None or self.request.is_half:

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 from controller.bundle import dialed_socket
-from controller.relay import http1, http2
-from controller.relay.errors import EndpointFailed, StreamEnded
+from controller.extproc.http2 import client as http2
+from controller.extproc.http2.frames import Fields as BlockFields
+from controller.extproc.http2.frames import StreamEnded
+from controller.relay import http1
+from controller.relay.errors import EndpointFailed
 from controller.relay.http1 import Fields
 
 CONNECT_TIMEOUT: Final = 2.0
@@ -44,6 +47,10 @@ class Head:
 class Body(Protocol):
     """The body of a request. Each try reads it from its beginning."""
 
+    def whole(self) -> Sequence[bytes] | None:
+        """All of it, where it is there and in memory. Raises PickerFailed as `pieces` does."""
+        ...
+
     def pieces(self) -> AsyncIterator[bytes]: ...
 
 
@@ -55,6 +62,10 @@ class Exchange(Protocol):
 
     async def read(self) -> bytes:
         """A piece of the answer's body; empty at its end. Raises EndpointFailed when it breaks off."""
+        ...
+
+    def take(self) -> tuple[bytes, bool]:
+        """What came of the body already, and whether it has ended with that."""
         ...
 
     def close(self) -> None:
@@ -138,6 +149,15 @@ class Endpoints:
 
     async def _ask_http1(self, connection: http1.Connection, address: str, head: Head, body: Body) -> Exchange:
         connection.begin(method=head.method)
+        whole = body.whole() if head.has_body else ()
+        if whole is not None and (head.length is not None or not head.has_body):
+            try:
+                connection.write([_http1_head(head), *whole])
+                await connection.answer()
+            except BaseException:
+                connection.close()
+                raise
+            return _Http1Exchange(self, connection, address, None)
         sending = asyncio.create_task(_send_http1(connection, head, body))
         try:
             await _first_of(connection.answer(), sending)
@@ -151,7 +171,7 @@ class Endpoints:
         for _ in range(2):
             connection = await self._connection(address)
             try:
-                stream = await connection.open(_http2_fields(head), end=not head.has_body)
+                stream = await connection.ask(_http2_fields(head), end=not head.has_body)
                 break
             except StreamEnded as problem:
                 self._http2.pop(address, None)
@@ -160,8 +180,8 @@ class Endpoints:
             raise failure
         sending = asyncio.create_task(_send_http2(stream, head, body))
         try:
-            await _first_of(stream.head(), sending)
-            fields = await stream.head()
+            await _first_of(stream.answer(), sending)
+            fields = await stream.answer()
         except BaseException as problem:
             sending.cancel()
             stream.reset()
@@ -186,7 +206,8 @@ class _Http1Exchange:
     _owner: Endpoints
     _connection: http1.Connection
     _address: str
-    _sending: asyncio.Task[None]
+    _sending: asyncio.Task[None] | None
+    """None where all was written at once."""
     status: int = field(init=False)
     fields: Fields = field(init=False)
 
@@ -196,20 +217,27 @@ class _Http1Exchange:
     async def read(self) -> bytes:
         return await self._connection.read()
 
+    def take(self) -> tuple[bytes, bool]:
+        return self._connection.take(), self._connection.has_ended
+
     def close(self) -> None:
-        connection = self._connection
-        is_sent = self._sending.done() and not self._sending.cancelled() and self._sending.exception() is None
+        connection, sending = self._connection, self._sending
+        if sending is None:
+            is_sent = connection.has_sent
+        else:
+            is_sent = sending.done() and not sending.cancelled() and sending.exception() is None
         if is_sent and connection.has_ended and connection.keeps and connection.is_open:
             self._owner.keep(self._address, connection)
             return
-        self._sending.cancel()
+        if sending is not None:
+            sending.cancel()
         connection.close()
 
 
 @dataclass
 class _Http2Exchange:
-    _stream: http2.Stream
-    _head: http2.Fields
+    _stream: http2.Asked
+    _head: BlockFields
     _sending: asyncio.Task[None]
     status: int = field(init=False)
     fields: Fields = field(init=False)
@@ -224,6 +252,9 @@ class _Http2Exchange:
             return await self._stream.read()
         except StreamEnded as problem:
             raise EndpointFailed(str(problem)) from problem
+
+    def take(self) -> tuple[bytes, bool]:
+        return b"", False
 
     def close(self) -> None:
         self._sending.cancel()
@@ -253,14 +284,8 @@ async def _first_of(beginning: Coroutine[Any, Any, object], sending: asyncio.Tas
 
 
 async def _send_http1(connection: http1.Connection, head: Head, body: Body) -> None:
-    fields = [(b"host", head.authority), *head.fields]
-    is_chunked = head.has_body and head.length is None
-    if is_chunked:
-        fields.append((b"transfer-encoding", b"chunked"))
-    start = http1.request_head(head.method, head.target, fields)
-    if not head.has_body:
-        await connection.send(start)
-        return
+    start = _http1_head(head)
+    is_chunked = head.length is None
     async for piece in body.pieces():
         if piece:
             # The head travels with the first piece.
@@ -271,7 +296,14 @@ async def _send_http1(connection: http1.Connection, head: Head, body: Body) -> N
         await connection.send(start + end)
 
 
-async def _send_http2(stream: http2.Stream, head: Head, body: Body) -> None:
+def _http1_head(head: Head) -> bytes:
+    fields = [(b"host", head.authority), *head.fields]
+    if head.has_body and head.length is None:
+        fields.append((b"transfer-encoding", b"chunked"))
+    return http1.request_head(head.method, head.target, fields)
+
+
+async def _send_http2(stream: http2.Asked, head: Head, body: Body) -> None:
     if not head.has_body:
         return
     try:

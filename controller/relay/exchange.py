@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from controller.bundle import DIALED_HEADER, ENDPOINT_HEADER, POOL_HEADER, THEN_HEADER
+from controller.extproc.http2.frames import StreamEnded
 from controller.extproc.messages import (
     ENDPOINT_NAMESPACE,
     SERVED_KEY,
@@ -59,7 +60,6 @@ class Services:
     patience: Patience
     budget: Budget = field(default_factory=Budget)
     tallies: Tallies = field(default_factory=Tallies)
-    goodbyes: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 async def serve(request: Request, reply: Reply, services: Services) -> None:
@@ -86,25 +86,18 @@ class _Exchange:
         self.tally = services.tallies.of(self._name if self._name in services.table.pools else "")
         self._dialogue: Dialogue | None = None
         self._served: Served | None = None
-        self._immediate: asyncio.Future[Immediate] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.current_task()
+        self._immediate: Immediate | None = None
+        """The picker's own answer, which cancels everything else."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         pool = self._services.table.pools.get(self._name)
         try:
             if pool is None:
                 raise PickerFailed(f"there is no pool {self._name} with an external picker")
-            passing = self._start(self._pass(pool))
-            first: set[asyncio.Future[Any]] = {passing, self._immediate}  # any: of two kinds
-            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-            if self._immediate.done():
-                passing.cancel()
-                await asyncio.wait({passing})
-                if not passing.cancelled():
-                    passing.exception()
-                await self._refuse(self._immediate.result())
-            else:
-                passing.result()
+            await self._pass_or_refuse(pool)
         except PickerFailed as problem:
             await self._without_picker(problem)
         except EndpointFailed as problem:
@@ -117,20 +110,34 @@ class _Exchange:
     def close(self) -> None:
         for task in self._tasks:
             task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._served is not None:
             self._served.close()
         if self._dialogue is not None:
             self._dialogue.cancel()
+        # Nothing of it waits for the collector of garbage.
+        self._dialogue = self._task = None
 
     # The way of a request.
 
+    async def _pass_or_refuse(self, pool: RelayPool) -> None:
+        assert self._task is not None  # it runs in one
+        cancelling = self._task.cancelling()
+        try:
+            await self._pass(pool)
+        except asyncio.CancelledError:
+            if self._immediate is None or self._task.uncancel() > cancelling:
+                raise
+            await self._refuse(self._immediate)
+
     async def _pass(self, pool: RelayPool) -> None:
         begun = asyncio.get_running_loop().time()
-        call = await self._services.pickers.call(pool.places)
-        dialogue = Dialogue(call, budget=self._services.budget, interrupt=self._interrupt)
+        dialogue = Dialogue(budget=self._services.budget, interrupt=self._interrupt)
+        dialogue.begin(await self._services.pickers.call(pool.places, dialogue))
         self._dialogue = dialogue
-        self._start(self._send_request(dialogue))
-        answer = await self._owed(dialogue.request.head, what="a choice")
+        self._send_request(dialogue)
+        answer = await dialogue.request.head(patience=self._services.patience.answer, what="a choice")
         assert answer is not None  # a picker that ends before it chose has failed
         self.tally.choices.observe(asyncio.get_running_loop().time() - begun)
         addresses = await self._chosen(answer, dialogue.request.metadata, pool)
@@ -139,26 +146,40 @@ class _Exchange:
         self.tally.outcomes[Outcome.SERVED] += 1
         self._note_fault()
         self._dialogue = None
-        goodbye = asyncio.create_task(_say_goodbye(dialogue))
-        self._services.goodbyes.add(goodbye)
-        goodbye.add_done_callback(self._services.goodbyes.discard)
+        dialogue.finish(patience=_GOODBYE)
 
-    async def _send_request(self, dialogue: Dialogue) -> None:
+    def _send_request(self, dialogue: Dialogue) -> None:
+        """Send what came of the request. A task sends the rest, where there is one."""
         request = self._request
         head = HeadersPart(Phase.REQUEST, self._head_for_picker(), end_of_stream=not request.has_body)
-        try:
-            await dialogue.send_head(head, metadata=self._subset())
-            if not request.has_body:
+        dialogue.send_head(head, metadata=self._subset())
+        if not request.has_body:
+            return
+        if data := request.take():
+            # The end is told with the last piece, where it is known by then.
+            is_last = request.has_ended
+            self._send_piece(dialogue, data, end=is_last)
+            if is_last:
                 return
-            data = await request.read()
-            while data:
-                # The end is told with the last piece, where it is known by then.
+        self._start(self._send_rest(dialogue))
+
+    async def _send_rest(self, dialogue: Dialogue) -> None:
+        request = self._request
+        try:
+            await dialogue.drained()
+            while data := await request.read():
                 is_last = request.has_ended
-                await dialogue.send_body(Phase.REQUEST, data, end=is_last)
+                self._send_piece(dialogue, data, end=is_last)
                 if is_last:
                     return
-                data = await request.read()
-            await dialogue.send_body(Phase.REQUEST, b"", end=True)
+                await dialogue.drained()
+            self._send_piece(dialogue, b"", end=True)
+        except PickerFailed as problem:
+            dialogue.request.fail(problem)
+
+    def _send_piece(self, dialogue: Dialogue, data: bytes, *, end: bool) -> None:
+        try:
+            dialogue.send_body(Phase.REQUEST, data, end=end)
         except PickerFailed as problem:
             dialogue.request.fail(problem)
         except OSError as problem:
@@ -247,11 +268,13 @@ class _Exchange:
             metadata = {ENDPOINT_NAMESPACE: {SERVED_KEY: address}}
             head = tuple((name.decode("latin-1"), value) for name, value in fields)
             part = HeadersPart(Phase.RESPONSE, ((":status", b"%d" % served.status), *head), end_of_stream=is_empty)
-            self._start(self._send_answer(dialogue, served, part, metadata))
-        else:
-            self._start(self._read_answer(dialogue, served, is_empty=is_empty))
+            with suppress(PickerFailed):  # then it is released, and what follows goes on as it is
+                dialogue.send_head(part, metadata=metadata)
+        self._read_answer(dialogue, served, is_empty=is_empty)
         try:
-            answer = await self._owed(dialogue.response.head, what="an answer to the response's headers")
+            answer = await dialogue.response.head(
+                patience=self._services.patience.answer, what="an answer to the response's headers"
+            )
         except PickerFailed as problem:
             if dialogue.response.is_half:
                 # The endpoint has done its work: to ask another one would do it twice.
@@ -281,48 +304,57 @@ class _Exchange:
         except (PickerFailed, EndpointFailed) as problem:
             raise AnswerBroken(str(problem)) from problem
 
-    async def _send_answer(self, dialogue: Dialogue, served: Served, head: HeadersPart, metadata: Metadata) -> None:
-        with suppress(PickerFailed):  # then it is released, and what follows goes on as it is
-            await dialogue.send_head(head, metadata=metadata)
-        await self._read_answer(dialogue, served, is_empty=head.end_of_stream)
+    def _read_answer(self, dialogue: Dialogue, served: Served, *, is_empty: bool) -> None:
+        """Pass on what came of the answer. A task passes the rest on, where there is one."""
+        outlet = dialogue.response.body
+        if is_empty:
+            outlet.end()
+            return
+        data, has_ended = served.take()
+        if data or has_ended:
+            self._pass_on(dialogue, data, end=has_ended)
+        if not has_ended:
+            self._start(self._read_rest(dialogue, served))
 
-    async def _read_answer(self, dialogue: Dialogue, served: Served, *, is_empty: bool) -> None:
+    async def _read_rest(self, dialogue: Dialogue, served: Served) -> None:
         outlet = dialogue.response.body
         try:
-            while not is_empty and (data := await served.read()):
-                await self._pass_on(dialogue, data, end=False)
+            while data := await served.read():
+                self._pass_on(dialogue, data, end=False)
+                with suppress(PickerFailed):
+                    await dialogue.drained()
                 await outlet.wait_until_below(_BACKLOG)
-            if is_empty:
-                outlet.end()
-            else:
-                await self._pass_on(dialogue, b"", end=True)
-                await self._wait_for_rest(dialogue)
+            self._pass_on(dialogue, b"", end=True)
         except EndpointFailed as problem:
             outlet.fail(problem)
-        except OSError as problem:
-            outlet.fail(EndpointFailed(f"no room for a body: {problem}"))
 
-    async def _pass_on(self, dialogue: Dialogue, data: bytes, *, end: bool) -> None:
+    def _pass_on(self, dialogue: Dialogue, data: bytes, *, end: bool) -> None:
         try:
-            await dialogue.send_body(Phase.RESPONSE, data, end=end)
+            dialogue.send_body(Phase.RESPONSE, data, end=end)
         except PickerFailed:
             dialogue.response.flush()
+        except OSError as problem:
+            dialogue.response.body.fail(EndpointFailed(f"no room for a body: {problem}"))
+        if end:
+            self._wait_for_rest(dialogue, -1)
 
-    async def _wait_for_rest(self, dialogue: Dialogue) -> None:
+    def _wait_for_rest(self, dialogue: Dialogue, size: int) -> None:
         """A picker that has all of the answer, and gives nothing back, is not waited for without end."""
         outlet = dialogue.response.body
-        size = -1
-        while not outlet.has_ended and size != outlet.size:
-            size = outlet.size
-            await asyncio.sleep(self._services.patience.answer)
-        if not outlet.has_ended:
+        if outlet.has_ended:
+            return
+        if size == outlet.size:
             dialogue.give_up(PickerFailed("the picker does not give back the rest of an answer", fault=Fault.LATE))
+            return
+        loop, patience = asyncio.get_running_loop(), self._services.patience.answer
+        self._timer = loop.call_later(patience, self._wait_for_rest, dialogue, outlet.size)
 
     # Ends that are not served.
 
     def _interrupt(self, immediate: Immediate) -> None:
-        if not self._immediate.done():
-            self._immediate.set_result(immediate)
+        if self._immediate is None and self._task is not None:
+            self._immediate = immediate
+            self._task.cancel()
 
     async def _refuse(self, immediate: Immediate) -> None:
         """The picker's own answer is the client's, whatever the failure mode."""
@@ -364,13 +396,6 @@ class _Exchange:
         self.tally.outcomes[Outcome.BROKEN] += 1
         log.warning("answer cut", extra={"pool": self._name, "reason": reason})
 
-    async def _owed(self, head: "asyncio.Future[HeadersAnswer | None]", *, what: str) -> HeadersAnswer | None:
-        """What the picker owes. Raises PickerFailed when it is late."""
-        try:
-            return await asyncio.wait_for(asyncio.shield(head), self._services.patience.answer)
-        except TimeoutError:
-            raise PickerFailed(f"the picker is late with {what}", fault=Fault.LATE) from None
-
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         task.add_done_callback(_look_at)
@@ -391,6 +416,13 @@ class _Body:
         self.length: int | None = None
         """Bytes that were announced."""
 
+    def whole(self) -> Sequence[bytes] | None:
+        """All of it, where it is there and in memory. Raises PickerFailed when it is not what was announced."""
+        pieces = self._outlet.whole()
+        if pieces is not None and self.length is not None and self._outlet.size != self.length:
+            raise self._differs(self._outlet.size)
+        return pieces
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """Raises PickerFailed when the rest does not come, or is not what was announced."""
         number, size = 0, 0
@@ -402,10 +434,13 @@ class _Body:
                 raise PickerFailed("the picker is late with a body", fault=Fault.LATE) from None
             number, size = number + 1, size + len(piece)
             if self.length is not None and (size > self.length or (not piece and size < self.length)):
-                raise PickerFailed(f"the picker announces a body of {self.length:,} bytes, and gives {size:,}")
+                raise self._differs(size)
             if not piece:
                 return
             yield piece
+
+    def _differs(self, size: int) -> PickerFailed:
+        return PickerFailed(f"the picker announces a body of {self.length:,} bytes, and gives {size:,}")
 
 
 def _length(fields: Fields) -> int | None:
@@ -415,12 +450,5 @@ def _length(fields: Fields) -> int | None:
 
 def _look_at(task: asyncio.Task[None]) -> None:
     """What ends an exchange was told to whoever waits; anything else is a mistake of ours."""
-    if not task.cancelled() and (problem := task.exception()) and not isinstance(problem, RelayError):
+    if not task.cancelled() and (problem := task.exception()) and not isinstance(problem, RelayError | StreamEnded):
         log.error("exchange failed", exc_info=problem)
-
-
-async def _say_goodbye(dialogue: Dialogue) -> None:
-    try:
-        await dialogue.finish(patience=_GOODBYE)
-    finally:
-        dialogue.cancel()

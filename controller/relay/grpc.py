@@ -1,80 +1,132 @@
-"""gRPC over a stream of HTTP/2: messages with their length in front, and a status at the end.
-
-Source: gRPC over HTTP2, PROTOCOL-HTTP2.md.
-"""
+"""Calls of gRPC as a client: messages both ways, and how a call ended."""
 
 import asyncio
-import struct
-from collections.abc import Sequence
-from typing import Final
+from collections import deque
+from typing import Final, Protocol
 
-from controller.relay.errors import StreamEnded
-from controller.relay.http2 import Connection, Stream
+from controller.extproc.grpc import OK, UNKNOWN, MessageRefused, Messages, prefix
+from controller.extproc.http2.client import Connection, Stream
+from controller.extproc.http2.frames import Fields, StreamEnded, encoded
 
 MAX_MESSAGE: Final = 16 * 1024 * 1024
 """Bytes of one message; a picker that replaces a body in one piece sends large ones."""
-UNIMPLEMENTED: Final = 12
-_prefix: Final = struct.Struct(">BL")
+
+
+class Hearer(Protocol):
+    """Hears what the other end says."""
+
+    def message(self, data: bytes) -> None:
+        """A message came."""
+        ...
+
+    def ended(self, problem: StreamEnded | None) -> None:
+        """The call is over; None: it ended well. Nothing is heard after that."""
+        ...
 
 
 class Call:
-    """One call, with messages both ways."""
+    """One call. See `Listener`."""
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._buffer = bytearray()
-        self._has_begun = False
-        self._turn = asyncio.Lock()
-        """Messages of two senders do not mix."""
+    def __init__(self, hearer: Hearer) -> None:
+        self.stream: Stream
+        self._hearer: Hearer | None = hearer
+        self._messages = Messages(most=MAX_MESSAGE)
 
-    async def send(self, message: bytes) -> None:
-        """Raises StreamEnded. Waits until the other end takes it."""
-        async with self._turn:
-            await self._stream.send(_prefix.pack(0, len(message)) + message)
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits to be taken that no more should be sent."""
+        return self.stream.is_full
 
-    async def done(self) -> None:
+    def send(self, *pieces: bytes) -> None:
+        """Send a message. Raises StreamEnded."""
+        size = sum(map(len, pieces))
+        self.stream.send(prefix(size), *pieces)
+
+    async def drained(self) -> None:
+        """Returns when it is not full. Raises StreamEnded."""
+        await self.stream.drained()
+
+    def done(self) -> None:
         """Say that no message follows. Raises StreamEnded."""
-        await self._stream.send(b"", end=True)
-
-    async def receive(self) -> bytes | None:
-        """The next message; None when the call ended well.
-
-        Raises StreamEnded when it did not, or when what comes is no gRPC.
-        """
-        if not self._has_begun:
-            self._check_head(await self._stream.head())
-            self._has_begun = True
-        while True:
-            if len(self._buffer) >= 5:
-                compressed, size = _prefix.unpack_from(self._buffer)
-                if compressed or size > MAX_MESSAGE:
-                    raise StreamEnded("a message is compressed" if compressed else f"a message has {size:,} bytes")
-                if len(self._buffer) >= 5 + size:
-                    message = bytes(self._buffer[5 : 5 + size])
-                    del self._buffer[: 5 + size]
-                    return message
-            data = await self._stream.read()
-            if not data:
-                status = status_of(self._stream.trailers)
-                if status == 0 and not self._buffer:
-                    return None
-                raise StreamEnded(f"the call ended with {_described(self._stream.trailers)}")
-            self._buffer += data
+        self.stream.send(end=True)
 
     def cancel(self) -> None:
-        """Give the call up, unless it has ended."""
-        self._stream.reset()
+        """Give the call up, unless it has ended. Nothing more is heard."""
+        self._hearer = None
+        self._messages.clear()
+        self.stream.reset()
 
-    def _check_head(self, head: Sequence[tuple[bytes, bytes]]) -> None:
-        fields = dict(head)
-        if fields.get(b":status") != b"200":
-            raise StreamEnded(f"the answer has the status {fields.get(b':status', b'').decode(errors='replace')}")
-        if not fields.get(b"content-type", b"").startswith(b"application/grpc"):
-            raise StreamEnded("the answer is no gRPC")
+    def head(self, fields: Fields) -> None:
+        """See `Listener`."""
+        found = dict(fields)
+        if found.get(b":status") != b"200":
+            self._end(StreamEnded(f"the answer has the status {found.get(b':status', b'').decode(errors='replace')}"))
+        elif not found.get(b"content-type", b"").startswith(b"application/grpc"):
+            self._end(StreamEnded("the answer is no gRPC"))
+
+    def data(self, data: bytes) -> None:
+        """See `Listener`."""
+        if self._hearer is None:
+            return
+        try:
+            found = self._messages.add(data)
+        except MessageRefused as problem:
+            self._end(StreamEnded(str(problem)))
+            return
+        for message in found:
+            if self._hearer is None:
+                return
+            self._hearer.message(message)
+        self.stream.consumed(len(data))
+
+    def ended(self, trailers: Fields) -> None:
+        """See `Listener`."""
+        is_well = _status(trailers) == OK and not self._messages.held
+        self._end(None if is_well else StreamEnded(f"the call ended with {_described(trailers)}"))
+
+    def failed(self, problem: StreamEnded) -> None:
+        """See `Listener`."""
+        self._end(problem)
+
+    def _end(self, problem: StreamEnded | None) -> None:
+        hearer, self._hearer = self._hearer, None
+        if hearer is not None:
+            hearer.ended(problem)
 
 
-async def call(connection: Connection, method: str, *, authority: str, is_tls: bool) -> Call:
-    """Open a call. Raises StreamEnded."""
+class Answers:
+    """Messages that wait to be read. See `Hearer`."""
+
+    def __init__(self) -> None:
+        self._messages: deque[bytes] = deque()
+        self._has_ended = False
+        self._problem: StreamEnded | None = None
+        self._news = asyncio.Event()
+
+    async def receive(self) -> bytes | None:
+        """The next message; None when the call ended well. Raises StreamEnded when it did not."""
+        while not self._messages:
+            if self._problem is not None:
+                raise self._problem
+            if self._has_ended:
+                return None
+            self._news.clear()
+            await self._news.wait()
+        return self._messages.popleft()
+
+    def message(self, data: bytes) -> None:
+        """See `Hearer`."""
+        self._messages.append(data)
+        self._news.set()
+
+    def ended(self, problem: StreamEnded | None) -> None:
+        """See `Hearer`."""
+        self._has_ended, self._problem = True, problem
+        self._news.set()
+
+
+def call_head(method: str, *, authority: str, is_tls: bool) -> bytes:
+    """The block of headers that a call begins with."""
     fields = (
         (b":method", b"POST"),
         (b":scheme", b"https" if is_tls else b"http"),
@@ -84,15 +136,22 @@ async def call(connection: Connection, method: str, *, authority: str, is_tls: b
         (b"content-type", b"application/grpc"),
         (b"user-agent", b"infergate"),
     )
-    return Call(await connection.open(fields))
+    return encoded(fields)
 
 
-def status_of(trailers: Sequence[tuple[bytes, bytes]]) -> int:
-    """gRPC's status of a call that ended; 2 (UNKNOWN) without one."""
+async def call(connection: Connection, head: bytes, hearer: Hearer) -> Call:
+    """Open a call. Raises StreamEnded."""
+    made = Call(hearer)
+    made.stream = await connection.open(head, made)
+    return made
+
+
+def _status(trailers: Fields) -> int:
+    """gRPC's status of a call that ended."""
     text = dict(trailers).get(b"grpc-status", b"")
-    return int(text) if text.isdigit() and len(text) < 4 else 2
+    return int(text) if text.isdigit() and len(text) < 4 else UNKNOWN
 
 
-def _described(trailers: Sequence[tuple[bytes, bytes]]) -> str:
+def _described(trailers: Fields) -> str:
     message = dict(trailers).get(b"grpc-message", b"").decode(errors="replace")[:200]
-    return f"status {status_of(trailers)}" + (f": {message}" if message else "")
+    return f"status {_status(trailers)}" + (f": {message}" if message else "")

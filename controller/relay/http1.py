@@ -14,6 +14,8 @@ Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 _HIGH: Final = 256 * 1024
 """Bytes of an answer that wait to be read, at which no more are taken from the socket."""
+_COPIED: Final = 16 * 1024
+"""Bytes that cost less to copy into one piece than to be handed to the kernel one by one."""
 _NO_BODY: Final = frozenset({204, 304})
 
 
@@ -54,6 +56,30 @@ class Connection(asyncio.Protocol):
         if not self._room.is_set():
             await self._room.wait()
 
+    def write(self, pieces: Sequence[bytes]) -> None:
+        """Send all of it, without waiting for room. Raises EndpointFailed."""
+        if self._transport is None:
+            raise EndpointFailed(self.failure or "the connection is closed")
+        if sum(map(len, pieces)) <= _COPIED:
+            self._transport.write(b"".join(pieces))
+        else:
+            self._transport.writelines(pieces)
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether all that was written has left."""
+        return self._transport is not None and not self._transport.get_write_buffer_size()
+
+    def take(self) -> bytes:
+        """What came of the answer's body, which may be nothing yet."""
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._unread = 0
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+        return data
+
     def begin(self, *, method: bytes) -> None:
         """Expect the answer to a request that is about to be sent."""
         self._parser = httptools.HttpResponseParser(self)
@@ -79,13 +105,7 @@ class Connection(asyncio.Protocol):
                 raise EndpointFailed(self.failure)
             self._news.clear()
             await self._news.wait()
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._unread = 0
-        if self._is_paused and self._transport is not None:
-            self._is_paused = False
-            self._transport.resume_reading()
-        return data
+        return self.take()
 
     def close(self) -> None:
         self.failure = self.failure or "the connection was given up"

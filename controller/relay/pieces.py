@@ -76,6 +76,11 @@ class Pieces:
         self._file.seek(kept[0])
         return self._file.read(kept[1])
 
+    def in_memory(self) -> tuple[bytes, ...] | None:
+        """All pieces that were not dropped; None where some are in a file."""
+        kept = tuple(piece for piece in self._kept if isinstance(piece, bytes))
+        return kept if len(kept) == len(self._kept) else None
+
     def first(self) -> bytes:
         """The first piece that was not dropped."""
         return self.read(self._first)

@@ -65,7 +65,12 @@ class Reflection:
                 return False
             first = self._sent.first()
             size = min(len(first) - self._offset, len(chunk) - at)
-            if first[self._offset : self._offset + size] != chunk[at : at + size]:
+            # Mostly pieces come back as they were, and are compared without a copy.
+            if size == len(first):
+                is_same = chunk.startswith(first, at)
+            else:
+                is_same = first.startswith(chunk[at : at + size] if at or size < len(chunk) else chunk, self._offset)
+            if not is_same:
                 return False
             at += size
             self._offset += size

@@ -67,8 +67,6 @@ async def run_until(settings: RelaySettings, *, stopping: asyncio.Event) -> None
         following.cancel()
         services.pickers.close()
         services.endpoints.close()
-        for goodbye in services.goodbyes:
-            goodbye.cancel()
     if not following.cancelled() and following.done():
         following.result()
 

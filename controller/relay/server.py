@@ -34,6 +34,10 @@ class Request:
         """A piece of the body; empty at its end."""
         return await self._connection.read()
 
+    def take(self) -> bytes:
+        """What came of the body, which may be nothing yet."""
+        return self._connection.take()
+
     @property
     def has_ended(self) -> bool:
         """Whether nothing of it is to be read any more."""
@@ -119,6 +123,9 @@ class ServerConnection(asyncio.Protocol):
                 return b""
             self._news.clear()
             await self._news.wait()
+        return self.take()
+
+    def take(self) -> bytes:
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._unread = 0
@@ -215,12 +222,21 @@ class ServerConnection(asyncio.Protocol):
             self.task = None
             self._pieces.clear()
             if not reply.has_ended:
-                self.close()
+                self._cut(has_begun=reply.has_begun)
             else:
                 self._linger()
             if self._early and self._transport is not None:
                 early, self._early = self._early, b""
                 self.data_received(early)
+
+    def _cut(self, *, has_begun: bool) -> None:
+        """End it within an answer. NGINX gets to know that one has begun: without that it would ask again."""
+        if has_begun and self._transport is not None:
+            self._flush()
+            self._transport.close()
+            asyncio.get_running_loop().call_later(_LINGER, self.close)
+        else:
+            self.close()
 
     def _linger(self) -> None:
         if self._is_paused and self._transport is not None:

@@ -30,6 +30,7 @@ from controller.extproc.messages import (
     decode_answer,
     decode_part,
     encode_answer,
+    encode_body,
     encode_part,
     encode_piece,
     endpoints_in,
@@ -146,3 +147,18 @@ def test_piece_is_what_the_stubs_make_of_it(phase: Phase, ends: bool, size: int)
     made = encode_piece(phase, piece, end_of_stream=ends)
     assert decode_answer(made) == (expected, {})
     assert made == encode_answer(expected)
+
+
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 127, 62_000])
+def test_part_of_a_body_is_what_the_stubs_make_of_it(phase: Phase, ends: bool, size: int) -> None:
+    made = b"".join(encode_body(phase, bytes(size), end_of_stream=ends))
+    assert made == encode_part(BodyPart(phase, bytes(size), end_of_stream=ends))
+
+
+def test_metadata_that_is_no_json_is_unreadable() -> None:
+    message = ProcessingResponse()
+    message.dynamic_metadata.fields["x"].number_value = float("nan")
+    with pytest.raises(MessageUnreadable):
+        decode_answer(message.SerializeToString())

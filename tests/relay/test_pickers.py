@@ -6,8 +6,10 @@ from contextlib import suppress
 import pytest
 
 from controller.bundle import PickerTls
+from controller.extproc.http2.frames import StreamEnded
 from controller.extproc.messages import HeadersPart, Phase, encode_part
-from controller.relay.errors import PickerFailed, StreamEnded
+from controller.relay.errors import PickerFailed
+from controller.relay.grpc import Answers
 from controller.relay.pickers import Patience, Pickers, Place
 from tests.nginx.certificates import certificate
 from tests.nginx.ext_proc import Stage, picks, serve_ext_proc
@@ -26,9 +28,10 @@ async def _ask(place: Place, patience: Patience = PATIENCE) -> bytes | None:
     pickers = Pickers(patience)
     try:
         async with asyncio.timeout(10):
-            call = await pickers.call([place])
-            await call.send(encode_part(HEAD, opens=True))
-            return await call.receive()
+            answers = Answers()
+            call = await pickers.call([place], answers)
+            call.send(encode_part(HEAD, opens=True))
+            return await answers.receive()
     finally:
         pickers.close()
 

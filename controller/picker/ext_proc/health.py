@@ -9,8 +9,9 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Final
 
+from controller.extproc.grpc import INVALID_ARGUMENT, NOT_FOUND, OK, UNAVAILABLE
+from controller.extproc.http2.served import CallOf, Stream
 from controller.extproc.messages import SERVICE
-from controller.picker.ext_proc.stream import INVALID_ARGUMENT, NOT_FOUND, OK, CallOf, Stream
 
 LIVENESS: Final = "liveness"
 SERVICES: Final = ("", LIVENESS, "readiness", SERVICE, "inference-extension")
@@ -18,8 +19,6 @@ SERVICES: Final = ("", LIVENESS, "readiness", SERVICE, "inference-extension")
 _CHECK: Final = b"/grpc.health.v1.Health/Check"
 _WATCH: Final = b"/grpc.health.v1.Health/Watch"
 _LONGEST_QUESTION: Final = 1024
-_UNAVAILABLE: Final = 14
-"""A status of gRPC."""
 
 
 class Status(IntEnum):
@@ -118,7 +117,7 @@ class Watch:
     def end(self) -> None:
         """Nothing more will be told."""
         self._watches.discard(self)
-        self._stream.end(_UNAVAILABLE, "the picker ends")
+        self._stream.end(UNAVAILABLE, "the picker ends")
 
     def holds(self, size: int) -> bool:
         """See `Call`."""

@@ -9,14 +9,14 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from controller.extproc.http2.served import CallOf
+from controller.extproc.http2.server import Connection
 from controller.extproc.messages import METHOD
 from controller.picker.config import ExtProcSettings
 from controller.picker.ext_proc.calls import exchanges
 from controller.picker.ext_proc.certificates import ServerTls
 from controller.picker.ext_proc.desk import Desk, End
 from controller.picker.ext_proc.health import Health
-from controller.picker.ext_proc.http2 import Connection
-from controller.picker.ext_proc.stream import CallOf
 from controller.picker.ext_proc.verdicts import Verdicts
 from controller.picker.parts import Parts
 

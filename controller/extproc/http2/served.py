@@ -1,12 +1,14 @@
-"""One call of gRPC on a stream of HTTP/2: messages with their length in front, windows, and a status at the end.
+"""One call of gRPC on a stream of HTTP/2, as its server has it: messages, windows, and a status at the end.
 
 Source: gRPC over HTTP2, PROTOCOL-HTTP2.md; RFC 9113, RFC 7541.
 """
 
-import struct
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
+
+from controller.extproc.grpc import INVALID_ARGUMENT, RESOURCE_EXHAUSTED, MessageRefused, Messages, prefix
+from controller.extproc.http2 import frames
+from controller.extproc.http2.peer import Piece, Sending
 
 STREAM_WINDOW: Final = 1024 * 1024
 """Bytes that a gateway may send on a stream before it hears more: prompts of 220 KB come without a pause."""
@@ -14,14 +16,6 @@ MOST_UNSENT: Final = 1024 * 1024
 """Bytes of a stream that wait to be taken, above which it may send no more."""
 MAX_MESSAGE: Final = 64 * 1024 * 1024
 """Bytes of one message: a gateway that buffers bodies sends each in one."""
-HEADERS, WINDOW = 1, 8
-"""Kinds of frames."""
-END_STREAM, END_HEADERS = 0x1, 0x4
-"""Flags of frames."""
-_message_head: Final = struct.Struct(">BL")
-
-OK, INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED = 0, 3, 5, 8, 12
-"""Statuses of gRPC."""
 
 
 class Call(Protocol):
@@ -54,15 +48,16 @@ CallOf = Callable[["Stream"], Call]
 class Carrier(Protocol):
     """The connection of a stream."""
 
-    stream_window: int
-    """That streams begin with."""
-
-    def send(self, stream: "Stream") -> None:
+    def pump(self, stream: "Stream") -> None:
         """Send what the other end takes of a stream; the rest when it takes more."""
         ...
 
-    def frame(self, kind: int, flags: int, stream_id: int, payload: bytes | memoryview) -> None:
+    def frame(self, kind: int, flags: int, stream_id: int, payload: Piece = b"") -> None:
         """Send a frame, at the end of this turn of the loop."""
+        ...
+
+    def give_back(self, stream: "Stream") -> None:
+        """Let the other end send as much more as was taken."""
         ...
 
     def ended(self, stream: "Stream") -> None:
@@ -70,41 +65,18 @@ class Carrier(Protocol):
         ...
 
 
-class Stream:
+class Stream(Sending):
     """One call of gRPC."""
 
-    __slots__ = (
-        "_buffer",
-        "_call",
-        "_connection",
-        "_end",
-        "_has_begun",
-        "_is_over",
-        "_unread",
-        "id",
-        "is_half_closed",
-        "pending",
-        "room",
-        "unsent",
-        "window",
-    )
+    __slots__ = ("_call", "_connection", "_end", "_has_begun", "_is_over", "_messages", "is_half_closed")
 
-    def __init__(self, connection: Carrier, stream_id: int) -> None:
-        self.id = stream_id
-        self.window = connection.stream_window
-        """Bytes that the other end takes."""
-        self.room = STREAM_WINDOW
-        """Bytes that it may send."""
-        self.pending: deque[memoryview] = deque()
-        self.unsent = 0
-        """Bytes of these."""
+    def __init__(self, connection: Carrier, stream_id: int, *, window: int) -> None:
+        super().__init__(stream_id, window=window, room=STREAM_WINDOW)
         self.is_half_closed = False
         """Whether the other end sends no more."""
         self._connection = connection
         self._call: Call | None = None
-        self._buffer = bytearray()
-        self._unread = 0
-        """Bytes that were taken and not given back yet."""
+        self._messages = Messages(most=MAX_MESSAGE)
         self._has_begun = False
         self._end: bytes | None = None
         """Trailers that follow what is pending."""
@@ -119,17 +91,17 @@ class Stream:
         """Hand messages to this call from here on."""
         self._call = call
 
-    def send(self, message: bytes) -> None:
+    def send(self, *pieces: bytes) -> None:
         """Send a message, as the other end takes it."""
         if self._is_over:
             return
         if not self._has_begun:
             self._has_begun = True
-            self._connection.frame(HEADERS, END_HEADERS, self.id, _HEAD)
-        data = memoryview(_message_head.pack(0, len(message)) + message)
-        self.pending.append(data)
-        self.unsent += len(data)
-        self._connection.send(self)
+            self._connection.frame(frames.HEADERS, frames.END_HEADERS, self.id, _HEAD)
+        self.write(prefix(sum(map(len, pieces))))
+        for piece in pieces:
+            self.write(piece)
+        self._connection.pump(self)
 
     def end(self, status: int, message: str = "") -> None:
         """Send the status behind all messages; the call hears of nothing more."""
@@ -142,7 +114,7 @@ class Stream:
 
     def go_on(self) -> None:
         """The other end takes more."""
-        self._connection.send(self)
+        self._connection.pump(self)
         if not self.pending:
             if self._end is not None:
                 self._finish()
@@ -152,13 +124,13 @@ class Stream:
 
     def took(self, data: bytes, *, padding: int = 0, end: bool) -> None:
         """Data came."""
-        self._unread += len(data) + padding
+        self.unread += len(data) + padding
         if end:
             self.is_half_closed = True
-        if self._call is not None:
-            self._messages(data)
+        if self._call is not None and data:
+            self._read(data)
         if end and self._call is not None:
-            if self._buffer:
+            if self._messages.held:
                 self._give_up(INVALID_ARGUMENT, "the last message is cut off")
                 return
             self._call.half_closed()
@@ -168,60 +140,54 @@ class Stream:
         """It was reset, or the connection is lost."""
         self._is_over = True
         self.pending.clear()
-        self._buffer.clear()
+        self.unsent = 0
+        self._messages.clear()
         call, self._call = self._call, None
         if call is not None:
             call.gone()
 
-    def _messages(self, data: bytes) -> None:
-        buffer = self._buffer
-        if not buffer and len(data) >= 5 and _message_head.unpack_from(data) == (0, len(data) - 5):
-            assert self._call is not None  # the caller has looked
-            self._call.message(data[5:])
+    def _read(self, data: bytes) -> None:
+        messages = self._messages
+        had = messages.held
+        try:
+            found = messages.add(data)
+        except MessageRefused as problem:
+            self._give_up(problem.status, str(problem))
             return
-        buffer += data
-        while len(buffer) >= 5:
-            compressed, size = _message_head.unpack_from(buffer)
-            if compressed or size > MAX_MESSAGE:
-                self._give_up(UNIMPLEMENTED if compressed else RESOURCE_EXHAUSTED, "compressed, or too large")
-                return
-            if len(buffer) < 5 + size:
-                break
-            message = bytes(memoryview(buffer)[5 : 5 + size])
-            del buffer[: 5 + size]
-            assert self._call is not None  # what has no call has no buffer
-            # From here on it is the call's to count.
-            self._call.holds(0)
+        for message in found:
+            assert self._call is not None  # checked before, and after each message
+            if had:
+                # From here on it is the call's to count.
+                had = 0
+                self._call.holds(0)
             self._call.message(message)
             if self._call is None:
-                buffer.clear()
+                messages.clear()
                 return
-        if self._call is not None and not self._call.holds(len(buffer)):
+        if messages.held and self._call is not None and not self._call.holds(messages.held):
             self._give_up(RESOURCE_EXHAUSTED, "messages in hand take all the memory")
 
     def _give_up(self, status: int, message: str) -> None:
         """End a call that does not end itself."""
         call = self._call
         self.end(status, message)
-        self._buffer.clear()
+        self._messages.clear()
         if call is not None:
             call.gone()
 
     def _finish(self) -> None:
         assert self._end is not None  # the callers have looked
         self._is_over = True
-        self._connection.frame(HEADERS, END_HEADERS | END_STREAM, self.id, self._end)
+        self._connection.frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, self.id, self._end)
         self._connection.ended(self)
 
     def _give_back(self) -> None:
         if (
-            self._unread >= STREAM_WINDOW // 2
+            self.unread >= STREAM_WINDOW // 2
             and self.unsent <= MOST_UNSENT
             and not (self.is_half_closed or self._is_over)
         ):
-            self.room += self._unread
-            self._connection.frame(WINDOW, 0, self.id, struct.pack(">L", self._unread))
-            self._unread = 0
+            self._connection.give_back(self)
 
 
 def _literal(name: bytes, value: bytes) -> bytes:

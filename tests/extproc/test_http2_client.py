@@ -13,10 +13,11 @@ from hpack import Decoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.relay.errors import StreamEnded as Ended
-from controller.relay.http2 import STREAM_WINDOW, Connection, encoded
+from controller.extproc.http2.client import STREAM_WINDOW, Connection
+from controller.extproc.http2.frames import StreamEnded as Ended
+from controller.extproc.http2.frames import encoded
 
-HEAD = ((b":method", b"POST"), (b":path", b"/"), (b":scheme", b"http"), (b":authority", b"x"))
+HEAD = [(b":method", b"POST"), (b":path", b"/"), (b":scheme", b"http"), (b":authority", b"x")]
 ANSWER = [(":status", "200"), ("x-long", "v" * 300)]
 
 
@@ -90,9 +91,9 @@ def _echo(server: Server, event: Event) -> None:
 @pytest.mark.parametrize("size", [0, 5, 70_000, 1_000_000])
 async def test_body_of_any_size_is_taken(size: int) -> None:
     async with connected(_echo) as (connection, server):
-        stream = await connection.open(HEAD)
+        stream = await connection.ask(HEAD)
         await stream.send(b"y" * size, end=True)
-        head, body = await stream.head(), await stream.read()
+        head, body = await stream.answer(), await stream.read()
 
         assert (dict(head)[b":status"], dict(head)[b"x-long"]) == (b"200", b"v" * 300)
         assert (body, server.received.get(1, b"")) == (b"y" * min(size, 1000), b"y" * size)
@@ -117,10 +118,10 @@ async def test_streams_beyond_the_servers_limit_wait() -> None:
     async with connected(happened, {SettingCodes.MAX_CONCURRENT_STREAMS: 3}) as (connection, _):
 
         async def ask() -> bytes:
-            stream = await connection.open(HEAD)
+            stream = await connection.ask(HEAD)
             await asyncio.sleep(0)
             await stream.send(b"a", end=True)
-            await stream.head()
+            await stream.answer()
             return await stream.read()
 
         assert await asyncio.gather(*(ask() for _ in range(30))) == [b"a"] * 30
@@ -139,11 +140,11 @@ async def test_stream_that_nobody_reads_holds_a_window_and_stops_no_other() -> N
             _echo(server, event)
 
     async with connected(happened) as (connection, server):
-        unread = await connection.open(HEAD, end=True)
-        await unread.head()
-        other = await connection.open(HEAD)
+        unread = await connection.ask(HEAD, end=True)
+        await unread.answer()
+        other = await connection.ask(HEAD)
         await other.send(b"b", end=True)
-        assert dict(await other.head())[b":status"] == b"200"
+        assert dict(await other.answer())[b":status"] == b"200"
         assert server.sent <= STREAM_WINDOW
         size = 0
         while data := await unread.read():
@@ -161,17 +162,17 @@ async def test_connection_that_goes_away_lets_its_streams_end() -> None:
             _echo(server, event)
 
     async with connected(happened) as (connection, _):
-        first = await connection.open(HEAD)
-        second = await connection.open(HEAD)
+        first = await connection.ask(HEAD)
+        second = await connection.ask(HEAD)
         with pytest.raises(Ended) as refused:
-            await second.head()
+            await second.answer()
         await first.send(b"a", end=True)
-        await first.head()
+        await first.answer()
 
         assert refused.value.is_untouched
         assert await first.read() == b"a"
         with pytest.raises(Ended):
-            await connection.open(HEAD)
+            await connection.ask(HEAD)
 
 
 async def test_reset_of_a_stream_leaves_the_others() -> None:
@@ -182,11 +183,11 @@ async def test_reset_of_a_stream_leaves_the_others() -> None:
             _echo(server, event)
 
     async with connected(happened) as (connection, _):
-        first, second = await connection.open(HEAD), await connection.open(HEAD)
+        first, second = await connection.ask(HEAD), await connection.ask(HEAD)
         with pytest.raises(Ended, match="code 8"):
-            await first.head()
+            await first.answer()
         await second.send(b"a", end=True)
-        await second.head()
+        await second.answer()
         assert (await second.read(), connection.streams) == (b"a", 0)
 
 
@@ -197,8 +198,8 @@ async def test_server_that_never_had_a_table_need_not_give_it_up() -> None:
             server.transport.write(b"\0\0%c\x01\x05\0\0\0\x01" % len(block) + block)
 
     async with connected(happened) as (connection, _):
-        stream = await connection.open(HEAD, end=True)
-        assert await stream.head() == [(b":status", b"200"), (b"x", b"y")]
+        stream = await connection.ask(HEAD, end=True)
+        assert await stream.answer() == [(b":status", b"200"), (b"x", b"y")]
         assert await stream.read() == b""
 
 
@@ -214,9 +215,9 @@ async def test_lost_connection_ends_its_streams() -> None:
             server.transport.abort()
 
     async with connected(happened) as (connection, _):
-        stream = await connection.open(HEAD)
+        stream = await connection.ask(HEAD)
         with pytest.raises(Ended):
-            await stream.head()
+            await stream.answer()
         with pytest.raises(Ended):
             await stream.send(b"x")
         with pytest.raises(Ended):
@@ -230,7 +231,7 @@ def test_no_bytes_break_the_connection_in_another_way(data: bytes, settled: bool
         connection.connection_made(_Nowhere())
         if settled:
             connection.data_received(b"\0\0\0\x04\0\0\0\0\0")
-            await connection.open(HEAD)
+            await connection.ask(HEAD)
         connection.data_received(data)
         connection.close("the test ends")
 
@@ -240,6 +241,9 @@ def test_no_bytes_break_the_connection_in_another_way(data: bytes, settled: bool
 class _Nowhere(asyncio.Transport):
     def write(self, data: object) -> None:
         pass
+
+    def is_closing(self) -> bool:
+        return False
 
     def abort(self) -> None:
         pass
