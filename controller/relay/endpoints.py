@@ -58,7 +58,9 @@ class Exchange(Protocol):
     """A request that was sent to an endpoint."""
 
     status: int
-    fields: Fields
+
+    @property
+    def fields(self) -> Fields: ...
 
     async def read(self) -> bytes:
         """A piece of the answer's body; empty at its end. Raises EndpointFailed when it breaks off."""

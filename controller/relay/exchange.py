@@ -21,6 +21,7 @@ from controller.extproc.messages import (
     Phase,
     endpoints_of,
 )
+from controller.relay import tunnel
 from controller.relay.changes import changed, destinations, is_ordinary, length_of, target_of, value_of, within
 from controller.relay.dialogue import Dialogue, Direction
 from controller.relay.endpoints import Endpoints, Head, place_of
@@ -33,6 +34,7 @@ from controller.relay.pools import PoolTable, RelayPool
 from controller.relay.refusals import refusal
 from controller.relay.server import Reply, Request
 from controller.relay.tallies import Outcome, Tallies
+from controller.relay.tunnel import TunnelConnection
 
 log = logging.getLogger(__name__)
 
@@ -141,8 +143,11 @@ class _Exchange:
         assert answer is not None  # a picker that ends before it chose has failed
         self.tally.choices.observe(asyncio.get_running_loop().time() - begun)
         addresses = await self._chosen(answer, dialogue.request.metadata, pool)
-        address = await self._ask(addresses, answer, dialogue.request, speaks_http2=pool.speaks_http2)
-        await self._answer(dialogue, address)
+        if self._request.upgrade and not pool.speaks_http2:
+            await self._switch(dialogue, addresses, answer)
+        else:
+            address = await self._ask(addresses, answer, dialogue.request, speaks_http2=pool.speaks_http2)
+            await self._answer(dialogue, address)
         self.tally.outcomes[Outcome.SERVED] += 1
         self._note_fault()
         self._dialogue = None
@@ -255,6 +260,56 @@ class _Exchange:
                 continue
             return address
         raise failure
+
+    async def _switch(self, dialogue: Dialogue, addresses: list[str], answer: HeadersAnswer) -> None:
+        """Join the client with the first endpoint that answers, where that agrees to the other protocol."""
+        request = self._request
+        fields = changed([item for item in self._fields if item[0] not in _REPLACED], answer.changes)
+        failure = EndpointFailed("")
+        for address in addresses:
+            head = Head(
+                method=request.method,
+                target=target_of(answer.changes, request.target),
+                authority=value_of(request.fields, b"host") or address.encode(),
+                scheme=b"http",
+                fields=fields,
+                has_body=False,
+                length=None,
+            )
+            try:
+                connection = await tunnel.ask(address, head, request.upgrade)
+            except EndpointFailed as problem:
+                failure = problem
+                self.tally.tries_failed += 1
+                continue
+            self._served = connection
+            if connection.status != tunnel.SWITCHED:
+                await self._answer(dialogue, address)
+            else:
+                await self._join(dialogue, connection, address)
+            return
+        raise failure
+
+    async def _join(self, dialogue: Dialogue, connection: TunnelConnection, address: str) -> None:
+        fields = [item for item in connection.fields if is_ordinary(item[0])]
+        head = ((":status", b"101"), *((name.decode("latin-1"), value) for name, value in fields))
+        metadata = {ENDPOINT_NAMESPACE: {SERVED_KEY: address}}
+        try:
+            if not dialogue.is_over:
+                await dialogue.send_head(HeadersPart(Phase.RESPONSE, head), metadata=metadata)
+            answer = await self._owed(dialogue.response.head, what="an answer to the response's headers")
+        except PickerFailed as problem:
+            dialogue.give_up(problem)
+            answer = None
+        if answer is not None:
+            fields = changed(fields, answer.changes)
+        agreed = next((value for name, value in connection.fields if name == b"upgrade"), self._request.upgrade)
+        shown = (ENDPOINT_HEADER.encode(), address.encode())
+        await self._reply.begin(tunnel.SWITCHED, [*fields, *tunnel.upgrading(agreed), shown])
+        await tunnel.join(self._request, self._reply, connection)
+        with suppress(PickerFailed):
+            await dialogue.send_body(Phase.RESPONSE, b"", end=True)
+        await self._reply.end()
 
     # The way of its answer.
 

@@ -13,7 +13,13 @@ from controller.relay.http1 import LAST_CHUNK, Fields, chunk
 
 _HIGH: Final = 256 * 1024
 """Bytes of a request's body that wait to be read, at which no more are taken from the socket."""
-_NO_BODY: Final = frozenset({204, 304})
+_NO_BODY: Final = frozenset({101, 204, 304})
+"""Statuses of answers whose end is not told, as there is none or it is that of the connection."""
+_PROBLEM: Final = b"""{"error": {"message": "the request cannot be read", "type": "invalid_request_error"}}\n"""
+_UNREADABLE: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_PROBLEM), _PROBLEM)
+)
 _PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 _LINGER: Final = 10.0
 """Seconds for NGINX to send the rest of a request that was answered early. Closed before that, a Unix socket takes the
@@ -29,6 +35,8 @@ class Request:
     fields: Fields
     has_body: bool
     _connection: "ServerConnection" = field(repr=False)
+    upgrade: bytes = b""
+    """The protocol that is asked for instead of HTTP; then `read` gives what comes behind the request. Else empty."""
 
     async def read(self) -> bytes:
         """A piece of the body; empty at its end."""
@@ -105,6 +113,8 @@ class ServerConnection(asyncio.Protocol):
         self._is_whole = True
         self._is_paused = False
         self._is_discarding = False
+        self._upgrades = False
+        """Whether what follows the request is another protocol's."""
         self._keeps = True
         self._out: list[bytes] = []
         self._early = b""
@@ -173,14 +183,26 @@ class ServerConnection(asyncio.Protocol):
         self._room.set()
 
     def data_received(self, data: bytes) -> None:
+        if self._upgrades:
+            self.on_body(data)
+            return
         if self.task is not None and self._is_whole:
             # NGINX has the whole answer a moment before the task that gave it is done.
             self._early += data
             return
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.close()
+        except httptools.HttpParserUpgrade as upgrade:
+            self._is_whole = not self._upgrades
+            if self._upgrades and (rest := data[upgrade.args[0] :]):
+                self.on_body(rest)
+        except httptools.HttpParserError:
+            if self.task is None and self._transport is not None:
+                # NGINX passes on what no URL has.
+                self._transport.write(_UNREADABLE)
+                self._transport.close()
+            else:
+                self.close()
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -193,10 +215,12 @@ class ServerConnection(asyncio.Protocol):
         names = {name for name, _ in self._fields}
         lengths = [value for name, value in self._fields if name == b"content-length"]
         has_body = b"transfer-encoding" in names or any(value != b"0" for value in lengths)
-        request = Request(method, self._target, self._fields, has_body, self)
+        upgrade = next((value for name, value in self._fields if name == b"upgrade"), b"")
+        self._upgrades = bool(upgrade) and not has_body and self._parser.should_upgrade()
+        request = Request(method, self._target, self._fields, has_body, self, upgrade if self._upgrades else b"")
         self._target, self._fields = b"", []
         self._is_whole = False
-        self._keeps = self._parser.should_keep_alive()
+        self._keeps = self._parser.should_keep_alive() and not upgrade
         self._news.clear()
         self.task = asyncio.create_task(self._answer(request, Reply(self, _is_head=method == b"HEAD")))
 

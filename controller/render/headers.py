@@ -62,7 +62,7 @@ def request_headers(
     """
     values = _REQUEST_BASE | (_OF_CALLS if is_call else {} if upgrades else _NO_UPGRADE)
     if to_relay:
-        values |= _NO_UPGRADE | _FOR_RELAY
+        values |= _FOR_RELAY
     for change in (item.change for item in filters if isinstance(item, RequestHeaders)):
         for name, value in change.assign:
             values[name] = inside(value)

@@ -201,8 +201,8 @@ def _slices(name: str, addresses: Sequence[str], *, label: str) -> list[Json]:
         made.append(
             {
                 **item,
-                "addressType": "IPv4",
-                "endpoints": [{"addresses": [ip]}],
+                "addressType": "IPv6" if ":" in ip else "IPv4",
+                "endpoints": [{"addresses": [ip.strip("[]")]}],
                 "ports": [{"port": int(port), "protocol": "TCP"}],
             }
         )

@@ -35,6 +35,10 @@ class Request:
             while await self._reader.read(65536):
                 pass
 
+    async def beyond(self) -> bytes:
+        """Bytes that come behind it, where its protocol has changed; empty at the end."""
+        return await self._reader.read(65536)
+
     def values(self, name: str) -> list[str]:
         return [value for known, value in self.headers if known == name]
 
@@ -177,7 +181,7 @@ async def _listening(
         server = await asyncio.start_unix_server(converse, str(unix))
     else:
         server = await asyncio.start_server(converse, host, 0, backlog=1024, ssl=tls)
-        backend.address = f"{host}:{server.sockets[0].getsockname()[1]}"
+        backend.address = f"{f'[{host}]' if ':' in host else host}:{server.sockets[0].getsockname()[1]}"
     try:
         yield
     finally:
