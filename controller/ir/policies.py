@@ -13,6 +13,10 @@ WITHOUT_END: Final = 20 * 86_400.0
 """Seconds that stand for no timeout: nginx's timers are numbers of 31 bits of milliseconds, 24 days."""
 
 
+LONGEST_PICK: Final = 90.0
+"""Seconds that a pick may take, a wait in the queue included; as in `nginx/proxy/pick.conf`."""
+
+
 @dataclass(frozen=True)
 class Timeouts:
     """Of the requests of a rule, in seconds. None is without end; one of them may be given as such."""
@@ -31,6 +35,11 @@ class Timeouts:
     def connect(self) -> float:
         """Until a connection stands: what the network needs, if that is less."""
         return min(2.0, self.silence)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the request has less time than the picker may take."""
+        return self.request is not None and self.request < LONGEST_PICK
 
     @property
     def is_bounded(self) -> bool:

@@ -5,9 +5,8 @@
 import fs from 'fs';
 import deadlines from 'deadlines.js';
 import errors from 'errors.js';
-import feed from 'feed.js';
 import restore from 'restore.js';
-import usage from 'usage.js';
+import telling from 'telling.js';
 
 const PIECE = 1048576;
 // Bytes of a file that are read before other requests get their turn.
@@ -18,8 +17,6 @@ const FLUSHED = { flush: true };
 // Of this request: each has a machine of its own.
 let body = null;
 let answer = null;
-let isUsageRead = false;
-let isFirstByteTold = false;
 
 // Makes the parts of the body ready. One in a file has to be in memory, twice with the copy that nginx sends, so the sum of
 // those is bounded; one alone may always be. A try that follows finds the parts that nginx keeps of the first.
@@ -137,7 +134,9 @@ function pass(r, data, flags) {
     if (answer.isBounded && !flags.last && deadlines.isOver(r.variables)) {
         throw new Error('the deadline of the rule has passed');
     }
-    look(r, data, flags);
+    if (answer.isTelling) {
+        answer.isTelling = telling.look(r, data, flags);
+    }
     if (answer.restorer === null) {
         r.sendBuffer(data, flags);
         return;
@@ -154,24 +153,13 @@ function pass(r, data, flags) {
 
 function begin(variables) {
     const restored = variables.infergate_restored;
-    isUsageRead = Boolean(variables.infergate_usage);
-    isFirstByteTold = isUsageRead || !variables.infergate_streams;
     return {
+        isTelling: telling.begins(variables),
         isBounded: Boolean(variables.infergate_deadline || variables.infergate_try_limit),
         restorer: restored
             ? restore.restorer(restored === 'stream', Buffer.from(JSON.stringify(variables.infergate_model)))
             : null,
     };
-}
-
-// Tells of the first byte and reads the tokens, as for other answers.
-function look(r, data, flags) {
-    if (isUsageRead) {
-        isUsageRead = usage.look(r, data, flags);
-    } else if (!isFirstByteTold && data.length > 0) {
-        isFirstByteTold = true;
-        feed.begin(r, flags);
-    }
 }
 
 export default { after, before, head, model, pass, prepare, release };
