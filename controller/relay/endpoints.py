@@ -99,7 +99,7 @@ class Endpoints:
                 return await self._ask_http1(kept, address, head, body)
             except EndpointFailed:
                 pass  # closed in the same moment; the endpoint itself is asked again
-        return await self._ask_http1(await _connected(address), address, head, body)
+        return await self._ask_http1(await connected(http1.Connection, address), address, head, body)
 
     def close(self) -> None:
         for connections in self._idle.values():
@@ -327,13 +327,13 @@ def _http2_fields(head: Head) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def _connected(address: str) -> http1.Connection:
+async def connected(kind: Callable[[], _Kind], place: str) -> _Kind:
+    """A connection for HTTP/1.1. Raises EndpointFailed when the endpoint cannot be reached in time."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            connection = await _opened(http1.Connection, address)
+            return await _opened(kind, place)
     except (OSError, TimeoutError) as problem:
-        raise EndpointFailed(f"{address} cannot be reached: {str(problem) or 'not in time'}") from problem
-    return connection
+        raise EndpointFailed(f"{place} cannot be reached: {str(problem) or 'not in time'}") from problem
 
 
 async def _connected_http2(address: str) -> http2.Connection:

@@ -34,7 +34,7 @@ from controller.relay.pools import PoolTable, RelayPool
 from controller.relay.refusals import refusal
 from controller.relay.server import Reply, Request
 from controller.relay.tallies import Outcome, Tallies
-from controller.relay.tunnel import TunnelConnection
+from controller.relay.tunnel import Tunnel
 
 log = logging.getLogger(__name__)
 
@@ -266,18 +266,19 @@ class _Exchange:
         request = self._request
         fields = changed([item for item in self._fields if item[0] not in _REPLACED], answer.changes)
         failure = EndpointFailed("")
+        stem = (value_of(request.fields, _DIALED) or b"").decode("latin-1")
         for address in addresses:
             head = Head(
                 method=request.method,
                 target=target_of(answer.changes, request.target),
                 authority=value_of(request.fields, b"host") or address.encode(),
-                scheme=b"http",
+                scheme=b"https" if stem else b"http",
                 fields=fields,
                 has_body=False,
                 length=None,
             )
             try:
-                connection = await tunnel.ask(address, head, request.upgrade)
+                connection = await tunnel.ask(place_of(address, stem=stem), head, request.upgrade)
             except EndpointFailed as problem:
                 failure = problem
                 self.tally.tries_failed += 1
@@ -290,14 +291,16 @@ class _Exchange:
             return
         raise failure
 
-    async def _join(self, dialogue: Dialogue, connection: TunnelConnection, address: str) -> None:
+    async def _join(self, dialogue: Dialogue, connection: Tunnel, address: str) -> None:
         fields = [item for item in connection.fields if is_ordinary(item[0])]
         head = ((":status", b"101"), *((name.decode("latin-1"), value) for name, value in fields))
         metadata = {ENDPOINT_NAMESPACE: {SERVED_KEY: address}}
         try:
             if not dialogue.is_over:
-                await dialogue.send_head(HeadersPart(Phase.RESPONSE, head), metadata=metadata)
-            answer = await self._owed(dialogue.response.head, what="an answer to the response's headers")
+                dialogue.send_head(HeadersPart(Phase.RESPONSE, head), metadata=metadata)
+            answer = await dialogue.response.head(
+                patience=self._services.patience.answer, what="an answer to the response's headers"
+            )
         except PickerFailed as problem:
             dialogue.give_up(problem)
             answer = None
@@ -308,7 +311,7 @@ class _Exchange:
         await self._reply.begin(tunnel.SWITCHED, [*fields, *tunnel.upgrading(agreed), shown])
         await tunnel.join(self._request, self._reply, connection)
         with suppress(PickerFailed):
-            await dialogue.send_body(Phase.RESPONSE, b"", end=True)
+            dialogue.send_body(Phase.RESPONSE, b"", end=True)
         await self._reply.end()
 
     # The way of its answer.

@@ -8,7 +8,7 @@ from typing import Final
 
 import httptools
 
-from controller.relay.endpoints import CONNECT_TIMEOUT, Head, host_and_port
+from controller.relay.endpoints import Head, connected
 from controller.relay.errors import EndpointFailed
 from controller.relay.http1 import Connection, Fields, request_head
 from controller.relay.server import Reply, Request
@@ -59,15 +59,31 @@ def upgrading(upgrade: bytes) -> Fields:
     return ((b"connection", b"upgrade"), (b"upgrade", upgrade))
 
 
-async def ask(address: str, head: Head, upgrade: bytes) -> TunnelConnection:
+class Tunnel:
+    """An answer to the question for another protocol. See `Exchange`."""
+
+    def __init__(self, connection: TunnelConnection) -> None:
+        self.status = connection.status
+        self.fields: Fields = connection.fields
+        self._connection = connection
+
+    async def read(self) -> bytes:
+        return await self._connection.read()
+
+    def take(self) -> tuple[bytes, bool]:
+        return self._connection.take(), self._connection.has_ended
+
+    async def send(self, data: bytes) -> None:
+        """Raises EndpointFailed."""
+        await self._connection.send(data)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+async def ask(place: str, head: Head, upgrade: bytes) -> Tunnel:
     """Ask an endpoint for another protocol, and wait for its answer. Raises EndpointFailed."""
-    host, port = host_and_port(address)
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            _, connection = await loop.create_connection(TunnelConnection, host, port)
-    except (OSError, TimeoutError) as problem:
-        raise EndpointFailed(f"{address} cannot be reached: {str(problem) or 'not in time'}") from problem
+    connection = await connected(TunnelConnection, place)
     try:
         connection.begin(method=head.method)
         fields = [(b"host", head.authority), *head.fields, *upgrading(upgrade)]
@@ -76,26 +92,26 @@ async def ask(address: str, head: Head, upgrade: bytes) -> TunnelConnection:
     except BaseException:
         connection.close()
         raise
-    return connection
+    return Tunnel(connection)
 
 
-async def join(request: Request, reply: Reply, connection: TunnelConnection) -> None:
+async def join(request: Request, reply: Reply, tunnel: Tunnel) -> None:
     """Pass bytes both ways until the endpoint has ended. Cancelled when the client is gone."""
-    sending = asyncio.create_task(_send(request, connection))
+    sending = asyncio.create_task(_send(request, tunnel))
     try:
-        while data := await connection.read():
+        while data := await tunnel.read():
             await reply.write(data)
     except EndpointFailed:
         pass  # it broke off: there is nobody to tell but by the end of the connection
     finally:
         sending.cancel()
         await asyncio.wait({sending})
-        connection.close()
+        tunnel.close()
 
 
-async def _send(request: Request, connection: TunnelConnection) -> None:
+async def _send(request: Request, tunnel: Tunnel) -> None:
     try:
         while data := await request.read():
-            await connection.send(data)
+            await tunnel.send(data)
     except EndpointFailed:
         pass  # what it said before is read still
