@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from controller.provider import json_lines
 from controller.provider.json_documents import load_json
 from controller.provider.text import Malformed, check_characters, split
 from controller.provider.yaml_documents import Parser, lines_of, load_yaml
@@ -94,9 +95,13 @@ def _parse_json(text: str, *, index: int, parser: Parser) -> Iterator[Entry]:
     except Malformed as error:
         yield _malformed(error, text, index=index)
         return
-    for number, (document, line) in enumerate(documents, start=index):
-        for place, item in _objects(document):
-            yield from _entries(read(item, index=number), place, lines={}, line=line)
+    for number, document in enumerate(documents, start=index):
+        lines: dict[Location, int] = {}
+        for place, item in _objects(document.value):
+            result = read(item, index=number)
+            if not lines and (place or isinstance(result, Refused)):
+                lines = json_lines.lines_of(text, document.start)
+            yield from _entries(result, place, lines=lines, line=_line_at(place, lines, document.line))
 
 
 def _entries(

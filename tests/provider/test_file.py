@@ -186,6 +186,31 @@ def test_json_is_read(tmp_path: Path) -> None:
     assert [str(each) for each in found.rejections] == ["a.json:3: document 2: apiVersion: missing, it is required"]
 
 
+def test_flaw_in_json_names_the_line_of_its_field(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        a__json=JSON_ROUTE,
+        b__json='{"kind": "List", "apiVersion": "v1",\n"items": [\n' + JSON_ROUTE.strip() + ",\n" + JSON_ROUTE + "]}",
+    )
+
+    found = read(tmp_path)
+
+    sources = [each.source for each in found.rejections if each.field == "spec.rules[0].matches[1].method"]
+    assert sources == ["a.json:8", "b.json:10", "b.json:19"]
+
+
+JSON_ROUTE = """{
+  "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+  "metadata": {"name": "a", "annotations": {"a": "[{,:\\""}},
+  "spec": {
+    "rules": [{
+      "matches": [
+        {"path": {"value": "/a"}},
+        {"path": {"value": "/b"}, "method": "SHOUT"}
+      ]}]}}
+"""
+
+
 def test_nulls_are_fields_that_are_not_there(tmp_path: Path) -> None:
     write(
         tmp_path,

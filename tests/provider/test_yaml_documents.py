@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.provider.json_documents import load_json
+from controller.provider.json_documents import JsonValue, load_json
 from controller.provider.text import Malformed
 from controller.provider.yaml_documents import PARSER, Parser, lines_of, load_yaml, plain
 
@@ -97,7 +97,7 @@ def test_document_is_read(text: str, value: object, parser: Parser) -> None:
 def test_what_json_writes_is_read_back(value: object, parser: Parser) -> None:
     text = json.dumps(value)
 
-    assert load_json(text) == [(value, 0)]
+    assert load_json(text) == [JsonValue(value, 0, 0)]
     if isinstance(value, dict) and "\\u" not in text and "\\" not in text and "\x7f" not in text:
         assert load_yaml(text, parser=parser)[0] == value
 
@@ -150,7 +150,10 @@ def test_nesting_without_end_costs_little(text: str, parser: Parser) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "line"),
     [
-        ('{"a": 1,\n "a": 2}', 'not JSON: key "a" is there twice', 0),
+        ('{"a": 1,\n "a": 2}', 'not JSON: key "a" is there twice', 1),
+        ('{"a": {"a": [\n{"b": 1}, {"b": 2,\n"\\u0062": 3}]}}', 'not JSON: key "b" is there twice', 2),
+        ('{"a": 1,\n"b": NaN}', "not JSON: found NaN, accepted is a number", 1),
+        ('{"a": 1,\n"b": "\\u0000"}', "a string holds NUL or half a surrogate pair", 1),
         ('{"a":\n}', "not JSON: expecting value", 1),
         ('{"a": NaN}', "not JSON: found NaN, accepted is a number", 0),
         ('{"a": "\\ud800"}', "a string holds NUL or half a surrogate pair", 0),
@@ -170,7 +173,8 @@ def test_json_that_is_refused(text: str, message: str, line: int) -> None:
 
 
 def test_json_values_may_follow_each_other() -> None:
-    assert load_json('{"a": 1}\n{"b": "\\ud83d\\ude00"}\n') == [({"a": 1}, 0), ({"b": "😀"}, 1)]
+    found = load_json('{"a": 1}\n{"b": "\\ud83d\\ude00"}\n')
+    assert found == [JsonValue({"a": 1}, 0, 0), JsonValue({"b": "😀"}, 9, 1)]
 
 
 def _line(text: str, parser: Parser) -> int:
