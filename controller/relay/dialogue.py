@@ -10,21 +10,20 @@ from typing import Final
 
 from controller.extproc.http2.frames import StreamEnded
 from controller.extproc.messages import (
-    CHUNK,
     Answer,
     BodyAnswer,
     HeadersAnswer,
-    HeadersPart,
     Immediate,
     MessageUnreadable,
     Metadata,
     Phase,
     decode_answer,
-    encode_body,
-    encode_part,
+    encode_context,
 )
+from controller.extproc.wire import CHUNK, encode_body, encode_headers
 from controller.relay.errors import Fault, PickerFailed, RelayError
 from controller.relay.grpc import Call
+from controller.relay.http1 import Fields
 from controller.relay.outlet import Outlet
 from controller.relay.pieces import Budget
 from controller.relay.reflection import Reflection
@@ -164,10 +163,11 @@ class Dialogue:
         """Speak over this call."""
         self._call = call
 
-    def send_head(self, part: HeadersPart, *, metadata: Metadata | None = None) -> None:
-        """Raises PickerFailed."""
-        self._send(encode_part(part, metadata=metadata, opens=self._is_first))
+    def send_head(self, phase: Phase, fields: Fields, *, end: bool, metadata: Metadata | None = None) -> None:
+        """Headers of a request, the pseudo headers first, or of a response with `:status`. Raises PickerFailed."""
+        context = encode_context(metadata, opens=self._is_first)
         self._is_first = False
+        self._send(encode_headers(phase, fields, end_of_stream=end), context)
 
     def send_body(self, phase: Phase, data: bytes, *, end: bool) -> None:
         """Raises PickerFailed, and OSError where there is no room to keep it."""

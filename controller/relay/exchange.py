@@ -15,7 +15,6 @@ from controller.extproc.messages import (
     SUBSET_KEY,
     SUBSET_NAMESPACE,
     HeadersAnswer,
-    HeadersPart,
     Immediate,
     Metadata,
     Phase,
@@ -156,8 +155,7 @@ class _Exchange:
     def _send_request(self, dialogue: Dialogue) -> None:
         """Send what came of the request. A task sends the rest, where there is one."""
         request = self._request
-        head = HeadersPart(Phase.REQUEST, self._head_for_picker(), end_of_stream=not request.has_body)
-        dialogue.send_head(head, metadata=self._subset())
+        dialogue.send_head(Phase.REQUEST, self._head_for_picker(), end=not request.has_body, metadata=self._subset())
         if not request.has_body:
             return
         if data := request.take():
@@ -190,15 +188,15 @@ class _Exchange:
         except OSError as problem:
             dialogue.request.fail(PickerFailed(f"no room for a body: {problem}", fault=Fault.NO_ROOM))
 
-    def _head_for_picker(self) -> tuple[tuple[str, bytes], ...]:
+    def _head_for_picker(self) -> Fields:
         request = self._request
-        pseudo = (
-            (":method", request.method),
-            (":scheme", value_of(request.fields, b"x-forwarded-proto") or b"http"),
-            (":authority", value_of(request.fields, b"host") or b""),
-            (":path", request.target),
-        )
-        return (*pseudo, *((name.decode("latin-1"), value) for name, value in self._fields if name != b"host"))
+        return [
+            (b":method", request.method),
+            (b":scheme", value_of(request.fields, b"x-forwarded-proto") or b"http"),
+            (b":authority", value_of(request.fields, b"host") or b""),
+            (b":path", request.target),
+            *(item for item in self._fields if item[0] != b"host"),
+        ]
 
     def _subset(self) -> Metadata | None:
         """Endpoints that NGINX restricts the choice to. A client cannot say this: NGINX removes its header."""
@@ -324,10 +322,9 @@ class _Exchange:
         is_empty = self._request.method == b"HEAD" or served.status in (204, 304) or length == 0
         if not dialogue.is_over:
             metadata = {ENDPOINT_NAMESPACE: {SERVED_KEY: address}}
-            head = tuple((name.decode("latin-1"), value) for name, value in fields)
-            part = HeadersPart(Phase.RESPONSE, ((":status", b"%d" % served.status), *head), end_of_stream=is_empty)
+            head = [(b":status", b"%d" % served.status), *fields]
             with suppress(PickerFailed):  # then it is released, and what follows goes on as it is
-                dialogue.send_head(part, metadata=metadata)
+                dialogue.send_head(Phase.RESPONSE, head, end=is_empty, metadata=metadata)
         self._read_answer(dialogue, served, is_empty=is_empty)
         try:
             answer = await dialogue.response.head(

@@ -24,10 +24,10 @@ from controller.extproc.messages import (
     Phase,
     SetHeader,
     TrailersPart,
-    chunks_of,
     decode_part,
     encode_answer,
 )
+from controller.extproc.wire import chunks_of
 from tests.nginx import certificates
 
 

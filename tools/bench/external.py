@@ -59,6 +59,11 @@ class Measured:
     cpu: float
     """Seconds of CPU of all that stands between client and endpoint, but for an external picker."""
 
+    @property
+    def per_request(self) -> float:
+        """Seconds of CPU."""
+        return self.cpu / self.load.requests
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -70,6 +75,8 @@ class Cell:
     requests_per_second: Spread
     cpu_us: Spread
     """Microseconds per request."""
+    to: dict[Way, Spread]
+    """CPU per request as a multiple of each way's in the same round."""
 
 
 def run(*, quick: bool, work: Path, nginx: Nginx, progress: Progress) -> Outcome:
@@ -84,7 +91,10 @@ def run(*, quick: bool, work: Path, nginx: Nginx, progress: Progress) -> Outcome
                     done = load.run(Job(target.port, target.host, size, _CONNECTIONS, seconds))
                     if number:
                         found[size, way].append(Measured(done, _cpu(target.pids) - before))
-    cells = [_cell(size, way, measured) for (size, way), measured in found.items()]
+    cells = [
+        _cell(size, way, measured, others={other: found[size, other] for other in Way if (size, other) in found})
+        for (size, way), measured in found.items()
+    ]
     return Outcome(figures={"rounds": rounds, "cells": cells}, tables=(_table(cells),), bars=tuple(_bars(cells)))
 
 
@@ -153,7 +163,7 @@ def _cpu(pids: Sequence[int]) -> float:
     return sum(map(cpu_seconds, pids))
 
 
-def _cell(size: int, way: Way, rounds: Sequence[Measured]) -> Cell:
+def _cell(size: int, way: Way, rounds: Sequence[Measured], *, others: Mapping[Way, Sequence[Measured]]) -> Cell:
     return Cell(
         body_bytes=size,
         way=way,
@@ -161,7 +171,11 @@ def _cell(size: int, way: Way, rounds: Sequence[Measured]) -> Cell:
         failed=sum(each.load.failed for each in rounds),
         median_us=spread([each.load.median * 1e6 for each in rounds]),
         requests_per_second=spread([each.load.requests / each.load.seconds for each in rounds]),
-        cpu_us=spread([each.cpu / each.load.requests * 1e6 for each in rounds]),
+        cpu_us=spread([each.per_request * 1e6 for each in rounds]),
+        to={
+            other: spread([one.per_request / two.per_request for one, two in zip(rounds, same, strict=True)])
+            for other, same in others.items()
+        },
     )
 
 
@@ -169,14 +183,14 @@ def _bars(cells: Sequence[Cell]) -> Iterator[Bar]:
     by_place = {(cell.body_bytes, cell.way): cell for cell in cells}
     for size in _SIZES[:2]:
         if (size, Way.ENVOY) in by_place:
-            value = by_place[size, Way.EXTERNAL].cpu_us.median / by_place[size, Way.ENVOY].cpu_us.median
+            value = by_place[size, Way.EXTERNAL].to[Way.ENVOY].median
             yield Bar(what=f"CPU of external to envoy, {size // 1000} KB", value=value, limit=_BAR, unit="x")
     large = by_place[_SIZES[-1], Way.EXTERNAL].requests_per_second.median
     yield Bar(what="time of a request of 220 KB at full load", value=1e3 / large, limit=1e3 / _LARGE_BAR, unit="ms")
 
 
 def _table(cells: Sequence[Cell]) -> Table:
-    columns = ("body", "way", "median µs", "req/s", "CPU µs", "failed")
+    columns = ("body", "way", "median µs", "req/s", "CPU µs", "x built-in", "x envoy", "failed")
     rows = tuple(
         (
             f"{cell.body_bytes // 1000} KB",
@@ -184,6 +198,7 @@ def _table(cells: Sequence[Cell]) -> Table:
             f"{cell.median_us.median:,.0f}",
             f"{cell.requests_per_second.median:,.0f}",
             f"{cell.cpu_us.median:,.0f} ({cell.cpu_us.low:,.0f}–{cell.cpu_us.high:,.0f})",
+            *(f"{cell.to[other].median:.2f}" if other in cell.to else "" for other in (Way.BUILT_IN, Way.ENVOY)),
             str(cell.failed),
         )
         for cell in cells

@@ -30,10 +30,9 @@ from controller.extproc.messages import (
     Received,
     SetHeader,
     TrailersAnswer,
-    chunks_of,
     encode_answer,
-    encode_piece,
 )
+from controller.extproc.wire import chunks_of, encode_piece
 from controller.picker.answers import Outcome, Refusal
 from controller.picker.ext_proc.desk import Desk, End
 from controller.picker.ext_proc.intake import STEERING, Intake, intake_of
@@ -378,6 +377,6 @@ def _streamed(phase: Phase, body: bytes, *, end_of_stream: bool) -> Replies:
     pieces = tuple(chunks_of(body))
     last = len(pieces) - 1
     return tuple(
-        encode_piece(phase, piece, end_of_stream=end_of_stream and number == last)
+        b"".join(encode_piece(phase, piece, end_of_stream=end_of_stream and number == last))
         for number, piece in enumerate(pieces)
     )

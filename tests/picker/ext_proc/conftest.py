@@ -25,10 +25,10 @@ from controller.extproc.messages import (
     Part,
     Phase,
     TrailersPart,
-    chunks_of,
     decode_answer,
     encode_part,
 )
+from controller.extproc.wire import chunks_of
 from controller.picker.config import ExtProcSettings, PickerSettings
 from controller.picker.ext_proc.serving import serve_gateways
 from controller.plugins.types import DEFAULT_POLICY, Admission, AppliedPolicy, DetectorConfig, FlowControlConfig
