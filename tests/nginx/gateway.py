@@ -243,11 +243,12 @@ async def run_gateway(
     endpoints_delay: float = 5.0,
     edits: Mapping[str, str] | None = None,
     listeners: Callable[[int], Iterable[Json]] = lambda port: [listener(port)],
+    kind: Callable[..., Gateway] = Gateway,
 ) -> AsyncIterator[Gateway]:
     """A gateway with listeners and nothing else.
 
     `picker` is another command, empty for one that the test plays, and `relay` another one for the relay. `edits` are
-    texts of rendered files and what stands there instead.
+    texts of rendered files and what stands there instead. `kind` makes a gateway of another kind.
     """
     (port,) = free_ports(1)
     directory = root / "resources"
@@ -256,7 +257,7 @@ async def run_gateway(
     data_plane = _Edited(root / "state", nginx, command, options=Options(drain=2.0), relay=relay)
     data_plane.edits = edits or {}
     async with data_plane, _ready(root / "state") if picker == () else contextlib.nullcontext():
-        gateway = Gateway(directory, places.State((root / "state").resolve()), port, data_plane)
+        gateway = kind(directory, places.State((root / "state").resolve()), port, data_plane)
         gateway.write("gateway.yaml", gateway_resource(*listeners(port)))
         reconciler = Reconciler(
             data_plane,
