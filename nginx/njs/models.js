@@ -4,6 +4,7 @@
 import bases from 'bases.js';
 import errors from 'errors.js';
 import json from 'json.js';
+import members from 'members.js';
 import multipart from 'multipart.js';
 import window from 'window.js';
 
@@ -20,6 +21,9 @@ function route(r) {
             choose(r, named, '', false);
             return;
         }
+        if (isQuick(r)) {
+            return;
+        }
         const scan = scannerOf(r);
         window.read(r, scan, (e) => finish(r, scan, e));
     } catch (e) {
@@ -28,8 +32,25 @@ function route(r) {
 }
 
 function scannerOf(r) {
-    const boundary = multipart.boundaryOf(r.headersIn['Content-Type'] || '');
-    return boundary === null ? json.scanner() : multipart.scanner(boundary);
+    const forms = multipart.make();
+    const boundary = forms.boundaryOf(r.headersIn['Content-Type'] || '');
+    return boundary === null ? json.make().scanner() : forms.scanner(boundary);
+}
+
+// Goes on where the body is JSON in memory as most programs write it, at a third of the price.
+function isQuick(r) {
+    const type = r.headersIn['Content-Type'];
+    if (type !== undefined && !type.startsWith('application/json')) {
+        return false;
+    }
+    const bytes = r.variables.request_body_file ? undefined : r.requestBuffer;
+    const found = bytes ? members.find(bytes) : null;
+    if (found === null) {
+        return false;
+    }
+    name(r, found.model, `json:${found.from}:${found.to}`);
+    go(r, found.model, false);
+    return true;
 }
 
 // The model in the path or the query; undefined where the API has it in the body.
@@ -68,12 +89,23 @@ function placeOf(scan) {
     return scan.model ? `${scan.isForm ? 'form' : 'json'}:${scan.from}:${scan.to}` : '';
 }
 
-// Goes on to the rule that the map chooses. The map is not asked before: it keeps its first value.
+// A name that no header can say is none, and meets the rules that a request without a model meets.
 function choose(r, model, place, isBroken) {
-    const isHeader = model.length <= LONGEST_NAME && !UNSPEAKABLE.test(model);
-    r.variables.infergate_model = isHeader ? model : '';
-    r.variables.infergate_base_model = isHeader ? bases.of(model) : '';
-    r.variables.infergate_model_at = isHeader ? place : '';
+    if (model && model.length <= LONGEST_NAME && !UNSPEAKABLE.test(model)) {
+        name(r, model, place);
+    }
+    go(r, model, isBroken);
+}
+
+function name(r, model, place) {
+    const variables = r.variables;
+    variables.infergate_model = model;
+    variables.infergate_base_model = bases.of(model);
+    variables.infergate_model_at = place;
+}
+
+// Goes on to the rule that the map chooses. The map is not asked before: it keeps its first value.
+function go(r, model, isBroken) {
     const chosen = r.variables[r.variables.infergate_chooser];
     if (chosen === NO_RULE && isBroken) {
         errors.refuseBody(r);

@@ -157,7 +157,7 @@ function begin(variables) {
         isTelling: telling.begins(variables),
         isBounded: Boolean(variables.infergate_deadline || variables.infergate_try_limit),
         restorer: restored
-            ? restore.restorer(restored === 'stream', Buffer.from(JSON.stringify(variables.infergate_model)))
+            ? restore.make().restorer(restored === 'stream', Buffer.from(JSON.stringify(variables.infergate_model)))
             : null,
     };
 }

@@ -19,6 +19,8 @@ Body = tuple[bytes, int, str | None]
 """A body, bytes in a piece of it, and the boundary of a form."""
 Scan = Callable[[Sequence[Body]], list[tuple[str | None, bool, bytes]]]
 """The model in each body, whether it is broken, and the bytes that name the model."""
+Find = Callable[[Sequence[bytes]], list[tuple[str, bytes] | None]]
+"""The model in each body and the bytes that name it, where the quick reader is certain of it."""
 Answer = tuple[bytes, list[int], bool]
 """An answer, the ends of its pieces, and whether it is a stream."""
 Restore = Callable[..., list[tuple[bytes, list[int]]]]
@@ -47,6 +49,9 @@ http {{
         listen unix:{root}/scan.sock;
         location / {{
             js_content scan.scan;
+        }}
+        location /members {{
+            js_content scan.find;
         }}
         location /restored {{
             js_content restored.run;
@@ -94,6 +99,21 @@ def scan(njs: httpx.Client) -> Scan:
         ]
 
     return scan
+
+
+@pytest.fixture(scope="session")
+def find_member(njs: httpx.Client) -> Find:
+    """Gives bodies to the quick reader."""
+
+    def find(bodies: Sequence[bytes]) -> list[tuple[str, bytes] | None]:
+        answer = njs.post("/members", content=json.dumps([base64.b64encode(body).decode() for body in bodies]))
+        assert answer.status_code == 200, answer.text
+        return [
+            None if found is None else (found[0], body[found[1] : found[2]])
+            for found, body in zip(answer.json(), bodies, strict=True)
+        ]
+
+    return find
 
 
 @pytest.fixture(scope="session")

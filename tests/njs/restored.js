@@ -8,7 +8,7 @@ function run(r) {
 }
 
 function one(answer, ends, isStream, name) {
-    const restorer = restore.restorer(isStream, Buffer.from(name));
+    const restorer = restore.make().restorer(isStream, Buffer.from(name));
     const out = [];
     const sizes = [];
     let at = 0;

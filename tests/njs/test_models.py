@@ -3,7 +3,7 @@
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controller.picker.prompt import read_prompt
-from tests.njs.conftest import Body, Scan
+from tests.njs.conftest import Body, Find, Scan
 
 pytestmark = pytest.mark.nginx
 
@@ -51,6 +51,7 @@ _TEXTS: Final = (
 )
 _NUMBERS: Final = ("0", "-1", "1.5", "1e3", "-0.1E-2", "12345678901234567890", "1e999")
 _WHITE: Final = ("", "", "", " ", "\n", "\t \r\n")
+_PLAIN: Final = ("", "", "", "", "", "", " ")
 _NOISE: Final = (
     b'"',
     b"\\",
@@ -81,8 +82,9 @@ def _string(text: str | bytes) -> bytes:
 class _Writer:
     """Writes bodies as no library would."""
 
-    def __init__(self, choice: random.Random) -> None:
+    def __init__(self, choice: random.Random, *, spaces: Sequence[str] = _WHITE) -> None:
         self._random = choice
+        self._spaces = spaces
 
     def body(self) -> bytes:
         made = self._white() + self._object(depth=0) + self._white()
@@ -132,7 +134,7 @@ class _Writer:
         return body
 
     def _white(self) -> bytes:
-        return self._random.choice(_WHITE).encode()
+        return self._random.choice(self._spaces).encode()
 
 
 def _no_constant(name: str) -> Any:  # never returns
@@ -166,6 +168,78 @@ def test_readers_agree(scan: Scan, seed: int) -> None:
         assert picked == expected, body
         if is_json:
             assert (model or "", is_broken) == (expected, False), body
+
+
+@settings(max_examples=BATCHES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(seed=st.integers(0, 2**64))
+def test_quick_reader_finds_what_the_other_finds(scan: Scan, find_member: Find, seed: int) -> None:
+    choice = random.Random(seed)
+    bodies = [_Writer(choice, spaces=choice.choice((_WHITE, _PLAIN, _PLAIN))).body() for _ in range(BODIES)]
+    quick = find_member(bodies)
+    for body, found, (model, is_broken, named) in zip(
+        bodies, quick, scan([(body, 10**6, None) for body in bodies]), strict=True
+    ):
+        assert found is None or (*found, False) == (model, named, is_broken), body
+        assert found is None or read_prompt("/v1/completions", body).model in (found[0], ""), body
+
+
+@pytest.mark.parametrize("ensure_ascii", [True, False])
+@pytest.mark.parametrize("separators", [(", ", ": "), (",", ":")])
+def test_quick_reader_knows_what_programs_write(
+    find_member: Find, separators: tuple[str, str], ensure_ascii: bool
+) -> None:
+    message = {"role": "user", "content": [{"type": "text", "text": 'a "model": "b" \\ \n {[ ü'}], "model": "inner"}
+    others: dict[str, Any] = {
+        "messages": [message] * 3,
+        "n": -1.5e3,
+        "stop": None,
+        "stream": True,
+        "tools": [],
+        "x": {},
+    }
+    for body in ({"model": "llama", **others}, {**others, "model": "llama"}, {"max": 1, "model": "llama", **others}):
+        written = json.dumps(body, separators=separators, ensure_ascii=ensure_ascii).encode()
+        assert find_member([written]) == [("llama", b'"llama"')], written
+        assert find_member([written[:-1], written + b"}", written[1:]]) == [None] * 3
+
+
+def test_quick_reader_compares_from_the_same_brackets(find_member: Find) -> None:
+    """The same bytes between long strings count only where the same brackets are open."""
+    text, gap = b"x" * 40, b'"],["'
+    good = b'{"model":"a","m":[["' + gap.join([text] * 4) + b'"]]}'
+    twice = b'{"model":"a","m":[["' + gap.join([text] * 3) + b'"],{"y":"' + gap.join([text] * 3) + b'"}]]}'
+    assert find_member([good, twice]) == [("a", b'"a"'), None]
+    assert find_member([good[:length] for length in range(len(good))]) == [None] * len(good)
+
+
+@settings(max_examples=BATCHES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(seed=st.integers(0, 2**64))
+def test_quick_reader_finds_nothing_in_spoilt_conversations(scan: Scan, find_member: Find, seed: int) -> None:
+    choice = random.Random(seed)
+    bodies = [_spoilt_conversation(choice) for _ in range(BODIES // 4)]
+    found = scan([(body, 10**6, None) for body in bodies])
+    for body, quick, (model, is_broken, named) in zip(bodies, find_member(bodies), found, strict=True):
+        assert quick is None or (*quick, False) == (model, named, is_broken), body
+
+
+def _spoilt_conversation(choice: random.Random) -> bytes:
+    """Messages whose bytes between long texts repeat, with some byte lost, doubled or put elsewhere in half of them."""
+    texts = ("hi", "x" * 33, "y" * 90, 'say "model": "z"' * 3, "a]}, {[" * 6, "\\" * 20)
+    shape = choice.choice(
+        (lambda text: text, lambda text: [{"type": "text", "text": text}], lambda text: {"a": [text]})
+    )
+    messages = [
+        {"role": choice.choice(("user", "assistant")), "content": shape(choice.choice(texts))}
+        for _ in range(choice.randrange(2, 9))
+    ]
+    members: list[tuple[str, Any]] = [("model", "llama"), ("messages", messages), ("n", 1), ("tools", messages[:2])]
+    choice.shuffle(members)
+    body = json.dumps(dict(members), separators=choice.choice(((", ", ": "), (",", ":")))).encode()
+    if choice.random() < 0.5:
+        at, to = choice.randrange(len(body)), choice.randrange(len(body))
+        some = body[to : to + choice.randrange(1, 4)] if choice.random() < 0.5 else choice.choice(_NOISE)
+        body = body[:at] + some + body[at + choice.randrange(3) :]
+    return body
 
 
 @pytest.mark.parametrize("cut", [1, 2, 10**6])
