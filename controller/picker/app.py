@@ -91,7 +91,8 @@ class Picks:
         if not is_pick(headers):
             if is_elsewhere(headers):
                 self._director.count("", Outcome.LISTED)
-                return answer_elsewhere(method, path, headers, models_of=self._director.models)
+                director = self._director
+                return answer_elsewhere(method, path, headers, models_of=director.models, doubt=director.doubt)
             if path == BASE_MODELS_PATH:
                 return self._base_models.answer(headers.get(b"if-none-match", b""))
             self._completions.take_first_bytes(body.kept, now=self._clock())

@@ -119,10 +119,16 @@ class Director:
             return None
         if not all(endpoint.models for endpoint in pool.endpoints) or _may_be_served(request.model, pool):
             return None
-        for endpoint in pool.endpoints:
-            endpoint.list_is_doubted = True
+        self.doubt([request.pool])
         self.count(request.pool, Outcome.MODEL_UNKNOWN)
         return unknown_model(request.model, models_of(pool, now=self._clock()))
+
+    def doubt(self, pools: Iterable[str]) -> None:
+        """Have the endpoints of pools asked anew for their models: somebody named one that they do not list."""
+        for pool in pools:
+            if pool in self._table.pools:
+                for endpoint in self._table.pools[pool].endpoints:
+                    endpoint.list_is_doubted = True
 
     def models(self, pools: Iterable[str]) -> Models:
         """What pools serve, and what stands for it, sorted by name; empty when no endpoint tells."""

@@ -152,7 +152,7 @@ class Endpoint:
         self.models: tuple[ServedModel, ...] = ()
         """That it lists, sorted by name."""
         self.list_is_doubted = False
-        """Whether a request named a model that it does not list, and may have loaded since."""
+        """Whether a request or a reading named a model that it does not list, and may have loaded since."""
         self.prefixes = PrefixIndex()
         self.first_byte_time: float | None = None
         """Seconds to the first byte of streamed answers, lately; None before there was one."""
@@ -203,6 +203,7 @@ class Endpoint:
         self._watch_progress(reading)
         self._answered(Metrics.READ, now=now)
         self._follow_restart(reading)
+        self._doubt_list(reading)
         self.reported = None
         self.reading = reading
         if reading.running >= self.most_running:
@@ -267,6 +268,17 @@ class Endpoint:
             self.stalled_since = None
         elif self.stalled_since is None:
             self.stalled_since = self.answered_at
+
+    def _doubt_list(self, reading: Reading) -> None:
+        """Compare with the last reading, before it is replaced: an adapter that came, not listed, was loaded since.
+
+        One that stays in use is not asked for again: some servers list no adapters.
+        """
+        last = self.reading
+        before = (*last.running_adapters, *last.waiting_adapters) if last is not None else ()
+        came = {*reading.running_adapters, *reading.waiting_adapters}.difference(before)
+        if came and not came.issubset(model.id for model in self.models):
+            self.list_is_doubted = True
 
     def _follow_restart(self, reading: Reading) -> None:
         """A process that started later, or whose counters fell, has an empty cache and no adapters."""

@@ -15,6 +15,8 @@ _NAMED_MODEL: Final = NAMED_MODEL_HEADER.encode()
 
 ModelsOf = Callable[[Iterable[str]], Models]
 """What pools serve, by name."""
+Doubt = Callable[[Iterable[str]], None]
+"""Has what pools serve asked anew."""
 
 
 def is_elsewhere(headers: Headers) -> bool:
@@ -44,8 +46,11 @@ def list_of_rule(method: str, path: str, headers: Headers, *, pool: str, models_
     return encoded(models) if not asked and models else None
 
 
-def answer_elsewhere(method: str, path: str, headers: Headers, *, models_of: ModelsOf) -> bytes:
-    """The answer where no rule has the request: what all pools of the place have together."""
+def answer_elsewhere(method: str, path: str, headers: Headers, *, models_of: ModelsOf, doubt: Doubt) -> bytes:
+    """The answer where no rule has the request: what all pools of the place have together.
+
+    A model that they do not have may just have been loaded.
+    """
     models = models_of(_pools(headers))
     asked = asked_model(method, path)
     if asked == "":
@@ -53,6 +58,8 @@ def answer_elsewhere(method: str, path: str, headers: Headers, *, models_of: Mod
     if asked is not None and asked in models:
         return answer_of_models(encoded_model(models[asked]))
     model = asked or headers.get(_NAMED_MODEL, b"").decode("utf-8", "replace")
+    if model not in models:
+        doubt(_pools(headers))
     return answer_of_refusal(unknown_model(model, models), method=method, path=path)
 
 

@@ -72,12 +72,18 @@ def test_what_is_not_known_is_left_to_an_endpoint(path: str, pool: str) -> None:
 
 @pytest.mark.parametrize(("path", "found"), [("/v1/models", (200, ["m", "org/tuned"])), ("/v1/models/m", (200, "m"))])
 def test_place_without_a_rule_lists_its_pools(path: str, found: tuple[int, object]) -> None:
-    assert told(answer_elsewhere("GET", path, {b"x-infergate-pools": b"llm/a"}, models_of=models_of)) == found
+    doubted: list[str] = []
+    headers = {b"x-infergate-pools": b"llm/a"}
+    answer = answer_elsewhere("GET", path, headers, models_of=models_of, doubt=doubted.extend)
+    assert (told(answer), doubted) == (found, [])
 
 
 def test_model_that_is_not_there_is_an_error_that_names_those_that_are() -> None:
-    status, error = told(answer_elsewhere("GET", "/v1/models/x", {b"x-infergate-pools": b"llm/a"}, models_of=models_of))
-    assert status == 404
+    doubted: list[str] = []
+    headers = {b"x-infergate-pools": b"llm/a"}
+    answer = answer_elsewhere("GET", "/v1/models/x", headers, models_of=models_of, doubt=doubted.extend)
+    status, error = told(answer)
+    assert (status, doubted) == (404, ["llm/a"])
     assert error == {
         "message": "the model `x` does not exist, there are m, org/tuned",
         "type": "invalid_request_error",

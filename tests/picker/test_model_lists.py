@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from controller.picker.health import Failure
-from controller.picker.model_lists import ASK_EVERY, ModelLists, models_on
+from controller.picker.model_lists import ASK_EVERY, DOUBTED_EVERY, ModelLists, models_on
 from controller.picker.model_names import encoded, models_of
 from controller.picker.pages import Page, ScrapeFailed
 
@@ -78,6 +78,32 @@ async def test_endpoint_that_came_is_asked_at_once(picker: Picker, pods: Pods, l
     picker.serve("a", "b")
     await lists.ask()
     assert pods.asked == ["a:8000", "b:8000"]
+
+
+async def test_adapter_in_a_reading_that_is_not_listed_is_asked_for(
+    picker: Picker, pods: Pods, lists: ModelLists
+) -> None:
+    picker.serve("a")
+    pods.lists["a:8000"] = page({"id": "m"})
+    await lists.ask()
+    pods.lists["a:8000"] = page({"id": "m"}, {"id": "late", "parent": "m"})
+    picker.read("a", waiting_adapters=("late",))
+    picker.clock.pass_(DOUBTED_EVERY)
+    await lists.ask()
+    assert names(picker) == ["late", "m"]
+
+
+async def test_adapter_that_stays_and_is_listed_nowhere_is_asked_for_once(
+    picker: Picker, pods: Pods, lists: ModelLists
+) -> None:
+    picker.serve("a")
+    pods.lists["a:8000"] = page({"id": "m"})
+    await lists.ask()
+    for _ in range(5):
+        picker.read("a", running_adapters=("hidden",))
+        picker.clock.pass_(DOUBTED_EVERY)
+        await lists.ask()
+    assert len(pods.asked) == 2
 
 
 @pytest.mark.parametrize(("later", "known"), [(None, ["m"]), (page(status=503), ["m"]), (page(status=404), [])])
