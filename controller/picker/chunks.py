@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import accumulate, chain, repeat
 from typing import Final
 
+import msgspec
 import xxhash
 
 SHORTEST: Final = 256
@@ -26,9 +27,37 @@ BYTES_PER_TOKEN: Final = 4
 """Of English text; a constant factor cancels out of the rule that uses it."""
 
 
+class Turn(msgspec.Struct, frozen=True, gc=False):
+    """A prompt as a turn of a conversation: the whole of it, and the turn before, whose answer it holds."""
+
+    prompt: int
+    """Hash of the whole prompt."""
+    before: int = 0
+    """That of the prompt whose answer is in this one."""
+    asked: int = 0
+    """Chunks before that answer."""
+    answered: int = 0
+    """Chunks up to its end."""
+
+
+def turn_of(stream: bytes, hashes: Sequence[int], *, root: int, asked: int, answered: int) -> Turn:
+    """The turn of a prompt. asked, answered: bytes before the last answer in it, and up to its end."""
+    prompt = _whole(stream, hashes, root=root, size=len(stream))
+    if not answered:
+        return Turn(prompt)
+    before = _whole(stream, hashes, root=root, size=asked)
+    return Turn(prompt, before, bisect_right(OFFSETS, asked) - 1, bisect_right(OFFSETS, answered) - 1)
+
+
 def chunk_hashes(stream: bytes, *, root: int) -> Sequence[int]:
     """The hash of each whole chunk, from the first on, each with all before it in it."""
     count = bisect_right(OFFSETS, len(stream)) - 1
     digest = xxhash.xxh3_64_intdigest
     before = root
     return [before := digest(chunk, before) for chunk in map(stream.__getitem__, _PLACES[:count])]
+
+
+def _whole(stream: bytes, hashes: Sequence[int], *, root: int, size: int) -> int:
+    """The hash of the first bytes of a prompt, whole chunks and what is left."""
+    count = bisect_right(OFFSETS, size) - 1
+    return xxhash.xxh3_64_intdigest(stream[OFFSETS[count] : size], hashes[count - 1] if count else root)

@@ -13,7 +13,7 @@ from controller.picker.inflight import InFlight
 from controller.picker.model_names import Models, merged, models_of, unknown_model
 from controller.picker.pools import PoolState, PoolTable, adapters_in_use
 from controller.picker.requests import Headers, PickRequest, Try
-from controller.picker.scheduling.matching import chunks_at
+from controller.picker.scheduling.matching import chunks_at, remember
 from controller.picker.scheduling.profile import Profile
 from controller.picker.scheduling.tracing import traced
 
@@ -217,8 +217,7 @@ class Director:
         pool.memory.predicted.add(request.prompt_bytes // BYTES_PER_TOKEN, OFFSETS[matched] // BYTES_PER_TOKEN)
         for witness in profile.witnesses:
             witness.sent(request, endpoint, now=now)
-        if hashes:
-            endpoint.prefixes.remember(hashes)
+        remember(request, endpoint)
 
 
 def _of_session(request: PickRequest, pool: PoolState) -> Chosen:

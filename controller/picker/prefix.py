@@ -6,12 +6,18 @@ with two calls into C per prompt instead of one per chunk. What is used goes int
 full it becomes the old one, and what was old is forgotten. So between one and two capacities are held, the least
 recently used missing first. An index of thrice the cache's size costs 3 % of the time to the first token, one of half
 its size 34 %.
+
+Beside its chunks an index holds each prompt as a whole, as one more hash. The endpoint that computed a prompt has its
+answer in the cache too; so where a prompt goes on from one that it holds, it is counted to have all up to the answer's
+end, which nobody has to have read. With answers of 500 tokens that brought hits from .71 to .85 in simulations without
+system prompts, and the 90th percentile of first bytes from .32 to .11 s; with answers of 60 behind 1,000 tokens in
+common, 3 % of it.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from controller.picker.chunks import BYTES_PER_TOKEN, SHORTEST
+from controller.picker.chunks import BYTES_PER_TOKEN, SHORTEST, Turn
 from controller.picker.model_servers import Reading
 
 DEFAULT_CAPACITY: Final = 16_384
@@ -66,6 +72,10 @@ class PrefixIndex:
             else:
                 high = middle
         return low
+
+    def holds(self, prompt: int) -> bool:
+        """Whether it holds a prompt as a whole."""
+        return prompt in self._young or prompt in self._old
 
     def remember(self, hashes: Sequence[int]) -> None:
         """Hold a prompt's prefixes as the most recently used. Of one longer than the capacity its beginning."""
@@ -136,6 +146,14 @@ def longest_matches(indexes: Iterable[PrefixIndex], hashes: Sequence[int]) -> li
             novel = hashes[last] if last < len(hashes) else 0
         matches.append(last)
     return matches
+
+
+def add_answers(matches: list[int], indexes: Iterable[PrefixIndex], turn: Turn) -> None:
+    """Let the indexes that hold the turn before match up to the end of its answer."""
+    asked, answered, before = turn.asked, turn.answered, turn.before
+    for place, index in enumerate(indexes):
+        if asked <= matches[place] < answered and index.holds(before):
+            matches[place] = answered
 
 
 def capacity_of(reading: Reading) -> int | None:

@@ -8,7 +8,7 @@ grows keeps its beginning. What is no prompt is no error here: the model server 
 import json
 import re
 from array import array
-from itertools import chain
+from itertools import chain, islice
 from typing import Final, cast
 
 import msgspec
@@ -27,6 +27,9 @@ _PARSED_TWICE: Final = 256 * 1024
 _PATHS: Final = frozenset({"completions", "embeddings", "responses", "messages"})
 _TELL_IN_STREAMS: Final = frozenset({"responses", "messages"})
 """Their streams end with their usage, asked or not."""
+_ASSISTANT: Final = msgspec.Raw(b'"assistant"')
+_FOLLOW: Final = 16
+"""Messages from the end among which an answer is looked for: results of tools follow it, or a question."""
 _NOTHING: Final = cast(msgspec.Raw, b"")
 """A field that a body does not have: not a Raw, since joining one of those takes 40 ns and bytes take 5."""
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -39,6 +42,10 @@ class Prompt(msgspec.Struct, frozen=True, gc=False):
     """As the client names it; empty when there is none."""
     stream: bytes = b""
     """The prompt; empty when there is none."""
+    asked: int = 0
+    """Bytes of the stream before the model's last answer in it: an earlier prompt. 0 where there is no answer."""
+    answered: int = 0
+    """Bytes up to the end of that answer."""
     root: int = 0
     """Differs between models, adapters and cache salts, which share no cache."""
     is_streamed: bool = False
@@ -114,9 +121,13 @@ def read_prompt(path: str, body: bytes, *, served: str = "") -> Prompt:
         return Prompt(model=model_alone(body)) if len(body) <= _PARSED_TWICE else NO_PROMPT
     model = asked.model or ""
     most = asked.max_completion_tokens or asked.max_output_tokens or asked.max_tokens
+    stream = _stream(asked)
+    before, answered = _last_answer(asked, end=len(stream))
     return Prompt(
         model=model,
-        stream=_stream(asked),
+        stream=stream,
+        asked=before,
+        answered=answered,
         root=xxhash.xxh3_64_intdigest(f"{served or model}\0{asked.cache_salt or ''}".encode("utf-8", "replace")),
         is_streamed=asked.stream is True,
         max_tokens=int(most) if most and 0 < most < 2**53 else None,
@@ -159,6 +170,19 @@ def _stream(asked: _Body) -> bytes:
     pieces += chain.from_iterable(map(astuple, messages))
     pieces += (_text_or_tokens(asked.prompt), _text_or_tokens(asked.input))
     return b"".join(pieces)
+
+
+def _last_answer(asked: _Body, *, end: int) -> tuple[int, int]:
+    """Where the model's last answer begins and ends in a stream of so many bytes; zeros where none is near its end."""
+    if asked.prompt or asked.input:
+        # No API has messages beside these.
+        return 0, 0
+    for one in islice(reversed(asked.messages or ()), _FOLLOW):
+        start = end - sum(map(len, astuple(one)))
+        if one.role == _ASSISTANT:
+            return start, end
+        end = start
+    return 0, 0
 
 
 def _without_media(content: msgspec.Raw) -> bytes | msgspec.Raw:

@@ -18,9 +18,9 @@ from controller.bundle import (
     TryOutcome,
 )
 from controller.picker.apis import read_named
-from controller.picker.chunks import chunk_hashes
+from controller.picker.chunks import Turn, chunk_hashes, turn_of
 from controller.picker.health import Failure
-from controller.picker.prompt import KEPT, NO_PROMPT, read_prompt
+from controller.picker.prompt import KEPT, NO_PROMPT, Prompt, read_prompt
 from controller.picker.trace import Trace
 
 Headers = Mapping[bytes, bytes]
@@ -90,6 +90,8 @@ class PickRequest(msgspec.Struct, gc=False, eq=False):
     """Bytes of the prompt; 0 when there is none that is understood."""
     hashes: Sequence[int] = ()
     """Of the prompt's chunks, each with all before it in it."""
+    turn: Turn | None = None
+    """Of a conversation; None without a prompt."""
     subset: frozenset[str] | None = None
     """Endpoints that the gateway allows, each `ip:port`, or `ip` for all its ports; None allows the whole pool."""
     session: str = ""
@@ -166,6 +168,7 @@ def pick_request(
     prompt = read_prompt(path, body.kept, served=target) if body.size else NO_PROMPT
     if prompt is NO_PROMPT and body.size:
         prompt = read_named(path, headers.get(b"content-type", b"").decode("latin-1"), body.kept)
+    hashes, turn = hashed(prompt)
     return PickRequest(
         id=identity.decode("latin-1"),
         pool=pool,
@@ -181,9 +184,19 @@ def pick_request(
         max_tokens=prompt.max_tokens,
         tells_usage=prompt.tells_usage,
         prompt_bytes=len(prompt.stream),
-        hashes=chunk_hashes(prompt.stream, root=prompt.root),
+        hashes=hashes,
+        turn=turn,
         session=headers[_SESSION].decode("latin-1") if _SESSION in headers else "",
     )
+
+
+def hashed(prompt: Prompt) -> tuple[Sequence[int], Turn | None]:
+    """The hashes of a prompt's chunks, and what it is in its conversation; None where there is no prompt."""
+    stream, root = prompt.stream, prompt.root
+    if not stream:
+        return (), None
+    hashes = chunk_hashes(stream, root=root)
+    return hashes, turn_of(stream, hashes, root=root, asked=prompt.asked, answered=prompt.answered)
 
 
 def read_tried(text: str) -> tuple[Try, ...]:

@@ -1,5 +1,6 @@
 """The index: what it matches, what it forgets, and how large it gets."""
 
+import json
 from collections.abc import Sequence
 
 import pytest
@@ -7,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.bundle import Engine
+from controller.picker.answers import Refusal
 from controller.picker.chunks import chunk_hashes
 from controller.picker.model_servers import Reading
 from controller.picker.prefix import DEFAULT_CAPACITY, PrefixIndex, capacity_of, longest_matches, share_out
+from controller.picker.requests import BodyPieces, PickRequest, pick_request
 
 from .conftest import Picker
 
@@ -136,3 +139,39 @@ def test_index_of_a_removed_endpoint_goes_with_it(picker: Picker) -> None:
     assert [endpoint.name for endpoint in picker.table.endpoints] == ["llm/b"]
     picker.serve("a", "b")
     assert len(picker.endpoint("a").prefixes) == 0
+
+
+def _turn(picker: Picker, number: int, *messages: tuple[str, str]) -> PickRequest:
+    """A turn of a conversation, picked for."""
+    pieces = BodyPieces()
+    said = [{"role": role, "content": text} for role, text in messages]
+    pieces.add(json.dumps({"model": "m", "messages": said}).encode())
+    headers = {
+        b"x-infergate-pool": b"llm/gpu",
+        b"x-infergate-request": b"turn-%d" % number,
+        b"x-infergate-then": b"@serve",
+    }
+    request = pick_request("POST", "/v1/chat/completions", headers, pieces)
+    assert not isinstance(picker.director.pick(request), Refusal)
+    return request
+
+
+def test_next_turn_finds_the_answer_where_it_was_made() -> None:
+    picker = Picker()
+    picker.serve("a", "b", "c")
+    first = [("user", "Hello")]
+    second = [*first, ("assistant", "a" * 2000), ("user", "And then?")]
+    assert _turn(picker, 1, *first).cached_bytes == 0
+    (where,) = (name for name in "abc" if picker.count(name))
+    assert _turn(picker, 2, *second).cached_bytes == 1792  # whole chunks up to the answer's end
+    assert picker.count(where) == 2
+
+
+def test_answer_to_another_prompt_is_not_counted() -> None:
+    picker = Picker()
+    picker.serve("a")
+    said = [("assistant", "a" * 2000), ("user", "And then?")]
+    _turn(picker, 1, ("user", "Hello"))
+    assert _turn(picker, 2, ("user", "Hello!"), *said).cached_bytes == 0
+    picker.endpoint("a").prefixes.clear()
+    assert _turn(picker, 3, ("user", "Hello"), *said).cached_bytes == 0

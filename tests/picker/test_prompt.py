@@ -7,6 +7,7 @@ import pytest
 
 from controller.picker.chunks import OFFSETS, chunk_hashes
 from controller.picker.prompt import KEPT, MEDIA_BYTES, NO_PROMPT, Prompt, read_prompt
+from controller.picker.requests import BodyPieces, PickRequest, pick_request
 
 CHAT = "/v1/chat/completions"
 
@@ -155,3 +156,35 @@ def test_a_chunk_hash_holds_all_before_it() -> None:
     assert not set(ours) & set(theirs)
     assert chunk_hashes(stream[:600], root=1) == ours[:2]
     assert not chunk_hashes(stream[:255], root=1)
+
+
+def _chat(*messages: tuple[str, str]) -> bytes:
+    return json.dumps({"model": "m", "messages": [{"role": role, "content": text} for role, text in messages]}).encode()
+
+
+def _request_of(body: bytes) -> PickRequest:
+    pieces = BodyPieces()
+    pieces.add(body)
+    headers = {b"x-infergate-pool": b"llm/gpu", b"x-infergate-request": b"1", b"x-infergate-then": b"@serve"}
+    return pick_request("POST", "/v1/chat/completions", headers, pieces)
+
+
+def test_turn_knows_the_one_that_it_goes_on_from() -> None:
+    first = [("system", "s" * 300), ("user", "Hello")]
+    second = [*first, ("assistant", "a" * 2000), ("user", "And then?")]
+    third = [*second, ("assistant", "b" * 100), ("tool", "1"), ("tool", "2")]
+    turns = [_request_of(_chat(*messages)).turn for messages in (first, second, third)]
+    one, two, three = (turn for turn in turns if turn is not None)
+    assert (one.before, one.answered) == (0, 0)
+    assert two.before == one.prompt
+    assert (two.asked, two.answered) == (1, 9)
+    assert three.before == two.prompt
+
+
+def test_turn_after_another_prompt_is_another() -> None:
+    told = [("user", "Hello"), ("assistant", "Hi"), ("user", "And then?")]
+    changed = [("user", "Hello!"), *told[1:]]
+    turns = {turn.before for messages in (told, changed) if (turn := _request_of(_chat(*messages)).turn) is not None}
+    assert len(turns) == 2
+    assert _request_of(b'{"input": "Hello"}').turn is not None
+    assert _request_of(b"{}").turn is None

@@ -17,6 +17,7 @@ from controller.picker.health import Failure
 from controller.picker.metrics import State
 from controller.picker.replay.recorder import Recorder
 from controller.picker.requests import PickRequest
+from controller.picker.scheduling.matching import chunks_at, remember
 
 UNKNOWN: Final = ""
 """The pool of a request when there are several and none was named."""
@@ -98,13 +99,12 @@ class Desk:
             # It stands behind the first: that one was tried in vain.
             was.health.failed(Failure.UNAVAILABLE, request=request.id, now=now)
         self.state.in_flight.start(request.id, _moved(sent, request, endpoint, now=now))
-        if request.hashes:
-            endpoint.prefixes.remember(request.hashes)
+        remember(request, endpoint)
         return endpoint
 
 
 def _moved(sent: Sent, request: PickRequest, endpoint: Endpoint, *, now: float) -> Sent:
-    matched = OFFSETS[endpoint.prefixes.match(request.hashes)] if request.hashes else 0
+    matched = OFFSETS[chunks_at(request, endpoint)] if request.hashes else 0
     return Sent(
         endpoint=endpoint,
         at=now,

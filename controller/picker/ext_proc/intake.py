@@ -9,9 +9,8 @@ from typing import Final
 
 from controller.bundle import ENDPOINT_HEADER, EXPLAIN_HEADER, STEERING_HEADERS
 from controller.extproc.messages import SUBSET_KEY, SUBSET_NAMESPACE, Headers, Metadata, endpoints_in
-from controller.picker.chunks import chunk_hashes
 from controller.picker.prompt import KEPT, NO_PROMPT, read_prompt
-from controller.picker.requests import PickRequest
+from controller.picker.requests import PickRequest, hashed
 
 STEERING: Final = frozenset(STEERING_HEADERS)
 
@@ -33,6 +32,7 @@ class Intake:
     def request(self, identity: str, *, pool: str, body: bytes, size: int) -> PickRequest:
         """The pick for it. `body` may be empty although there are `size` bytes of it: it is not read then."""
         prompt = read_prompt(self.path, body) if body and len(body) <= KEPT else NO_PROMPT
+        hashes, turn = hashed(prompt)
         return PickRequest(
             id=identity,
             pool=pool,
@@ -47,7 +47,8 @@ class Intake:
             max_tokens=prompt.max_tokens,
             tells_usage=prompt.tells_usage,
             prompt_bytes=len(prompt.stream),
-            hashes=chunk_hashes(prompt.stream, root=prompt.root),
+            hashes=hashes,
+            turn=turn,
             subset=self.subset,
         )
 

@@ -11,6 +11,7 @@ import msgspec
 
 from controller.bundle import Completion, FirstByte, Pool
 from controller.errors import InputUnreadable
+from controller.picker.chunks import Turn
 from controller.picker.health import Failure
 from controller.picker.model_servers import Reading
 
@@ -57,6 +58,7 @@ class Picked(Event, tag="pick", frozen=True):
     """Bytes of the body."""
     prompt_bytes: int = 0
     hashes: tuple[int, ...] = ()
+    turn: Turn | None = None
     adapter: str = ""
     is_streamed: bool = False
     max_tokens: int | None = None

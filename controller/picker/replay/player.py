@@ -169,4 +169,5 @@ def _request(event: Picked) -> PickRequest:
         max_tokens=event.max_tokens,
         prompt_bytes=event.prompt_bytes,
         hashes=event.hashes,
+        turn=event.turn,
     )

@@ -48,6 +48,7 @@ class Recorder:
                 size=request.size,
                 prompt_bytes=request.prompt_bytes,
                 hashes=tuple(request.hashes),
+                turn=request.turn,
                 adapter=request.adapter,
                 is_streamed=request.is_streamed,
                 max_tokens=request.max_tokens,
