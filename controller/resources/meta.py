@@ -1,8 +1,7 @@
 """What all resources have in common, and the keys by which everything else names them."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -13,9 +12,11 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Creation time of a resource that states none, so that those are the oldest."""
 
 
-@dataclass(frozen=True, order=True)
-class Key:
-    """Names one resource in one cluster or directory."""
+class Key(NamedTuple):
+    """Names one resource in one cluster or directory.
+
+    A tuple and no dataclass, whose hash and comparison are Python: a turn with 1,000 routes asks for them 30,000 times.
+    """
 
     group: str
     """API group, empty for the core group."""

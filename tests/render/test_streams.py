@@ -1,7 +1,5 @@
 """What is rendered of connections and datagrams."""
 
-from dataclasses import replace
-
 import pytest
 
 from controller.bundle import Bundle
@@ -19,7 +17,7 @@ DB = Key("", "Service", "demo", "db")
 
 
 def _server(*upstreams: str, transport: Transport = Transport.TCP, mode: Mode = Mode.OPAQUE) -> StreamServer:
-    route = ROUTE if transport is Transport.TCP else replace(ROUTE, kind="UDPRoute")
+    route = ROUTE if transport is Transport.TCP else ROUTE._replace(kind="UDPRoute")
     rule = StreamRule(route, 0, tuple(StreamBackend(upstream, 1) for upstream in upstreams))
     certificates = (Certificate(Key("", "Secret", "demo", "tls"), b"chain", b"key"),) if mode is Mode.TERMINATE else ()
     return StreamServer(EDGE, "l", 5432, transport, mode, ("*",), certificates, rule)
