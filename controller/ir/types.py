@@ -5,6 +5,7 @@ Resources appear only as keys, so that a rendered fragment can name the one that
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from controller.bundle import Pool
 from controller.ir.certificates import Certificate as Certificate
@@ -139,7 +140,7 @@ class Rule:
     session: Session | None = None
     """None: each request is on its own."""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """`namespace/route/index` or `namespace/route/index.match`, after `grpc/` for a rule that takes calls: unique
         in a GatewayConfig, and stable while the route's rules keep their order.

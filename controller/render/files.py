@@ -91,6 +91,7 @@ def render(config: GatewayConfig, settings: RenderSettings, *, memory: Memory | 
         "completions": COMPLETIONS_FILE,
         "view": view,
         "remembered": memory.text,
+        "remembered_block": memory.block,
         "streams": streams,
         "base_headers": request_headers(),
         "call_headers": request_headers(is_call=True),

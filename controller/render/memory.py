@@ -36,6 +36,10 @@ class Memory:
         """The view that was made of the same object before, or is made now."""
         return cast(T, self._views.get(key, (source,), make))
 
+    def block(self, macro: _Macro, view: object, *more: object, key: Hashable) -> str:
+        """The same for one of several places where a view stands. `more` follows from the view and `key`."""
+        return self._texts.get((macro.name, id(view), key), (view,), lambda: compact(macro(view, *more)).strip("\n"))
+
     def text(self, macro: _Macro, view: object, *more: object) -> str:
         """What a macro says of a view. `more` follows from the view."""
         return self._texts.get((macro.name, id(view)), (view,), lambda: compact(macro(view, *more)).rstrip("\n"))

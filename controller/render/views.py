@@ -75,6 +75,11 @@ class LocationView:
     """Whether a model that none of them has is answered with those that there are."""
 
     @property
+    def key(self) -> tuple[str, bool]:
+        """Tells a location from the others of its server."""
+        return (self.path, self.is_exact)
+
+    @property
     def variable(self) -> str:
         """The variable of the map, as a script names it."""
         return self.chooser.removeprefix("$")

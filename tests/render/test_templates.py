@@ -20,7 +20,8 @@ MADE_HERE = (
     r"|address|header|keepalive|module|named|listener|location|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
     r"(added|body|changed_path|client_validation|headers|mirror_location|mirrored|named_locations|paused|picked_in_time"
-    r"|preflight|redirect|refused|remembered|retried|rewrite|scheme|secured|secured_stream|called|sent|split|timeouts|title|tried"
+    r"|preflight|redirect|refused|remembered|remembered_block|retried|rewrite|scheme|secured|secured_stream|called|sent"
+    r"|split|timeouts|title|tried"
     r"|unknown_client)\(.*\)|bodies\[.*\]|body",
     r"(exit|view)\.client_certificate\[\d\]|((view\.)?tls|view)\.authorities|backend\.endpoint_variable( or .*)?",
     r"upstream(\.name)?",
