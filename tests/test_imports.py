@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "topology": {"bundle", "ir", "plugins", "remembered", "resources"},
     "translate": {"ir", "resources", "topology"},
     "render": {"bundle", "ir", "remembered", "resources"},
-    "status": {"bundle", "ir", "resources", "topology"},
+    "status": {"bundle", "ir", "remembered", "resources", "topology"},
     "garbage": set(),
     "remembered": set(),
     "wire": {"bundle", "errors"},

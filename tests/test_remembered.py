@@ -11,10 +11,13 @@ from controller.remembered import Remembered
 from controller.render import memory as render_memory
 from controller.render.files import RenderSettings, render
 from controller.resources.gateway_api import CONTROLLER_NAME, HTTPRoute
-from controller.resources.meta import Resource
+from controller.resources.meta import Key, Resource
 from controller.resources.snapshot import Snapshot, snapshot
+from controller.status import memory as status_memory
+from controller.status.derive import derive
 from controller.topology import memory as topology_memory
 from controller.topology.build import build
+from controller.topology.refusals import Refusals
 from controller.topology.types import Topology
 from controller.translate.build import translate
 
@@ -82,6 +85,13 @@ def served(topology: Topology, memory: render_memory.Memory | None = None) -> ob
     return render(config, RenderSettings(), memory=memory)
 
 
+def statuses(
+    topology: Topology, present: Snapshot, refused: Key | None, memory: status_memory.Memory | None = None
+) -> object:
+    refusals = Refusals({refused: "nginx does not like it"} if refused else {}, {}, {})
+    return derive(topology, snapshot=present, controller_name=CONTROLLER_NAME, refusals=refusals, memory=memory)
+
+
 def assert_same(found: Topology, first: Topology) -> None:
     """Upstreams that no route leads to any more may be left over; translating leaves them out."""
     assert replace(found, upstreams=first.upstreams) == first
@@ -92,7 +102,7 @@ def assert_same(found: Topology, first: Topology) -> None:
 def test_each_resource_added_and_removed_gives_what_a_first_build_gives(path: Path) -> None:
     resources = list(read(path).resources)
     order = random.Random(path.parent.name)
-    built, rendered = topology_memory.Memory(), render_memory.Memory()
+    built, rendered, told = topology_memory.Memory(), render_memory.Memory(), status_memory.Memory()
     left_out: list[Resource] = []
     for _ in range(12):
         if left_out and order.random() < 0.5:
@@ -103,6 +113,8 @@ def test_each_resource_added_and_removed_gives_what_a_first_build_gives(path: Pa
         topology = build(present, controller_name=CONTROLLER_NAME, memory=built)
         assert_same(topology, build(present, controller_name=CONTROLLER_NAME))
         assert served(topology, rendered) == served(topology)
+        refused = order.choice([None, *(route.key for route in topology.routes)])
+        assert statuses(topology, present, refused, told) == statuses(topology, present, refused)
 
 
 def test_another_case_with_the_same_memory_gives_what_a_first_build_gives() -> None:

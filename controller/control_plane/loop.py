@@ -22,6 +22,7 @@ from controller.resources.gateway_api import CONTROLLER_NAME, Gateway
 from controller.resources.meta import Key
 from controller.resources.snapshot import Rejection, Snapshot
 from controller.status.derive import derive
+from controller.status.memory import Memory as StatusMemory
 from controller.status.types import StatusUpdate
 from controller.topology.build import build
 from controller.topology.conditions import PROGRAMMED
@@ -58,6 +59,7 @@ class Loop:
     _rejected: frozenset[Rejection] = field(default=frozenset(), init=False)
     _newest: tuple[Snapshot, Topology] | None = field(default=None, init=False)
     _memory: Memory = field(default_factory=Memory, init=False)
+    _statuses: StatusMemory = field(default_factory=StatusMemory, init=False)
     _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     @property
@@ -83,6 +85,8 @@ class Loop:
                         return
                     self._take(*item)
                     pending = asyncio.ensure_future(anext(snapshots, None))
+                    # Instances that wait are told first.
+                    await asyncio.sleep(0)
                 elif woken.done():
                     await asyncio.sleep(_GATHER)
                     self._look_at_reports()
@@ -154,6 +158,7 @@ class Loop:
             refusals=self.publishing.refusals(topology),
             features=self.features(),
             versions=self.versions(),
+            memory=self._statuses,
         )
         unknown = self._unknown(topology, snapshot)
         self.want(tuple(status for status in statuses if status.key not in unknown))

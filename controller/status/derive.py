@@ -12,6 +12,7 @@ from controller.resources.legacy import LEGACY_GROUP
 from controller.resources.meta import Key
 from controller.resources.snapshot import Snapshot
 from controller.resources.stream_routes import StreamRoute
+from controller.status.memory import Memory
 from controller.status.types import Json, Programmed, StatusUpdate
 from controller.status.versions import supported_version
 from controller.topology.conditions import (
@@ -55,15 +56,19 @@ def derive(
     refusals: Refusals | None = None,
     features: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
+    memory: Memory | None = None,
 ) -> tuple[StatusUpdate, ...]:
     """The status of each resource of ours, sorted by key.
 
     `programmed` holds the report for each Gateway whose data plane has said something. Routes that have none of our
     Gateways as a parent, and still an entry of ours in their status, get one without parents. `topology` is as the
     resources say, before `refusals` were taken out. `features` are named by each GatewayClass.
-    `versions` are those of the definitions of a cluster, by the plural of their kind; None where there is none.
+    `versions` are those of the definitions of a cluster, by the plural of their kind; None where there is none. `memory`
+    is that of the derivations before.
     """
-    facts = _Facts(programmed or {}, refusals or Refusals({}, {}, {}), controller_name)
+    memory = memory or Memory()
+    memory.turn()
+    facts = _Facts(programmed or {}, refusals or Refusals({}, {}, {}), controller_name, memory)
     sets: dict[Key, list[ListenerSetState]] = {}
     for found in topology.listener_sets:
         sets.setdefault(found.gateway, []).append(found)
@@ -78,7 +83,9 @@ def derive(
         *(_alone(item) for item in topology.objectives),
         *(_alone(item) for item in topology.rewrites),
         *(_alone(item) for item in topology.models),
-        *_abandoned(topology, snapshot=snapshot, controller_name=controller_name),
+        *memory.abandoned.get(
+            "", (topology, snapshot), lambda: _abandoned(topology, snapshot=snapshot, controller_name=controller_name)
+        ),
     ]
     return tuple(sorted(updates, key=_order))
 
@@ -106,6 +113,7 @@ class _Facts:
     programmed: Mapping[Key, Programmed]
     refusals: Refusals
     controller_name: str
+    memory: Memory
 
     def gateway(self, item: GatewayState, *, sets: Sequence[ListenerSetState]) -> Iterator[StatusUpdate]:
         """Of a Gateway, and of the ListenerSets that name it."""
@@ -143,6 +151,9 @@ class _Facts:
 
     def route(self, item: RouteState | StreamRouteState) -> StatusUpdate:
         words = self.refusals.routes.get(item.key)
+        return self.memory.routes.get(item.key, (item, words), lambda: self._route(item, words=words))
+
+    def _route(self, item: RouteState | StreamRouteState, *, words: str | None) -> StatusUpdate:
         parents = [self._parent(parent, words=words) for parent in item.parents]
         return StatusUpdate(item.key, item.generation, {"parents": parents})
 
@@ -259,7 +270,7 @@ def _with_refusal(conditions: Sequence[Condition], *, words: str) -> tuple[Condi
     return ordered(*others, merged([refusal, *earlier]))
 
 
-def _abandoned(topology: Topology, *, snapshot: Snapshot, controller_name: str) -> list[StatusUpdate]:
+def _abandoned(topology: Topology, *, snapshot: Snapshot, controller_name: str) -> tuple[StatusUpdate, ...]:
     """Routes that were ours and are no longer."""
     ours = {item.key for item in topology.routes} | {item.key for item in topology.stream_routes}
     routes: list[RequestRoute | StreamRoute] = [
@@ -267,13 +278,13 @@ def _abandoned(topology: Topology, *, snapshot: Snapshot, controller_name: str) 
         *snapshot.of(GRPCRoute),
         *snapshot.of(StreamRoute),
     ]
-    return [
+    return tuple(
         StatusUpdate(route.key, route.metadata.generation, {"parents": []})
         for route in routes
         if route.status
         and any(entry.get("controllerName") == controller_name for entry in route.status.get("parents") or [])
         and route.key not in ours
-    ]
+    )
 
 
 def _listener_json(item: ListenerState, conditions: Sequence[Condition]) -> Json:

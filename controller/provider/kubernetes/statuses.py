@@ -88,7 +88,7 @@ class StatusWriter:
         withdrawn = gone(self._wanted.values(), now=keys)
         before, self._wanted = self._wanted, {item.key: item for item in (*updates, *withdrawn)}
         for key, update in self._wanted.items():
-            if before.get(key) != update:
+            if (known := before.get(key)) is not update and known != update:
                 self.look_at(key)
 
     def look_at(self, key: Key) -> None:
