@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from aiohttp import web
 from tools.bench.cluster import objects
 from tools.bench.cluster.__main__ import FULL, Found, Wave, main, outcome_of
 from tools.bench.cluster.asking import all_answer, shows
+from tools.bench.cluster.effort import cpu, program, spent
 from tools.bench.cluster.residents import Instance, is_program
 from tools.bench.cluster.world import collection_of
 from tools.bench.resources import REVISION_HEADER
@@ -77,13 +79,41 @@ def test_program_of_a_command_line(command: str, found: str) -> None:
     assert [name for name in ("agent", "picker") if is_program(words, name)] == ([found] if found else [])
 
 
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("/cache/bin/kube-apiserver --secure-port=6443", "kube-apiserver"),
+        ("python3 -m controller controller --service agent", "control plane"),
+        ("python3 -m controller --log-format bare picker --socket s", "picker"),
+        ("nginx: worker process", "nginx"),
+        ("/usr/sbin/nginx -t", "nginx"),
+        ("", "others"),
+    ],
+)
+def test_time_is_counted_for_the_program_that_a_process_runs(command: str, found: str) -> None:
+    assert program(tuple(command.split(" "))) == found
+
+
+def test_time_is_read_whatever_the_name_of_a_process_holds() -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    text = f"7 (a) b (c) S 1 7 7 0 -1 4194304 100 0 0 0 {2 * ticks} {ticks} {ticks} 0 20 0 1 0 100 0 0"
+
+    assert cpu(text) == (3.0, 1.0)
+
+
+def test_what_used_most_comes_first_and_what_used_nothing_not_at_all() -> None:
+    before, after = {"nginx": 1.0, "etcd": 1.0, "agent": 5.0}, {"nginx": 2.0, "etcd": 1.0, "picker": 3.0, "agent": 4.0}
+
+    assert list(spent(before, after).items()) == [("picker", 3.0), ("nginx", 1.0)]
+
+
 def test_every_pod_has_an_address_of_its_own() -> None:
     addresses = {objects.pod_status(number)["status"]["podIP"] for number in range(FULL.pods)}
     assert len(addresses) == FULL.pods
 
 
 def test_bars_name_what_is_over_them() -> None:
-    wave = Wave(450, creating=5.0, live_after_first=7.0, live_after_last=2.0)
+    wave = Wave(450, creating=5.0, live_after_first=7.0, live_after_last=2.0, cpu={"nginx": 3.0})
     found = Found(wave, wave, (0.1, 0.2, 0.9), 260.0, Instance(60.0, 80.0), Instance(70.0, 90.0))
     assert [bar.what for bar in outcome_of(found, FULL).bars if not bar.is_met] == [
         "the other routes live after the first creation",

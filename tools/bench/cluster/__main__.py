@@ -16,6 +16,7 @@ from controller.agent.nginx import find
 from controller.errors import NginxMissing
 from tools.bench.cluster import objects
 from tools.bench.cluster.asking import all_answer, shows
+from tools.bench.cluster.effort import Effort, effort, spent
 from tools.bench.cluster.residents import Instance, instance_mb, leader_mb
 from tools.bench.cluster.world import World, world
 from tools.bench.failures import CannotMeasure
@@ -62,6 +63,8 @@ class Wave:
     creating: float
     live_after_first: float
     live_after_last: float
+    cpu: Effort
+    """CPU seconds by program until the last route was live, most first."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +113,17 @@ def outcome_of(found: Found, size: Size) -> Outcome:
     rows = tuple(
         (str(each.routes), _s(each.creating), _s(each.live_after_first), _s(each.live_after_last)) for each in waves
     )
+    programs = tuple(dict.fromkeys(name for each in waves for name in each.cpu))
     instances = (("0", found.idle), (str(len(size.first) + size.more), found.loaded))
     return Outcome(
         figures={"size": size, "found": found},
         tables=(
             Table("Seconds until the last route answers", ("routes", "creating", "after first", "after last"), rows),
+            Table(
+                "CPU seconds of that time by program",
+                ("routes", *programs),
+                tuple((str(each.routes), *(_s(each.cpu.get(name, 0.0)) for name in programs)) for each in waves),
+            ),
             Table("Seconds until a change of one route is seen", ("median", "worst"), ((_s(median), _s(worst)),)),
             Table(
                 "Resident MB of an idle instance",
@@ -172,12 +181,12 @@ async def _prepare(found: World, size: Size) -> None:
 
 
 async def _wave(found: World, size: Size, numbers: range) -> Wave:
-    began = time.monotonic()
+    before, began = effort(), time.monotonic()
     await found.create(objects.route(number, namespace=size.space(number)) for number in numbers)
     created = time.monotonic()
     # The newest are asked first: they tell most about what is live.
     live = await all_answer(found.address, reversed(numbers))
-    return Wave(len(numbers), created - began, live - began, live - created)
+    return Wave(len(numbers), created - began, live - began, live - created, spent(before, effort()))
 
 
 async def _change(found: World, size: Size, revision: int) -> float:

@@ -9,17 +9,17 @@ from typing import Final
 from tools.bench.cluster.residents import is_program
 
 _PROC: Final = Path("/proc")
-_OURS: Final = {"controller": "control plane", "agent": "agent", "picker": "picker", "relay": "relay"}
+_OURS: Final = ("agent", "picker", "relay")
 _BENCHMARK: Final = "benchmark"
 _OTHERS: Final = "others"
 _PROGRAMS: Final = ("kube-apiserver", "etcd", "kube-controller-manager", "kube-proxy")
 
 Effort = Mapping[str, float]
-"""CPU seconds by program, those of ended children included."""
+"""CPU seconds by program."""
 
 
 def effort() -> Effort:
-    """CPU seconds that were used until now. A process that ended counts where its parent waited for it."""
+    """CPU seconds that were used until now. What a process used that ended is its parent's, once that waited for it."""
     found: dict[str, float] = defaultdict(float)
     for directory in _PROC.iterdir():
         if directory.name.isdecimal():
@@ -29,9 +29,7 @@ def effort() -> Effort:
             except OSError:  # it ended
                 continue
             name = _BENCHMARK if int(directory.name) == os.getpid() else program(words)
-            found[name] += own
-            # What an agent waits for are tests of configurations.
-            found["nginx -t" if name == "agent" else name] += ended
+            found[name] += own + ended
     return found
 
 
@@ -46,11 +44,11 @@ def program(words: tuple[str, ...]) -> str:
     name = words[0].rpartition("/")[2]
     if name in _PROGRAMS:
         return name
-    if words[0].startswith("nginx: ") or name == "nginx":
+    if words[0].startswith("nginx:") or name == "nginx":
         return "nginx"
-    if "controller" in words and f"{words}".count("'controller'") > 1:
-        return _OURS["controller"]
-    return next((title for role, title in _OURS.items() if role != "controller" and is_program(words, role)), _OTHERS)
+    if words.count("controller") > 1:
+        return "control plane"
+    return next((role for role in _OURS if is_program(words, role)), _OTHERS)
 
 
 def cpu(text: str) -> tuple[float, float]:
