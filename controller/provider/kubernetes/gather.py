@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-_SHARE: Final = 5.0
-"""How much longer than the work on it a stream may be gathered: work takes a sixth of the time at most."""
+_SHARE: Final = 8.0
+"""How much longer than the work on it a stream may be gathered: work takes a ninth of the time at most."""
 
 
 class Gather:
@@ -13,7 +13,7 @@ class Gather:
 
     A deployment of 100 pods is some hundred events within a second, and each snapshot costs tens of milliseconds.
     Changes that came while the caller dealt with the last ones are a stream, whose end is worth waiting for: until none
-    came for as long as dealing with them took, but five times as long in all, and `stream` seconds at most. Each
+    came for as long as dealing with them took, but eight times as long in all, and `stream` seconds at most. Each
     snapshot in the middle of one is work for every replica and a reload for every instance, which the API server pays
     for too where they share processors.
     """

@@ -70,7 +70,7 @@ async def test_changes_that_keep_coming_are_passed_on_in_time() -> None:
 
 @pytest.mark.parametrize(
     ("took", "seconds"),
-    [(0.01, 0.2), (0.1, 0.5), (0.15, 0.75), (3.0, 1.0)],
+    [(0.01, 0.2), (0.05, 0.4), (0.1, 0.8), (3.0, 1.0)],
     ids=["no less than any change", "in proportion", "in proportion too", "no longer than its bound"],
 )
 async def test_stream_is_gathered_for_longer_than_the_work_on_it_took(took: float, seconds: float) -> None:
