@@ -291,11 +291,11 @@ class _Exchange:
 
     async def _join(self, dialogue: Dialogue, connection: Tunnel, address: str) -> None:
         fields = [item for item in connection.fields if is_ordinary(item[0])]
-        head = ((":status", b"101"), *((name.decode("latin-1"), value) for name, value in fields))
+        head = [(b":status", b"101"), *fields]
         metadata = {ENDPOINT_NAMESPACE: {SERVED_KEY: address}}
         try:
             if not dialogue.is_over:
-                dialogue.send_head(HeadersPart(Phase.RESPONSE, head), metadata=metadata)
+                dialogue.send_head(Phase.RESPONSE, head, end=False, metadata=metadata)
             answer = await dialogue.response.head(
                 patience=self._services.patience.answer, what="an answer to the response's headers"
             )

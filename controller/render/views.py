@@ -47,6 +47,7 @@ from controller.render.sessions import (
     session_view,
     with_session,
 )
+from controller.render.sharing import Plain, Sharing, sharing_of
 from controller.render.weights import Split, splits
 from controller.resources.meta import Key
 
@@ -254,6 +255,24 @@ class RuleView:
 
 
 @dataclass(frozen=True)
+class SharedView:
+    """A named location for several rules."""
+
+    location: str
+    rules: tuple[RuleView, ...]
+    """All of them to pools, or none."""
+
+    @property
+    def is_picked(self) -> bool:
+        return bool(_pools_of(view.rule for view in self.rules))
+
+    @property
+    def tells_more(self) -> bool:
+        """Whether the picker is told more of some requests than their pool."""
+        return any(view.backends[0].tells_more for view in self.rules)
+
+
+@dataclass(frozen=True)
 class ServerView:
     server: Server
     hostnames: tuple[str, ...]
@@ -269,6 +288,13 @@ class ServerView:
     rules: tuple[RuleView, ...]
     hidden: Names
     """Headers of backends; empty where the server hides what all do."""
+    shared: tuple["SharedView", ...]
+
+    @property
+    def apart(self) -> tuple[RuleView, ...]:
+        """The rules that share no location."""
+        sharing = {id(rule) for place in self.shared for rule in place.rules}
+        return tuple(rule for rule in self.rules if id(rule) not in sharing)
 
     @property
     def reads_models(self) -> bool:
@@ -346,6 +372,8 @@ class ConfigView:
     rule_maps: tuple[RuleMap, ...]
     lookups: tuple[LookupMap, ...]
     exacts: tuple[Exact, ...]
+    jumps: tuple[tuple[str, str], ...]
+    """(location of a rule, the one that it shares)."""
     targets: Mapping[str, str]
     """By the id of a rule: where to send requests for it."""
     flags: tuple[FlagView, ...]
@@ -401,10 +429,11 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
         views.relayed,
     )
     views.memory.turn(*around, *sets, views.tls, behind)
+    sharing = views.sharing(config)
     streams = {server.port for server in config.streams if server.transport is Transport.TCP}
     ports = tuple(
         _port_view(
-            [views.server(server) for server in config.servers if server.port == port],
+            [views.server(server, sharing) for server in config.servers if server.port == port],
             is_shared=port in streams,
         )
         for port in sorted({server.port for server in config.servers})
@@ -429,6 +458,7 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
         rule_maps=maps.maps,
         lookups=maps.lookups,
         exacts=maps.exacts,
+        jumps=tuple(sorted((f"@{rule}", location) for rule, location in sharing.locations.items())),
         targets={name: view.target for name, view in rules.items()},
         flags=_flag_views(maps.maps),
         joined=tuple(
@@ -523,18 +553,41 @@ class _Views:
     variables: Mapping[str, str]
     memory: Memory
 
-    def server(self, server: Server) -> ServerView:
-        chosen = {
-            case.rule.id for location in server.locations if not self.is_direct(location) for case in location.cases
-        }
+    def sharing(self, config: GatewayConfig) -> Sharing:
+        reading = (place for server in config.servers for place in server.locations if self.reads_model(place))
+        others = self.rewriting | self.http2_pools | self.relayed
+        return sharing_of(
+            (self.reached(server) for server in config.servers),
+            plain=Plain(
+                upstreams=frozenset(
+                    upstream.name
+                    for upstream in config.upstreams
+                    if not (upstream.name in self.tls or upstream.name in self.http2 or upstream.name in self.dialed)
+                ),
+                pools=frozenset(pool.name for pool in config.pools if pool.name not in others),
+            ),
+            apart={case.rule.id for place in reading for case in place.cases},
+        )
+
+    def reached(self, server: Server) -> list[Rule]:
+        """The rules that something jumps to."""
+        places = (location for location in server.locations if not self.is_direct(location))
+        found = {case.rule.id for location in places for case in location.cases}
+        return [rule for rule in server.rules if rule.id in found]
+
+    def server(self, server: Server, sharing: Sharing) -> ServerView:
+        named = {rule.id for rule in self.reached(server)} - sharing.locations.keys()
         read = {case.rule.id for location in server.locations if self.reads_model(location) for case in location.cases}
         hidden = hidden_by(server, memory=self.memory)
         rules = {
             rule.id: self._known_rule(
-                rule, server, _Bearing(is_named=rule.id in chosen, is_read=rule.id in read, hidden=hidden)
+                rule, server, _Bearing(is_named=rule.id in named, is_read=rule.id in read, hidden=hidden)
             )
             for rule in server.rules
         }
+        shared: dict[str, list[RuleView]] = {}
+        for rule in sorted(rules.keys() & sharing.locations.keys()):
+            shared.setdefault(sharing.locations[rule], []).append(rules[rule])
         return ServerView(
             server=server,
             hostnames=tuple("_" if hostname == "*" else hostname for hostname in server.hostnames),
@@ -545,6 +598,7 @@ class _Views:
             locations=tuple(self.location(location, rules) for location in server.locations),
             rules=tuple(rules.values()),
             hidden=() if hidden == BASE else hidden,
+            shared=tuple(SharedView(location, tuple(shared[location])) for location in sorted(shared)),
         )
 
     def location(self, location: Location, rules: Mapping[str, "RuleView"]) -> LocationView:

@@ -63,8 +63,8 @@ def derive(
     `programmed` holds the report for each Gateway whose data plane has said something. Routes that have none of our
     Gateways as a parent, and still an entry of ours in their status, get one without parents. `topology` is as the
     resources say, before `refusals` were taken out. `features` are named by each GatewayClass.
-    `versions` are those of the definitions of a cluster, by the plural of their kind; None where there is none. `memory`
-    is that of the derivations before.
+    `versions` are those of the definitions of a cluster, by the plural of their kind; None where there is none.
+    `memory` is that of the derivations before.
     """
     memory = memory or Memory()
     memory.turn()

@@ -1,4 +1,4 @@
-"""Which rule a request meets where so many have conditions that they are looked up instead of tried."""
+"""Which rule a request meets among so many with conditions that they are looked up, and share locations."""
 
 import json
 from collections.abc import AsyncIterator
@@ -10,12 +10,12 @@ import pytest_asyncio
 
 from controller.agent.nginx import Nginx
 from tests.nginx.gateway import Gateway, run_gateway
-from tests.nginx.resources import Json, route, rule, service, to_service
+from tests.nginx.resources import Json, pool, route, rule, service, to_pool, to_service
 from tests.nginx.servers import exchange, serve
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
-TENANTS = 36
+TENANTS = 150
 
 
 def _match(**more: object) -> Json:
@@ -45,19 +45,34 @@ MATCHES: dict[str, Json] = {
 }
 
 
+POOLS = ("tenant-11", "tenant-12", "post")
+FILTERS: dict[str, list[Json]] = {
+    "tenant-13": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["x-other"]}}]
+}
+"""Of a rule that shares no location."""
+
+
+def _target(name: str) -> Json:
+    return to_pool(name) if name in POOLS else to_service(name)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(root: Path, nginx: Nginx) -> AsyncIterator[Gateway]:
     async with AsyncExitStack() as stack:
         backends = {name: await stack.enter_async_context(serve(name=name)) for name in MATCHES}
         gateway = await stack.enter_async_context(run_gateway(root, nginx))
-        rules = [(name, rule(to_service(name), matches=[match])) for name, match in MATCHES.items()]
+        rules = [
+            (name, rule(_target(name), matches=[match], filters=FILTERS.get(name, [])))
+            for name, match in MATCHES.items()
+        ]
         await gateway.apply(
             "routes.yaml",
             *(service(name, backends[name].address) for name in MATCHES),
+            *(pool(name, backends[name].address) for name in POOLS),
             # A route has 16 rules at most; of equal ones the first created holds, and then the first by name.
             *(
                 route(f"route-{first:03}", *(made for _, made in rules[first : first + 16]))
-                for first in range(0, 64, 16)
+                for first in range(0, len(rules), 16)
             ),
         )
         yield gateway
@@ -68,7 +83,8 @@ FACTS: list[tuple[str, str, str, str]] = [
     ("GET", "/t/x", "tenant-2", "tenant-2"),
     ("GET", "/t/x", "tenant-35", "tenant-35"),
     ("PUT", "/t/x", "tenant-35", "tenant-35"),
-    ("GET", "/t", "tenant-36", "rest"),
+    *(("GET", f"/t/{number}", f"tenant-{number}", f"tenant-{number}") for number in (9, 10, 11, 12, 13, 14, 148, 149)),
+    ("GET", "/t", "tenant-150", "rest"),
     ("GET", "/t", "tenant-1x", "rest"),
     ("GET", "/t", "tenant", "rest"),
     ("GET", "/t", "", "rest"),
@@ -106,6 +122,10 @@ FACTS: list[tuple[str, str, str, str]] = [
     ("GET", "/t?q=a+b", "", "space"),
     ("GET", "/t?q=a%20b", "", "space"),
 ]
+
+
+async def test_many_rules_share_locations(gateway: Gateway) -> None:
+    assert (gateway.state.current / "rules.conf").read_text().count("/services;") > 128
 
 
 @pytest.mark.parametrize(("method", "path", "tenant", "served"), FACTS)

@@ -12,17 +12,17 @@ MADE_HERE = (
     # Values that are no text of a user: numbers, names derived from keys, arguments that are quoted already.
     r"settings\.(worker_processes|worker_connections|max_open_files|max_body_size|max_large_requests|rewritten_memory)",
     r"view\.server\.max_body_size",
-    r"(entry|exact|exit|header|filter|rule|backend|choice|copy|cors|gate|origins|flag|item|map|endpoint|pool|port|view|location|sticky)(\.\w+)*\."
+    r"(entry|exact|place|exit|header|filter|rule|backend|choice|copy|cors|gate|origins|flag|item|map|endpoint|pool|port|view|location|sticky)(\.\w+)*\."
     r"(name|value|header|key|weights|location|listener|serve_location|rewritten_location|upstream|source|variable|default|place|chooser|target"
     r"|split_variable|fine_source|sample_variable|origin|port"
     r"|server|file|handed_to|index|listen|module|path|socket|status|id)",
     r"next|loop\.index0|loop\.index \+ 1|retry\.caught \| join\(\" \"\)"
-    r"|address|header|keepalive|module|named|listener|location|value|variable|name|share|chain|key|status|port\.port|endpoint\.address|filter\.status",
+    r"|address|header|keepalive|module|named|listener|location|value|variable|name|share|shared|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
     r"(added|body|changed_path|client_validation|headers|mirror_location|mirrored|named_locations|paused|picked_in_time"
     r"|preflight|redirect|refused|remembered|remembered_block|retried|rewrite|scheme|secured|secured_stream|called|sent"
     r"|split|timeouts|title|tried"
-    r"|unknown_client)\(.*\)|bodies\[.*\]|body",
+    r"|unknown_client)\(.*\)|body",
     r"(exit|view)\.client_certificate\[\d\]|((view\.)?tls|view)\.authorities|backend\.endpoint_variable( or .*)?",
     r"upstream(\.name)?",
     r"item\.variable ~ .*|item\.values\[.*\]",

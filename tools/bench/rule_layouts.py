@@ -16,7 +16,7 @@ Json = dict[str, Any]  # Any: a Kubernetes object
 
 _API: Final = "gateway.networking.k8s.io/v1"
 _RULES: Final = 10
-PATHS: Final = ("prefix", "exact path")
+_PATHS: Final = ("prefix", "exact path")
 """Kinds of rules that a path alone decides."""
 
 
@@ -140,7 +140,7 @@ def _tenant(route: int, rule: int) -> Json:
 def _kind(match: Mapping[str, Any]) -> str:  # Any: a part of a route
     names = {"method": "method", "headers": "header", "queryParams": "parameter"}
     found = [word for field, word in names.items() if field in match]
-    return found[0] if found else PATHS[match["path"]["type"] == "Exact"]
+    return found[0] if found else _PATHS[match["path"]["type"] == "Exact"]
 
 
 def _service(port: int) -> tuple[Json, Json]:

@@ -26,7 +26,7 @@ from tools.bench.pipeline import stages
 from tools.bench.processes import cpu_seconds, memory, tree
 from tools.bench.progress import Progress
 from tools.bench.report import Bar, Outcome, Table
-from tools.bench.rule_layouts import PATHS, Layout, Probe, layouts
+from tools.bench.rule_layouts import Layout, Probe, layouts
 from tools.bench.servers import backend, free_ports
 
 _RENDERED_WITHIN: Final = 2.0
@@ -183,19 +183,12 @@ class _Asked:
 
 
 def _bars(rows: list[Row]) -> list[Bar]:
-    """Requests are held to theirs where rules are divided among listeners, and where a path decides.
-
-    Conditions that thousands of rules of one host have are tried one after the other.
-    """
     rendering = [
         Bar(f"rendering of {row.rules:,} rules, {row.layout}", row.render_seconds, _RENDERED_WITHIN, "s")
         for row in rows
     ]
     return rendering + [
-        Bar(f"last {cost.kind} over first, {row.layout}", cost.ratio, _MOST, "x")
-        for row in rows
-        for cost in row.costs
-        if row.listeners > 1 or cost.kind in PATHS
+        Bar(f"last {cost.kind} over first, {row.layout}", cost.ratio, _MOST, "x") for row in rows for cost in row.costs
     ]
 
 
