@@ -52,11 +52,11 @@ function make() {
     function answer(r) {
         const status = statusOf(r.variables);
         const error = ERRORS[status] || NO_BACKEND;
-        const reason = r.variables.infergate_call && r.variables.infergate_reason;
+        const reason = (r.variables.infergate_call || status === 400) && r.variables.infergate_reason;
         if (CALL_TYPE.test(r.headersIn['Content-Type'] || '')) {
             refuseCall(r, CALL_CODES[status] || 13, reason || error.message);
         } else {
-            refuse(r, status, reason ? Object.assign({}, NO_BACKEND, { message: reason }) : error);
+            refuse(r, status, reason ? Object.assign({}, status === 400 ? ERRORS[400] : NO_BACKEND, { message: reason }) : error);
         }
     }
 

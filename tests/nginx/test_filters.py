@@ -277,6 +277,28 @@ async def test_redirect_of_a_backend_is_for_its_share(
 
 
 @pytest.mark.usefixtures("backend")
+async def test_redirect_that_needs_a_host_is_400_without_one(gateway: Gateway) -> None:
+    answer = await exchange(gateway.port, b"GET /moved/scheme/cart HTTP/1.0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"names no host" in answer
+    assert b"location:" not in answer.lower()
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize(
+    ("line", "location"),
+    [
+        ("GET /moved/host/cart HTTP/1.0", b"http://other.example"),
+        ("GET http://asked.example/moved/scheme/cart HTTP/1.0", b"https://asked.example/"),
+        ("GET /moved/scheme/cart HTTP/1.0\r\nHost: asked.example", b"https://asked.example/"),
+    ],
+)
+async def test_redirect_of_http_1_0_that_knows_a_host_is_told(gateway: Gateway, line: str, location: bytes) -> None:
+    answer = await exchange(gateway.port, f"{line}\r\n\r\n".encode())
+    assert b"\r\nLocation: " + location in answer
+
+
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(
     "path", ["/moved/prefix/x%0d%0aEvil:%20y", "/moved/prefix/a/../x%0d%0aEvil:%20y", "/moved/host/%0aEvil:y"]
 )
