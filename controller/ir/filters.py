@@ -5,6 +5,8 @@ Each type here has one resolver in `topology/filters.py` and one template in `te
 
 from dataclasses import dataclass
 
+from controller.ir.policies import BackendTls
+
 
 @dataclass(frozen=True)
 class HeaderChange:
@@ -76,10 +78,14 @@ class Mirror:
     """Sends a copy of requests elsewhere, as the backend receives them. Its answer is dropped."""
 
     upstream: str
-    """Name of an Upstream of the same GatewayConfig."""
+    """Name of an Upstream of the same GatewayConfig; empty: copies go to a pool."""
     numerator: int = 1
     """Of the share of requests that are copied, at least 1."""
     denominator: int = 1
+    pool: str = ""
+    """Name of a Pool of the same GatewayConfig; empty: copies go to an upstream."""
+    tls: BackendTls | None = None
+    """Of the pool; None: in plain text."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from controller.bundle import Dialed, DialedBackends, DialedEndpoint, Pool, dialed_socket, encode_dialed
 from controller.ir.policies import AltName, BackendTls
 from controller.ir.types import Certificate, GatewayConfig, Target, ToPool, Upstream
+from controller.render.copies import copied_to_pools
 
 
 def is_dialed(tls: BackendTls | None, *, is_relayed: bool = False) -> bool:
@@ -98,4 +99,6 @@ def _names(tls: BackendTls) -> tuple[AltName, ...]:
 
 
 def _targets(config: GatewayConfig) -> Iterable[Target]:
-    return (backend.target for server in config.servers for rule in server.rules for backend in rule.backends)
+    for rule in (rule for server in config.servers for rule in server.rules):
+        yield from (backend.target for backend in rule.backends)
+        yield from copied_to_pools(rule)

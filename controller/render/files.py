@@ -110,6 +110,8 @@ def render(config: GatewayConfig, settings: RenderSettings, *, memory: Memory | 
     files["base_models.json"] = json.dumps(base_models, indent=0, ensure_ascii=False).encode()
     for port in view.ports:
         files[f"port_{port.port}.conf"] = _template("port.conf.j2", {**context, "port": port})
+    if view.copies:
+        files["copies.conf"] = _template("copies.conf.j2", context)
     if streams.ports:
         files["connections.conf"] = _template("connections.conf.j2", context)
     for opened in streams.ports:

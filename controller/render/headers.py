@@ -53,8 +53,12 @@ def request_headers(
     encodings: bool = True,
     is_call: bool = False,
     to_relay: bool = False,
+    copied_to: str = "",
 ) -> tuple[Header, ...]:
     """Everything that is set on a request to a backend, or to the relay in front of it, sorted by name.
+
+    With `copied_to`, the name of a pool, it goes to the server that has copies picked, which adds the client's address
+    itself.
 
     Without `upgrades` none is passed on; calls of gRPC have none anyway. Without `encodings` the answer is asked for
     uncompressed, whatever the client and filters say.
@@ -63,6 +67,8 @@ def request_headers(
     values = _REQUEST_BASE | (_OF_CALLS if is_call else {} if upgrades else _NO_UPGRADE)
     if to_relay:
         values |= _FOR_RELAY
+    if copied_to:
+        values |= {POOL_HEADER: copied_to, "x-forwarded-for": "$http_x_forwarded_for"}
     for change in (item.change for item in filters if isinstance(item, RequestHeaders)):
         for name, value in change.assign:
             values[name] = inside(value)

@@ -24,6 +24,7 @@ from controller.ir.types import (
     Upstream,
 )
 from controller.render.choosing import rule_maps
+from controller.render.copies import copied_to_pools, copies_servers, copies_socket, copies_upstream
 from controller.render.cors import CorsView, cors_of
 from controller.render.dialed import dialed_pools, is_dialed, shown_to, sockets_of, stem_of
 from controller.render.headers import (
@@ -307,6 +308,22 @@ class ServerView:
 
 
 @dataclass(frozen=True)
+class CopiesView:
+    """A server where copies of requests to pools are requests of their own."""
+
+    socket: str
+    upstream: str
+    variable: str
+    """Holds the location for a pool."""
+    client_certificate: tuple[str, str] | None
+    """As of other servers."""
+    reads_models: bool
+    """Whether a pool gives models other names."""
+    rules: tuple[RuleView, ...]
+    """One for each pool."""
+
+
+@dataclass(frozen=True)
 class PortView:
     port: int
     is_tls: bool
@@ -385,6 +402,7 @@ class ConfigView:
     cors: tuple[CorsView, ...]
     """Without repetition."""
     sessions: tuple[SessionView, ...]
+    copies: tuple[CopiesView, ...]
 
     @property
     def reads_models(self) -> bool:
@@ -469,12 +487,15 @@ def config_view(config: GatewayConfig, *, memory: Memory | None = None, around: 
         sticky=tuple(sorted({split.sticky for split in splits if split.sticky})),
         cors=_cors_views(rules.values()),
         sessions=tuple(view for name in sorted(rules) if (view := rules[name].session)),
+        copies=tuple(views.copies(server) for server in copies_servers(config)),
     )
 
 
 def targets_of(config: GatewayConfig) -> Iterable[Target]:
-    """Where rules send requests, with repetition."""
-    return (backend.target for server in config.servers for rule in server.rules for backend in rule.backends)
+    """Where rules send requests, and copies to pools, with repetition."""
+    for rule in (rule for server in config.servers for rule in server.rules):
+        yield from (backend.target for backend in rule.backends)
+        yield from copied_to_pools(rule)
 
 
 def tls_view(tls: BackendTls) -> TlsView:
@@ -599,6 +620,20 @@ class _Views:
             rules=tuple(rules.values()),
             hidden=() if hidden == BASE else hidden,
             shared=tuple(SharedView(location, tuple(shared[location])) for location in sorted(shared)),
+        )
+
+    def copies(self, server: Server) -> CopiesView:
+        shown = server.client_certificate
+        reads_models = any(self.rewrites(rule) for rule in server.rules)
+        bearing = _Bearing(is_named=True, is_read=reads_models, hidden=BASE)
+        upstream = copies_upstream(shown)
+        return CopiesView(
+            socket=copies_socket(shown),
+            upstream=upstream,
+            variable=f"$copied_{digest(upstream)}",
+            client_certificate=certificate_files(shown) if shown else None,
+            reads_models=reads_models,
+            rules=tuple(self.rule(rule, server, bearing) for rule in server.rules),
         )
 
     def location(self, location: Location, rules: Mapping[str, "RuleView"]) -> LocationView:
@@ -766,11 +801,17 @@ class _Views:
         rewrites = _rewrites(filters)
         return MirrorView(
             location=location,
-            upstream=self.upstream_of(ToUpstream(mirror.upstream), server),
+            upstream=(
+                copies_upstream(server.client_certificate)
+                if mirror.pool
+                else self.upstream_of(ToUpstream(mirror.upstream), server)
+            ),
             speaks_http2=mirror.upstream in self.http2,
             module=_module(rule),
             sample=_sample(rule, mirror, location=location),
-            headers=request_headers(filters, upgrades=False, is_call=rule.takes_calls),
+            headers=request_headers(
+                filters, upgrades=False, is_call=rule.takes_calls, copied_to=inside(mirror.pool) if mirror.pool else ""
+            ),
             answer=None,
             hostname=next((item.hostname for item in rewrites if item.hostname), None),
             path=next((item.path for item in rewrites if item.path), None),
@@ -815,7 +856,7 @@ def _sample(rule: Rule, mirror: Mirror, *, location: str) -> SplitView | None:
     split, fine = splits([mirror.numerator, rest])
     return SplitView(
         rule=rule,
-        what=f"mirrors {mirror.numerator} of {mirror.denominator} to {mirror.upstream}",
+        what=f"mirrors {mirror.numerator} of {mirror.denominator} to {mirror.upstream or mirror.pool}",
         variable=f"$mirror_{digest(location)}",
         salt=location,
         values=("1", "0"),

@@ -103,8 +103,6 @@ def unresolved_mirrors(items: Iterable[HTTPRouteFilter], *, where: str, targets:
             target = targets(item.request_mirror.backend_ref)
             if isinstance(target, Condition):
                 problems.append(unresolved(target.reason, f"{place}: {target.message}"))
-            elif isinstance(target, ToPool):
-                problems.append(unresolved("InvalidKind", f"{place}: kind of a mirror accepts Service, found a pool"))
     return problems
 
 
@@ -198,9 +196,15 @@ def _mirror(item: HTTPRequestMirrorFilter, *, targets: Targets) -> Mirror | None
         share = (item.fraction.numerator, item.fraction.denominator)
     else:
         share = (100 if item.percent is None else item.percent, 100)
-    if not isinstance(target, ToUpstream) or not share[0]:
+    if not share[0]:
         return None
-    return Mirror(target.upstream, *share)
+    match target:
+        case ToUpstream(upstream=upstream):
+            return Mirror(upstream, *share)
+        case ToPool(pool=pool, tls=tls):
+            return Mirror("", *share, pool=pool, tls=tls)
+        case _:
+            return None
 
 
 def _cors(item: HTTPCORSFilter, *, place: str) -> Cors | Condition:

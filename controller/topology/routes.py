@@ -4,7 +4,7 @@ A rule that cannot be served as written answers 500 on every match that can be w
 have caught never falls to a broader rule, whether other rules of its route are sound or not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
 from functools import partial
@@ -230,8 +230,20 @@ def _rule(
                 *ignored_session_of(item.session_persistence, has_external=has_external),
             )
         ),
-        pools=tuple(share.pool for share in shares if share.pool is not None),
+        pools=(
+            *(share.pool for share in shares if share.pool is not None),
+            *_mirrored_pools(item, route=route, targets=targets),
+        ),
     )
+
+
+def _mirrored_pools(item: HTTPRouteRule | GRPCRouteRule, *, route: Key, targets: Targets) -> Iterable[Key]:
+    """InferencePools that get copies, of the rule and of its backends."""
+    filters = (one for some in (item.filters, *(ref.filters for ref in item.backend_refs)) for one in some)
+    references = (one.request_mirror.backend_ref for one in filters if one.request_mirror is not None)
+    for reference in references:
+        if reference.kind == "InferencePool" and not isinstance(targets(reference), Condition):
+            yield backend_key(reference, route=route)
 
 
 def _matches(item: HTTPRouteRule | GRPCRouteRule, *, where: str) -> list[Match | Condition]:

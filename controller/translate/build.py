@@ -106,8 +106,10 @@ def _used(servers: tuple[Server, ...]) -> tuple[set[str], set[str]]:
     ]
     targets = [backend.target for rule in rules for backend in rule.backends]
     upstreams = {target.upstream for target in targets if isinstance(target, ToUpstream)}
-    upstreams |= {item.upstream for item in filters if isinstance(item, Mirror)}
+    mirrors = [item for item in filters if isinstance(item, Mirror)]
+    upstreams |= {item.upstream for item in mirrors if item.upstream}
     pools = {target.pool for target in targets if isinstance(target, ToPool)}
+    pools |= {item.pool for item in mirrors if item.pool}
     return upstreams, pools
 
 

@@ -12,7 +12,7 @@ MADE_HERE = (
     # Values that are no text of a user: numbers, names derived from keys, arguments that are quoted already.
     r"settings\.(worker_processes|worker_connections|max_open_files|max_body_size|max_large_requests|rewritten_memory)",
     r"view\.server\.max_body_size",
-    r"(entry|exact|place|exit|header|filter|rule|backend|choice|copy|cors|gate|origins|flag|item|map|endpoint|pool|port|view|location|sticky)(\.\w+)*\."
+    r"(entry|exact|place|exit|header|filter|rule|backend|choice|copy|cors|gate|origins|flag|item|map|server|endpoint|pool|port|view|location|sticky)(\.\w+)*\."
     r"(name|value|header|key|weights|location|listener|serve_location|rewritten_location|upstream|source|variable|default|place|chooser|target"
     r"|split_variable|fine_source|sample_variable|origin|port"
     r"|server|file|handed_to|index|listen|module|path|socket|status|id)",
@@ -23,7 +23,8 @@ MADE_HERE = (
     r"|preflight|redirect|refused|remembered|remembered_block|retried|rewrite|scheme|secured|secured_stream|called|sent"
     r"|split|timeouts|title|tried"
     r"|unknown_client)\(.*\)|body",
-    r"(exit|view)\.client_certificate\[\d\]|((view\.)?tls|view)\.authorities|backend\.endpoint_variable( or .*)?",
+    r"(exit|server|view)\.client_certificate\[\d\]",
+    r"((view\.)?tls|view)\.authorities|backend\.endpoint_variable( or .*)?",
     r"upstream(\.name)?",
     r"item\.variable ~ .*|item\.values\[.*\]",
     r"rule\.rule\.route\.path|(entry\.asks or )?view\.targets\[\w+\.rule\.id\]|backend\.target\.pool|pool\.pool\.name",

@@ -227,13 +227,15 @@ def test_mirrors_may_be_several() -> None:
     assert len(found) == 2
 
 
-@pytest.mark.parametrize(
-    ("item", "reason"), [(_mirror("nobody"), "BackendNotFound"), (_mirror("gpu", kind="InferencePool"), "InvalidKind")]
-)
-def test_mirror_that_leads_nowhere_is_left_out_and_told(item: Fields, reason: str) -> None:
+def test_mirror_may_lead_to_a_pool() -> None:
+    assert _filters(_mirror("gpu", kind="InferencePool", percent=5)) == (Mirror("", 5, 100, pool="default/gpu"),)
+
+
+def test_mirror_that_leads_nowhere_is_left_out_and_told() -> None:
+    item = _mirror("nobody")
     assert _filters(item, _request(remove=["a"])) == (RequestHeaders(HeaderChange(remove=("a",))),)
     (problem,) = unresolved_mirrors([HTTPRouteFilter.model_validate(item)], where="rules[0].filters", targets=_to_web)
-    assert (problem.type, problem.reason) == ("ResolvedRefs", reason)
+    assert (problem.type, problem.reason) == ("ResolvedRefs", "BackendNotFound")
     assert problem.message.startswith("rules[0].filters[0].requestMirror.backendRef: ")
 
 
