@@ -134,6 +134,31 @@ async def test_mirror_of_a_backend_with_a_policy_is_sent_in_tls(
         await until(lambda: [request.target for request in backend.requests] == ["/mirrored"])
 
 
+@pytest.mark.parametrize("names", [[], [{"type": "Hostname", "hostname": "other.example"}]])
+async def test_copy_to_a_pool_is_sent_in_tls_with_the_certificate_of_the_gateway(
+    nginx: Nginx, tmp_path: Path, names: list[Json]
+) -> None:
+    """By NGINX itself, or by the dialer where the pool is known by another name than it is asked for."""
+    chain, key = OURS.certificate("edge.example")
+    tls = server_tls(*OURS.certificate("other.example" if names else NAME), clients=OURS.chain)
+    mirror = {"type": "RequestMirror", "requestMirror": {"backendRef": to_pool("gpu")}}
+    async with serve(tls=tls) as backend, serve() as plain, run_gateway(tmp_path, nginx) as gateway:
+        gateway.write("gateway.yaml", _edge(gateway.port, shows="edge-tls"))
+        await gateway.apply(
+            "resources.yaml",
+            secret("edge-tls", chain=chain, key=key),
+            route("cart", rule(to_service("cart"), filters=[mirror])),
+            service("cart", plain.address),
+            pool("gpu", backend.address),
+            authorities("ca", OURS.chain),
+            tls_policy("gpu", kind="InferencePool", subjectAltNames=names),
+        )
+        await gateway.knows("default/gpu", backend.address)
+        async with client_of(gateway) as http:
+            assert (await http.post("/mirrored", content=b"x")).status_code == 200
+            await until(lambda: [request.target for request in backend.requests] == ["/mirrored"])
+
+
 async def test_picked_endpoint_of_a_pool_is_spoken_to_in_tls(
     gateway: Gateway, http: httpx.AsyncClient, backend: Backend
 ) -> None:
