@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Final
 
 import httpx
 import pytest
@@ -11,7 +12,18 @@ import pytest_asyncio
 
 from controller.agent import state as places
 from controller.agent.nginx import Nginx
-from controller.extproc.messages import BodyAnswer, BodyPart, HeadersAnswer, Phase
+from controller.extproc.http2.served import Stream
+from controller.extproc.http2.server import Connection
+from controller.extproc.messages import (
+    METHOD,
+    BodyAnswer,
+    BodyPart,
+    HeadersAnswer,
+    Immediate,
+    Phase,
+    decode_part,
+    encode_answer,
+)
 from controller.relay.config import RelaySettings
 from tests.nginx.ext_proc import Stage, as_the_field_does, picks, serve_ext_proc
 from tests.nginx.gateway import client_of, eventually, free_ports, until
@@ -23,13 +35,15 @@ from tests.nginx.servers import Request
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
 STREAMS, WAVE = 2000, 100
-LARGE, SIZE = 16, 20_000_000
-"""Requests in flight, and the bytes of each."""
+LARGE, SIZE = 100, 20_000_000
+"""Requests in flight, and the bytes of each: 2 GB, most of them in files."""
+MOST_HELD: Final = 400_000_000
+"""Bytes of memory of the whole relay, interpreter and modules included."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def _scene(root: Path, nginx: Nginx) -> AsyncIterator[Scene]:
-    async with run_scene(root, nginx, relay_options=("--memory", "32000000", "--answer-timeout", "60")) as scene:
+    async with run_scene(root, nginx, relay_options=("--answer-timeout", "60")) as scene:
         yield scene
 
 
@@ -87,52 +101,98 @@ async def test_two_thousand_long_streams_to_one_picker(scene: Scene) -> None:
     assert (answers, at_once, len(scene.picker.peers)) == ({b"HTTP/1.1 200 OK": STREAMS}, STREAMS, 1)
 
 
-async def test_large_bodies_wait_outside_of_memory(scene: Scene) -> None:
-    waiting, go_on = asyncio.Semaphore(0), asyncio.Event()
+class _Holds:
+    """A picker that takes a whole request and says nothing until it is let go on. See `Call`.
 
-    async def play(stage: Stage) -> None:
-        await stage.receive()
-        pieces, ended = 0, False
-        while not ended:
-            part = await stage.receive()
-            assert isinstance(part, BodyPart)
-            pieces, ended = pieces + 1, part.end_of_stream
-            stage.parts.clear()
-        waiting.release()
-        await go_on.wait()
-        # It gave nothing back, so the relay has to have all of it.
-        for _ in range(pieces):
-            await stage.send(BodyAnswer(Phase.REQUEST))
-        await stage.send(picks(scene.a.address))
+    Not the picker of the scene: that one keeps every piece in objects of its own.
+    """
+
+    def __init__(self, stream: Stream, taken: "list[_Holds]", arrived: asyncio.Semaphore) -> None:
+        self._stream = stream
+        self._taken = taken
+        self._arrived = arrived
+        self.pieces = 0
+
+    def message(self, data: bytes) -> None:
+        part, _ = decode_part(data)
+        if isinstance(part, BodyPart):
+            self.pieces += 1
+            if part.end_of_stream:
+                self._taken.append(self)
+                self._arrived.release()
+
+    def choose(self, address: str) -> None:
+        """It gave nothing back, so the relay has to have all of it."""
+        for _ in range(self.pieces):
+            self._stream.send(encode_answer(BodyAnswer(Phase.REQUEST)))
+        self._stream.send(encode_answer(picks(address)))
+        self._stream.end(0)
+
+    def refuse(self) -> None:
+        self._stream.send(encode_answer(Immediate(429)))
+        self._stream.end(0)
+
+    def holds(self, size: int) -> bool:
+        return True
+
+    def half_closed(self) -> None:
+        pass
+
+    def drained(self) -> None:
+        pass
+
+    def gone(self) -> None:
+        pass
+
+
+async def test_large_bodies_wait_outside_of_memory(scene: Scene) -> None:
+    """Two are served in the end, and the others refused: to send all of them on would take as long again."""
+    taken: list[_Holds] = []
+    arrived = asyncio.Semaphore(0)
+    connections: set[Connection] = set()
+    methods = {METHOD.encode(): lambda stream: _Holds(stream, taken, arrived)}
+    loop = asyncio.get_running_loop()
+    picker = await loop.create_server(lambda: Connection(methods, connections), "127.0.0.1", 0)
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
         body = b"%d" % len(request.body)
         scene.a.requests.clear()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
-    scene.play, scene.answer = play, answer
-    body = bytes(SIZE)
+    scene.answer = answer
+    place = f"127.0.0.1:{picker.sockets[0].getsockname()[1]}"
+    made = picked_pool("slow", scene.a.address, pickers=[place], tls=False)
+    await scene.gateway.apply("slow.yaml", made, route("slow", rule(to_pool("slow")), hostnames=["slow.test"]))
     pid = scene.gateway.data_plane.relay_pid
-    before = _resident(pid)
-    async with asyncio.timeout(120), client_of(scene.gateway, timeout=120) as http:
+    piece = bytes(250_000)
 
-        async def ask() -> httpx.Response:
-            return await http.post("/v1/x", content=body, headers={"host": "slow.test"})
+    async def ask() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", scene.gateway.port)
+        try:
+            writer.write(b"POST /v1/x HTTP/1.1\r\nHost: slow.test\r\nContent-Length: %d\r\n\r\n" % SIZE)
+            for _ in range(SIZE // len(piece)):
+                writer.write(piece)
+                await writer.drain()
+            head = await reader.readuntil(b"\r\n\r\n")
+            return head[9:12] + (await reader.readexactly(len(str(SIZE))) if head[9:12] == b"200" else b"")
+        finally:
+            writer.transport.abort()
 
-        await _patient_pool(scene)
+    async with picker, asyncio.timeout(120):
         asking = [asyncio.create_task(ask()) for _ in range(LARGE)]
         for _ in range(LARGE):
-            await waiting.acquire()
-        held = _resident(pid) - before
-        go_on.set()
-        answers = [(got.status_code, got.text) for got in await asyncio.gather(*asking)]
-    assert answers == [(200, str(SIZE))] * LARGE
-    assert held < 100_000_000
-
-
-async def _patient_pool(scene: Scene) -> None:
-    made = picked_pool("slow", scene.a.address, pickers=[scene.picker.address])
-    await scene.gateway.apply("slow.yaml", made, route("slow", rule(to_pool("slow")), hostnames=["slow.test"]))
+            await arrived.acquire()
+        most = _resident(pid)
+        for each in taken[:2]:
+            each.choose(scene.a.address)
+            await asyncio.wait({task for task in asking if not task.done()}, return_when=asyncio.FIRST_COMPLETED)
+        most = max(most, _resident(pid))
+        for each in taken[2:]:
+            each.refuse()
+        answers = Counter(await asyncio.gather(*asking))
+    await scene.gateway.apply("slow.yaml")
+    assert answers == {b"200%d" % SIZE: 2, b"429": LARGE - 2}
+    assert most < MOST_HELD
 
 
 def _resident(pid: int | None) -> int:
