@@ -32,7 +32,7 @@ from tests.nginx.resources import (
     to_pool,
 )
 from tests.nginx.resources import gateway as gateway_resource
-from tests.nginx.servers import Answer, Backend, Request, describe, response, serve, server_tls
+from tests.nginx.servers import Answer, Backend, Request, connect, describe, response, serve, server_tls
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
@@ -255,6 +255,27 @@ async def test_relay_goes_on_to_the_next_endpoint_where_one_is_not_known(gateway
         answer = await _post(gateway)
         assert (answer.status_code, answer.json()["server"]) == (200, "b")
         assert _prompts(backends["a"]) == []
+
+
+@pytest.mark.parametrize(("known", "status"), [(True, b"101"), (False, b"502")])
+async def test_relay_joins_websockets_in_tls_with_whom_it_knows(gateway: Gateway, known: bool, status: bytes) -> None:
+    async def echo(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        writer.write(await request.beyond())
+
+    made = _context(NAME, URI) if known else _context(NAME, URI, authority=OTHER)
+    other = _context(NAME, URI) if known else _context(NAME, URI, authority=OTHER)
+    async with (
+        _relayed(gateway, _known_by(URI), answer=echo, a=made, b=other) as backends,
+        asyncio.timeout(20),
+        connect(gateway.port) as (reader, writer),
+    ):
+        writer.write(b"GET /v1/realtime HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 %b " % status)
+        if known:
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+        assert [item.target for item in backends["a"].requests].count("/v1/realtime") == known
 
 
 async def test_relay_finds_nobody_that_it_knows(gateway: Gateway) -> None:
