@@ -200,6 +200,7 @@ def test_quick_reader_knows_what_programs_write(
     for body in ({"model": "llama", **others}, {**others, "model": "llama"}, {"max": 1, "model": "llama", **others}):
         written = json.dumps(body, separators=separators, ensure_ascii=ensure_ascii).encode()
         assert find_member([written]) == [("llama", b'"llama"')], written
+        assert find_member([written.replace(b'"llama"', b'""'), written.replace(b'"llama"', b"null")]) == [None] * 2
         assert find_member([written[:-1], written + b"}", written[1:]]) == [None] * 3
 
 
