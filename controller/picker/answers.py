@@ -13,8 +13,10 @@ from controller.picker.requests import PickRequest
 
 HeaderList = list[tuple[bytes, bytes]]
 
-_ENDPOINT: Final = ENDPOINT_HEADER.encode()
 _FALLBACKS: Final = b"x-gateway-destination-endpoint-fallbacks"
+_PICKED: Final = (
+    b"HTTP/1.1 200 OK\r\nx-accel-redirect: %%b\r\n%b: %%b\r\ncontent-length: 0\r\n" % ENDPOINT_HEADER.encode()
+)
 _STREAMS: Final = f"{STREAMS_HEADER}: 1\r\n".encode()
 _USAGE: Final = f"{USAGE_HEADER}: 1\r\n".encode()
 _MODEL: Final = MODEL_HEADER.encode()
@@ -93,11 +95,7 @@ def answer_of_pick(request: PickRequest, chosen: Sequence[Endpoint], *, more: by
 
     `more` are further header lines.
     """
-    answer = b"HTTP/1.1 200 OK\r\nx-accel-redirect: %b\r\n%b: %b\r\ncontent-length: 0\r\n" % (
-        request.then,
-        _ENDPOINT,
-        chosen[0].address.encode(),
-    )
+    answer = _PICKED % (request.then, chosen[0].address.encode())
     if len(chosen) > 1:
         others = ",".join(endpoint.address for endpoint in chosen[1:])
         answer += b"%b: %b\r\n" % (_FALLBACKS, others.encode())

@@ -42,11 +42,13 @@ class Turn(msgspec.Struct, frozen=True, gc=False):
 
 def turn_of(stream: bytes, hashes: Sequence[int], *, root: int, asked: int, answered: int) -> Turn:
     """The turn of a prompt. asked, answered: bytes before the last answer in it, and up to its end."""
-    prompt = _whole(stream, hashes, root=root, size=len(stream))
+    digest = xxhash.xxh3_64_intdigest
+    prompt = digest(stream[OFFSETS[len(hashes)] :], hashes[-1] if hashes else root)
     if not answered:
         return Turn(prompt)
-    before = _whole(stream, hashes, root=root, size=asked)
-    return Turn(prompt, before, bisect_right(OFFSETS, asked) - 1, bisect_right(OFFSETS, answered) - 1)
+    count = bisect_right(OFFSETS, asked) - 1
+    before = digest(stream[OFFSETS[count] : asked], hashes[count - 1] if count else root)
+    return Turn(prompt, before, count, bisect_right(OFFSETS, answered) - 1)
 
 
 def chunk_hashes(stream: bytes, *, root: int) -> Sequence[int]:
@@ -55,9 +57,3 @@ def chunk_hashes(stream: bytes, *, root: int) -> Sequence[int]:
     digest = xxhash.xxh3_64_intdigest
     before = root
     return [before := digest(chunk, before) for chunk in map(stream.__getitem__, _PLACES[:count])]
-
-
-def _whole(stream: bytes, hashes: Sequence[int], *, root: int, size: int) -> int:
-    """The hash of the first bytes of a prompt, whole chunks and what is left."""
-    count = bisect_right(OFFSETS, size) - 1
-    return xxhash.xxh3_64_intdigest(stream[OFFSETS[count] : size], hashes[count - 1] if count else root)

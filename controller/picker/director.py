@@ -203,9 +203,9 @@ class Director:
             endpoint=endpoint,
             at=now,
             memory=pool.memory,
-            size=request.prompt_bytes - OFFSETS[matched],
+            size=request.prompt_bytes - request.cached_bytes,
             prompt_bytes=request.prompt_bytes,
-            matched_bytes=OFFSETS[matched],
+            matched_bytes=request.cached_bytes,
             adapter=request.adapter,
             model=(request.target or request.model) if request.reads_usage else "",
             is_streamed=request.is_streamed,
@@ -213,8 +213,9 @@ class Director:
         )
         if self._in_flight.start(request.id, sent) and endpoint.health.pause:
             endpoint.health.picked(request.id, now=now)
-        pool.memory.rates.sent(matched=matched, chunks=len(hashes))
-        pool.memory.predicted.add(request.prompt_bytes // BYTES_PER_TOKEN, OFFSETS[matched] // BYTES_PER_TOKEN)
+        memory = pool.memory
+        memory.rates.sent(matched=matched, chunks=len(hashes))
+        memory.predicted.add(request.prompt_bytes // BYTES_PER_TOKEN, request.cached_bytes // BYTES_PER_TOKEN)
         for witness in profile.witnesses:
             witness.sent(request, endpoint, now=now)
         remember(request, endpoint)

@@ -28,6 +28,8 @@ _PATHS: Final = frozenset({"completions", "embeddings", "responses", "messages"}
 _TELL_IN_STREAMS: Final = frozenset({"responses", "messages"})
 """Their streams end with their usage, asked or not."""
 _ASSISTANT: Final = msgspec.Raw(b'"assistant"')
+_LEAST: Final = 3
+"""Messages of a conversation that goes on: a question, an answer and another question."""
 _FOLLOW: Final = 16
 """Messages from the end among which an answer is looked for: results of tools follow it, or a question."""
 _NOTHING: Final = cast(msgspec.Raw, b"")
@@ -42,6 +44,8 @@ class Prompt(msgspec.Struct, frozen=True, gc=False):
     """As the client names it; empty when there is none."""
     stream: bytes = b""
     """The prompt; empty when there is none."""
+    is_conversation: bool = False
+    """Whether it is in messages, so that the next one repeats it with the answer."""
     asked: int = 0
     """Bytes of the stream before the model's last answer in it: an earlier prompt. 0 where there is no answer."""
     answered: int = 0
@@ -126,6 +130,7 @@ def read_prompt(path: str, body: bytes, *, served: str = "") -> Prompt:
     return Prompt(
         model=model,
         stream=stream,
+        is_conversation=bool(asked.messages),
         asked=before,
         answered=answered,
         root=xxhash.xxh3_64_intdigest(f"{served or model}\0{asked.cache_salt or ''}".encode("utf-8", "replace")),
@@ -174,15 +179,20 @@ def _stream(asked: _Body) -> bytes:
 
 def _last_answer(asked: _Body, *, end: int) -> tuple[int, int]:
     """Where the model's last answer begins and ends in a stream of so many bytes; zeros where none is near its end."""
-    if asked.prompt or asked.input:
+    messages = asked.messages
+    if messages is None or len(messages) < _LEAST or asked.prompt or asked.input:
         # No API has messages beside these.
         return 0, 0
-    for one in islice(reversed(asked.messages or ()), _FOLLOW):
-        start = end - sum(map(len, astuple(one)))
+    for back, one in enumerate(islice(reversed(messages), _FOLLOW)):
         if one.role == _ASSISTANT:
-            return start, end
-        end = start
+            end -= sum(_size(later) for later in messages[len(messages) - back :])
+            return end - _size(one), end
     return 0, 0
+
+
+def _size(message: _Message) -> int:
+    """Bytes in the stream."""
+    return sum(map(len, astuple(message)))
 
 
 def _without_media(content: msgspec.Raw) -> bytes | msgspec.Raw:

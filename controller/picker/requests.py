@@ -91,7 +91,7 @@ class PickRequest(msgspec.Struct, gc=False, eq=False):
     hashes: Sequence[int] = ()
     """Of the prompt's chunks, each with all before it in it."""
     turn: Turn | None = None
-    """Of a conversation; None without a prompt."""
+    """Of a conversation; None for a prompt that is in none."""
     subset: frozenset[str] | None = None
     """Endpoints that the gateway allows, each `ip:port`, or `ip` for all its ports; None allows the whole pool."""
     session: str = ""
@@ -191,11 +191,11 @@ def pick_request(
 
 
 def hashed(prompt: Prompt) -> tuple[Sequence[int], Turn | None]:
-    """The hashes of a prompt's chunks, and what it is in its conversation; None where there is no prompt."""
+    """The hashes of a prompt's chunks, and what it is in its conversation; None where there is none."""
     stream, root = prompt.stream, prompt.root
-    if not stream:
-        return (), None
-    hashes = chunk_hashes(stream, root=root)
+    hashes = chunk_hashes(stream, root=root) if stream else ()
+    if not prompt.is_conversation:
+        return hashes, None
     return hashes, turn_of(stream, hashes, root=root, asked=prompt.asked, answered=prompt.answered)
 
 

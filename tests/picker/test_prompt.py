@@ -186,5 +186,4 @@ def test_turn_after_another_prompt_is_another() -> None:
     changed = [("user", "Hello!"), *told[1:]]
     turns = {turn.before for messages in (told, changed) if (turn := _request_of(_chat(*messages)).turn) is not None}
     assert len(turns) == 2
-    assert _request_of(b'{"input": "Hello"}').turn is not None
-    assert _request_of(b"{}").turn is None
+    assert _request_of(b'{"prompt": "Hello"}').turn is None

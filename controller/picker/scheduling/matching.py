@@ -26,9 +26,9 @@ def matched_chunks(request: PickRequest, endpoints: Sequence[Endpoint]) -> list[
 def chunks_at(request: PickRequest, endpoint: Endpoint) -> int:
     """How many of the prompt's chunks one endpoint has."""
     known = request.matched
-    if known is None or endpoint not in known[0]:
-        known = ((endpoint,), matched_chunks(request, (endpoint,)))
-    return known[1][known[0].index(endpoint)]
+    if known is not None and endpoint in known[0]:
+        return known[1][known[0].index(endpoint)]
+    return matched_chunks(request, (endpoint,))[0]
 
 
 def remember(request: PickRequest, endpoint: Endpoint) -> None:
