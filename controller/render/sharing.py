@@ -13,7 +13,7 @@ from typing import Final
 from controller.ir.types import Rule, ToPool, ToUpstream
 from controller.render.maps import digest
 
-_FEW: Final = 128
+_FEW: Final = 32
 """Rules that have locations of their own whatever they are."""
 _MANY: Final = 1024
 

@@ -27,13 +27,13 @@ def _sharing(*servers: list[Rule], apart: Iterable[str] = ()) -> Sharing:
 
 
 def test_few_rules_have_locations_of_their_own() -> None:
-    assert _sharing(_rules(128), _rules(128, name="other")).locations == {}
+    assert _sharing(_rules(32), _rules(32, name="other")).locations == {}
 
 
 def test_many_rules_share_few_locations() -> None:
     found = _sharing(_rules(6000)).locations
     assert (len(found), len(set(found.values()))) == (6000, 128)
-    assert len(set(_sharing(_rules(129)).locations.values())) <= 16
+    assert len(set(_sharing(_rules(33)).locations.values())) <= 16
 
 
 def test_rules_to_pools_are_among_themselves() -> None:
