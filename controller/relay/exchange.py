@@ -291,10 +291,10 @@ class _Exchange:
 
     async def _join(self, dialogue: Dialogue, connection: Tunnel, address: str) -> None:
         fields = [item for item in connection.fields if is_ordinary(item[0])]
-        head = [(b":status", b"101"), *fields]
         metadata = {ENDPOINT_NAMESPACE: {SERVED_KEY: address}}
         try:
             if not dialogue.is_over:
+                head = [(b":status", b"101"), *fields]
                 dialogue.send_head(Phase.RESPONSE, head, end=False, metadata=metadata)
             answer = await dialogue.response.head(
                 patience=self._services.patience.answer, what="an answer to the response's headers"
