@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +45,9 @@ from controller.status.notices import rejected
 
 log = logging.getLogger(__name__)
 
+_STATUSES_WAIT: Final = 5.0
+"""Seconds from the beginning of a stream of changes for which statuses wait for its end: each costs the API server as
+much as a change does."""
 _RETRY: Final = 2.0
 """Seconds after which an API server that was away at the start is asked again."""
 
@@ -181,6 +185,7 @@ class _Replica:
             is_leader=lambda: self._leadership.is_leader,
             outage=self._provider.outage,
             on_notice=self._recorder.note,
+            calm=partial(self._provider.calm, longest=_STATUSES_WAIT),
         )
         self._server = BundleServer(
             TokenReviews(api).review,

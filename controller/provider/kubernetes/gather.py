@@ -1,6 +1,7 @@
 """Many changes to one: the first is passed on when it is quiet for a moment, and soon in any case."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -38,6 +39,10 @@ class Gather:
         """When changes were passed on last."""
         self._clock = clock or _loop_time
         self._sleep = sleep
+        self._began: float | None = None
+        """When the stream under way began; None where there is none."""
+        self._is_calm = asyncio.Event()
+        self._is_calm.set()
 
     def touch(self) -> None:
         """Something changed."""
@@ -53,6 +58,7 @@ class Gather:
         """
         asked = self._clock()
         quiet, longest, since = self._quiet, self._longest, 0.0
+        self._note_stream(self._first is not None and self._passed_on is not None, now=asked)
         if self._first is not None and self._passed_on is not None:
             took = asked - self._passed_on
             longest = min(max(longest, _SHARE * took), self._stream)
@@ -66,6 +72,23 @@ class Gather:
         self._touched.clear()
         self._passed_on = self._clock()
         return first
+
+    async def calm(self, *, longest: float) -> None:
+        """Waits for the end of a stream, until `longest` seconds after its beginning; at once where there is none.
+
+        For work that can wait, and would make the stream take longer.
+        """
+        if self._began is not None and (remaining := self._began + longest - self._clock()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_calm.wait(), remaining)
+
+    def _note_stream(self, is_under_way: bool, *, now: float) -> None:
+        if not is_under_way:
+            self._began = None
+            self._is_calm.set()
+        elif self._began is None:
+            self._began = now
+            self._is_calm.clear()
 
 
 def _loop_time() -> float:

@@ -77,6 +77,10 @@ class KubernetesProvider:
         """The newest form of an object, which may be newer than the last snapshot."""
         return self._store.held(key)
 
+    async def calm(self, *, longest: float) -> None:
+        """See `Gather.calm`."""
+        await self._gather.calm(longest=longest)
+
     async def snapshots(self) -> AsyncGenerator[tuple[Snapshot, Change], None]:
         """The first comes when every kind that is served has been listed; waits for an API server that is away."""
         started = asyncio.get_running_loop().time()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -31,6 +31,10 @@ _TIMEOUT: Final = 10.0
 """Seconds for one write."""
 
 
+async def _at_once() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class _Written:
     """What the API server answered to the last write of an object."""
@@ -47,7 +51,7 @@ class StatusWriter:
 
     A status that cannot be written is tried again with growing delays and holds up no other. held: the newest form of
     an object. is_leader: asked before each write. outage: the provider's, which notices when the API server is back.
-    on_notice: is told what turned bad with a write.
+    on_notice: is told what turned bad with a write. calm: waits for a moment in which the API server has less to do.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class StatusWriter:
         is_leader: Callable[[], bool],
         outage: Outage,
         on_notice: Callable[[Notice], None] = lambda notice: None,
+        calm: Callable[[], Awaitable[None]] = _at_once,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         concurrency: int = _CONCURRENCY,
     ) -> None:
@@ -67,6 +72,7 @@ class StatusWriter:
         self._controller_name = controller_name
         self._is_leader = is_leader
         self._on_notice = on_notice
+        self._calm = calm
         self._now = now
         self._concurrency = concurrency
         self._outage = outage
@@ -115,6 +121,7 @@ class StatusWriter:
     async def _work(self) -> None:
         while True:
             key = await self._queue.get()
+            await self._calm()
             self._queued.discard(key)
             self._busy.add(key)
             try:

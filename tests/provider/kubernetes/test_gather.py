@@ -94,3 +94,40 @@ async def test_change_after_the_work_is_no_stream() -> None:
     time.gather.touch()
 
     assert await asyncio.wait_for(waiting, 5) == pytest.approx(0.05)
+
+
+async def _stream() -> _Time:
+    """A stream under way: changes came while the first one was dealt with."""
+    time = _Time()
+    time.gather.touch()
+    await time.gather.changed()
+    time.gather.touch()
+    await time.gather.changed()
+    return time
+
+
+async def test_work_that_can_wait_does_so_until_a_stream_ends() -> None:
+    time = await _stream()
+    waiting = asyncio.create_task(time.gather.calm(longest=600.0))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    # Nothing came while the last ones were dealt with.
+    next_change = asyncio.create_task(time.gather.changed())
+    await asyncio.wait_for(waiting, 5)
+    next_change.cancel()
+
+
+async def test_work_that_can_wait_does_so_no_longer_than_its_bound() -> None:
+    time = await _stream()
+    await time.pass_by(3.0)
+
+    await asyncio.wait_for(time.gather.calm(longest=3.0), 5)
+
+
+async def test_work_that_can_wait_goes_on_where_there_is_no_stream() -> None:
+    time = _Time()
+    time.gather.touch()
+    await time.gather.changed()
+
+    await asyncio.wait_for(time.gather.calm(longest=600.0), 5)

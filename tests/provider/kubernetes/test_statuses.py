@@ -1,7 +1,7 @@
 """Statuses over HTTP: what is written, when, and what happens when others write too."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -57,7 +57,9 @@ class Loop:
 
 
 @asynccontextmanager
-async def looping(server: FakeApi, *, concurrency: int = 16, leads: bool = True) -> AsyncIterator[Loop]:
+async def looping(
+    server: FakeApi, *, concurrency: int = 16, leads: bool = True, calm: asyncio.Event | None = None
+) -> AsyncIterator[Loop]:
     async with server.client() as api:
         provider = KubernetesProvider(api, on_seen=lambda key: loop.writer.look_at(key))
         writer = StatusWriter(
@@ -67,6 +69,7 @@ async def looping(server: FakeApi, *, concurrency: int = 16, leads: bool = True)
             is_leader=lambda: loop.leads,
             outage=provider.outage,
             on_notice=lambda notice: loop.notices.append(notice),
+            calm=waits_for(calm),
             now=lambda: datetime(2025, 1, 1, tzinfo=UTC),
             concurrency=concurrency,
         )
@@ -79,6 +82,14 @@ async def looping(server: FakeApi, *, concurrency: int = 16, leads: bool = True)
             finally:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+
+
+def waits_for(calm: asyncio.Event | None) -> Callable[[], Awaitable[None]]:
+    async def wait() -> None:
+        if calm is not None:
+            await calm.wait()
+
+    return wait
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -101,6 +112,20 @@ async def test_status_is_written_once(server: FakeApi) -> None:
         assert len(loop.writes()) == 2
     (written,) = server.get(ROUTES, "one")["status"]["parents"][0]["conditions"]
     assert (written["observedGeneration"], written["lastTransitionTime"]) == (1, "2025-01-01T00:00:00Z")
+
+
+async def test_newest_status_is_written_when_the_api_server_has_less_to_do(server: FakeApi) -> None:
+    await server.put(ROUTES, route("one"))
+    calm = asyncio.Event()
+    async with looping(server, calm=calm) as loop:
+        loop.writer.want([update("one", reason="NoMatchingParent")])
+        # Another request is answered meanwhile.
+        await server.put(ROUTES, route("two"))
+        loop.writer.want([update("one")])
+        assert not loop.writes()
+        calm.set()
+        await until(lambda: loop.reasons("one") == ["Accepted"])
+        assert len(loop.writes()) == 1
 
 
 async def test_entries_of_other_controllers_stay_through_a_conflict(server: FakeApi) -> None:
