@@ -13,9 +13,10 @@ from typing import Final
 
 from controller.ir.streams import Mode, StreamBackend, StreamRule, StreamServer, Transport
 from controller.ir.types import GatewayConfig, Server, Upstream
+from controller.render.certificates import TlsView, certificate_files, tls_view
 from controller.render.maps import digest
+from controller.render.names import service_upstream, socket_of_http
 from controller.render.quoting import expression
-from controller.render.views import TlsView, certificate_files, service_upstream, socket_of_http, tls_view
 from controller.render.weights import Split, splits
 
 CLOSED: Final = "unix:run/closed.sock"
