@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from controller.extproc.decoding import decode_answer
+from controller.extproc.encoding import encode_context
 from controller.extproc.http2.frames import StreamEnded
 from controller.extproc.messages import (
     Answer,
@@ -17,8 +19,6 @@ from controller.extproc.messages import (
     MessageUnreadable,
     Metadata,
     Phase,
-    decode_answer,
-    encode_context,
 )
 from controller.extproc.wire import CHUNK, encode_body, encode_headers
 from controller.relay.errors import Fault, PickerFailed, RelayError

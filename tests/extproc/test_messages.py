@@ -10,6 +10,8 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingResponse,
 )
 
+from controller.extproc.decoding import decode_answer, decode_part
+from controller.extproc.encoding import encode_answer, encode_part
 from controller.extproc.messages import (
     Action,
     Answer,
@@ -26,10 +28,6 @@ from controller.extproc.messages import (
     SetHeader,
     TrailersAnswer,
     TrailersPart,
-    decode_answer,
-    decode_part,
-    encode_answer,
-    encode_part,
     endpoints_in,
     endpoints_of,
 )

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import grpc
 import grpc.aio
 
+from controller.extproc.decoding import decode_part
+from controller.extproc.encoding import encode_answer
 from controller.extproc.messages import (
     ENDPOINT_KEY,
     ENDPOINT_NAMESPACE,
@@ -24,8 +26,6 @@ from controller.extproc.messages import (
     Phase,
     SetHeader,
     TrailersPart,
-    decode_part,
-    encode_answer,
 )
 from controller.extproc.wire import chunks_of
 from tests.nginx import certificates

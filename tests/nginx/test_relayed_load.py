@@ -12,18 +12,11 @@ import pytest_asyncio
 
 from controller.agent import state as places
 from controller.agent.nginx import Nginx
+from controller.extproc.decoding import decode_part
+from controller.extproc.encoding import encode_answer
 from controller.extproc.http2.served import Stream
 from controller.extproc.http2.server import Connection
-from controller.extproc.messages import (
-    METHOD,
-    BodyAnswer,
-    BodyPart,
-    HeadersAnswer,
-    Immediate,
-    Phase,
-    decode_part,
-    encode_answer,
-)
+from controller.extproc.messages import METHOD, BodyAnswer, BodyPart, HeadersAnswer, Immediate, Phase
 from controller.relay.config import RelaySettings
 from tests.nginx.ext_proc import Stage, as_the_field_does, picks, serve_ext_proc
 from tests.nginx.gateway import client_of, eventually, free_ports, until

@@ -10,6 +10,7 @@ from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import Proces
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 
 from controller.agent.nginx import Nginx
+from controller.extproc.encoding import encode_answer
 from controller.extproc.messages import (
     ENDPOINT_NAMESPACE,
     SERVED_KEY,
@@ -20,7 +21,6 @@ from controller.extproc.messages import (
     Phase,
     SetHeader,
     TrailersAnswer,
-    encode_answer,
 )
 from tests.nginx.ext_proc import Stage, as_the_field_does, picks
 from tests.nginx.scene import Scene, run_scene

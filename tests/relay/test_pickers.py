@@ -6,8 +6,9 @@ from contextlib import suppress
 import pytest
 
 from controller.bundle import PickerTls
+from controller.extproc.encoding import encode_part
 from controller.extproc.http2.frames import StreamEnded
-from controller.extproc.messages import HeadersPart, Phase, encode_part
+from controller.extproc.messages import HeadersPart, Phase
 from controller.relay.errors import PickerFailed
 from controller.relay.grpc import Answers
 from controller.relay.pickers import Patience, Pickers, Place

@@ -10,6 +10,8 @@ from itertools import cycle
 
 import uvloop
 
+from controller.extproc.decoding import decode_part
+from controller.extproc.encoding import encode_answer
 from controller.extproc.grpc import OK
 from controller.extproc.http2.served import Stream
 from controller.extproc.http2.server import Connection
@@ -23,8 +25,6 @@ from controller.extproc.messages import (
     HeadersPart,
     Phase,
     SetHeader,
-    decode_part,
-    encode_answer,
 )
 from controller.extproc.wire import encode_piece
 

@@ -9,9 +9,10 @@ import os
 from collections.abc import Awaitable
 from itertools import count
 
+from controller.extproc.decoding import decode_received
 from controller.extproc.grpc import INVALID_ARGUMENT, OK
 from controller.extproc.http2.served import CallOf, Stream
-from controller.extproc.messages import MessageUnreadable, decode_received
+from controller.extproc.messages import MessageUnreadable
 from controller.picker.ext_proc.desk import Desk, End
 from controller.picker.ext_proc.exchange import Exchange, Replies
 from controller.picker.ext_proc.verdicts import Verdict

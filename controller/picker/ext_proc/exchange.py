@@ -12,6 +12,7 @@ from enum import Enum, auto
 from typing import Final
 
 from controller.bundle import ENDPOINT_HEADER, EXPLAIN_HEADER, Completion
+from controller.extproc.encoding import encode_answer
 from controller.extproc.messages import (
     ENDPOINT_KEY,
     ENDPOINT_NAMESPACE,
@@ -30,7 +31,6 @@ from controller.extproc.messages import (
     Received,
     SetHeader,
     TrailersAnswer,
-    encode_answer,
 )
 from controller.extproc.wire import chunks_of, encode_piece
 from controller.picker.answers import Outcome, Refusal

@@ -13,6 +13,8 @@ import httpx
 import pytest
 
 from controller.bundle import Pool, PoolEndpoint, encode_pools, pools_of
+from controller.extproc.decoding import decode_answer
+from controller.extproc.encoding import encode_part
 from controller.extproc.messages import (
     METHOD,
     Answer,
@@ -25,8 +27,6 @@ from controller.extproc.messages import (
     Part,
     Phase,
     TrailersPart,
-    decode_answer,
-    encode_part,
 )
 from controller.extproc.wire import chunks_of
 from controller.picker.config import ExtProcSettings, PickerSettings

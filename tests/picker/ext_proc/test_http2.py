@@ -13,7 +13,8 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived, WindowUpdated
 from h2.settings import SettingCodes
 
-from controller.extproc.messages import METHOD, Part, encode_part
+from controller.extproc.encoding import encode_part
+from controller.extproc.messages import METHOD, Part
 
 from .conftest import TIMEOUT, Gateway, Served, body_parts, request_headers, served_picker
 

@@ -6,14 +6,8 @@ from collections.abc import Awaitable, Callable
 import grpc
 import pytest
 
-from controller.extproc.messages import (
-    METHOD,
-    BodyPart,
-    HeadersPart,
-    Phase,
-    TrailersPart,
-    encode_part,
-)
+from controller.extproc.encoding import encode_part
+from controller.extproc.messages import METHOD, BodyPart, HeadersPart, Phase, TrailersPart
 
 from .conftest import Gateway, Served, Talk, request_headers, response_headers
 

@@ -6,6 +6,7 @@ import pytest
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
+from controller.extproc.encoding import encode_part
 from controller.extproc.messages import (
     BodyAnswer,
     BodyPart,
@@ -13,7 +14,6 @@ from controller.extproc.messages import (
     Phase,
     TrailersAnswer,
     TrailersPart,
-    encode_part,
 )
 
 from .conftest import CHAT, TRAILERS, Gateway, Served, Talk, body_parts, request_headers
