@@ -21,14 +21,16 @@ from controller.extproc.messages import (
     endpoints_of,
 )
 from controller.relay import tunnel
+from controller.relay.asked import Exchange as Served
+from controller.relay.asked import Head
 from controller.relay.changes import changed, destinations, is_ordinary, length_of, target_of, value_of, within
 from controller.relay.dialogue import Dialogue, Direction
-from controller.relay.endpoints import Endpoints, Head, place_of
-from controller.relay.endpoints import Exchange as Served
+from controller.relay.endpoints import Endpoints
 from controller.relay.errors import AnswerBroken, EndpointFailed, Fault, PickerFailed, RelayError
 from controller.relay.http1 import Fields
 from controller.relay.pickers import Patience, Pickers
 from controller.relay.pieces import Budget
+from controller.relay.places import place_of
 from controller.relay.pools import PoolTable, RelayPool
 from controller.relay.refusals import refusal
 from controller.relay.server import Reply, Request

@@ -13,9 +13,9 @@ from controller.extproc.http2.client import Connection
 from controller.extproc.http2.frames import StreamEnded
 from controller.extproc.messages import METHOD, SERVICE
 from controller.relay import grpc
-from controller.relay.endpoints import host_and_port
 from controller.relay.errors import Fault, PickerFailed
 from controller.relay.grpc import Answers, Call, Hearer, call_head
+from controller.relay.places import host_and_port
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,10 @@ from typing import Final
 
 import httptools
 
-from controller.relay.endpoints import Head, connected
+from controller.relay.asked import Head
 from controller.relay.errors import EndpointFailed
 from controller.relay.http1 import Connection, Fields, request_head
+from controller.relay.places import connected
 from controller.relay.server import Reply, Request
 
 SWITCHED: Final = 101
