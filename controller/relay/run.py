@@ -12,12 +12,13 @@ from controller.bundle import POOL_HEADER
 from controller.relay.changes import value_of
 from controller.relay.config import RelaySettings
 from controller.relay.endpoints import Endpoints
-from controller.relay.exchange import Services, serve
+from controller.relay.exchange import serve
 from controller.relay.http1 import Fields
 from controller.relay.metrics import RelayCollector, exposition
 from controller.relay.pickers import Patience, Pickers
 from controller.relay.pieces import Budget
 from controller.relay.pools import EVERY, PoolTable
+from controller.relay.relayed import Services
 from controller.relay.server import Reply, Request, ServerConnection
 
 log = logging.getLogger(__name__)

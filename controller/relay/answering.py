@@ -1,0 +1,133 @@
+"""The way of an answer: from the endpoint, through the picker, to the client."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Final
+
+from controller.bundle import ENDPOINT_HEADER
+from controller.extproc.messages import ENDPOINT_NAMESPACE, SERVED_KEY, Phase
+from controller.relay.asked import Exchange
+from controller.relay.changes import changed, is_ordinary, value_of
+from controller.relay.dialogue import Dialogue
+from controller.relay.errors import AnswerBroken, EndpointFailed, Fault, PickerFailed
+from controller.relay.http1 import Fields
+from controller.relay.relayed import Relayed
+
+log = logging.getLogger(__name__)
+
+_BACKLOG: Final = 512 * 1024
+"""Bytes of an answer that wait for the client, at which no more are taken from the endpoint."""
+
+
+class Answering:
+    """One answer."""
+
+    def __init__(self, relayed: Relayed, dialogue: Dialogue, served: Exchange) -> None:
+        self._relayed = relayed
+        self._dialogue = dialogue
+        self._served = served
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def run(self, *, address: str) -> None:
+        """Answer the client, with the address of the endpoint that serves.
+
+        Raises EndpointFailed before the client's answer began, and AnswerBroken after that.
+        """
+        dialogue, served, relayed = self._dialogue, self._served, self._relayed
+        fields = [item for item in served.fields if is_ordinary(item[0])]
+        length = _length(fields)
+        is_empty = relayed.request.method == b"HEAD" or served.status in (204, 304) or length == 0
+        if not dialogue.is_over:
+            metadata = {ENDPOINT_NAMESPACE: {SERVED_KEY: address}}
+            head = [(b":status", b"%d" % served.status), *fields]
+            with suppress(PickerFailed):  # then it is released, and what follows goes on as it is
+                dialogue.send_head(Phase.RESPONSE, head, end=is_empty, metadata=metadata)
+        self._read(is_empty=is_empty)
+        try:
+            answer = await dialogue.response.head(
+                patience=relayed.services.patience.answer, what="an answer to the response's headers"
+            )
+        except PickerFailed as problem:
+            if dialogue.response.is_half:
+                # The endpoint has done its work: to ask another one would do it twice.
+                raise EndpointFailed(str(problem)) from problem
+            log.warning("answer goes on without its picker", extra={"pool": relayed.pool, "reason": str(problem)})
+            dialogue.give_up(problem)
+            answer = None
+        if answer is not None:
+            fields = changed(fields, answer.changes)
+        if answer is not None or not is_empty:
+            fields = [item for item in fields if item[0] != b"content-length"]
+        unchanged = answer is None and not dialogue.response.is_half
+        await relayed.reply.begin(
+            served.status,
+            [*fields, (ENDPOINT_HEADER.encode(), address.encode())],
+            length=length if unchanged or is_empty else None,
+        )
+        if not is_empty or dialogue.response.body.size:
+            await self._send_body()
+        await relayed.reply.end()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _send_body(self) -> None:
+        outlet = self._dialogue.response.body
+        try:
+            while piece := await outlet.take():
+                await self._relayed.reply.write(piece)
+        except (PickerFailed, EndpointFailed) as problem:
+            raise AnswerBroken(str(problem)) from problem
+
+    def _read(self, *, is_empty: bool) -> None:
+        """Pass on what came of the answer. A task passes the rest on, where there is one."""
+        if is_empty:
+            self._dialogue.response.body.end()
+            return
+        data, has_ended = self._served.take()
+        if data or has_ended:
+            self._pass_on(data, end=has_ended)
+        if not has_ended:
+            self._relayed.start(self._read_rest())
+
+    async def _read_rest(self) -> None:
+        outlet = self._dialogue.response.body
+        try:
+            while data := await self._served.read():
+                self._pass_on(data, end=False)
+                with suppress(PickerFailed):
+                    await self._dialogue.drained()
+                await outlet.wait_until_below(_BACKLOG)
+            self._pass_on(b"", end=True)
+        except EndpointFailed as problem:
+            outlet.fail(problem)
+
+    def _pass_on(self, data: bytes, *, end: bool) -> None:
+        response = self._dialogue.response
+        try:
+            self._dialogue.send_body(Phase.RESPONSE, data, end=end)
+        except PickerFailed:
+            response.flush()
+        except OSError as problem:
+            response.body.fail(EndpointFailed(f"no room for a body: {problem}"))
+        if end:
+            self._wait_for_rest(-1)
+
+    def _wait_for_rest(self, size: int) -> None:
+        """A picker that has all of the answer, and gives nothing back, is not waited for without end."""
+        outlet = self._dialogue.response.body
+        if outlet.has_ended:
+            return
+        if size == outlet.size:
+            problem = PickerFailed("the picker does not give back the rest of an answer", fault=Fault.LATE)
+            self._dialogue.give_up(problem)
+            return
+        loop, patience = asyncio.get_running_loop(), self._relayed.services.patience.answer
+        self._timer = loop.call_later(patience, self._wait_for_rest, outlet.size)
+
+
+def _length(fields: Fields) -> int | None:
+    value = value_of(fields, b"content-length")
+    return int(value) if value is not None and value.isdigit() else None

@@ -1,0 +1,82 @@
+"""A request that is relayed, with what the parts of its exchange share."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Final
+
+from controller.bundle import DIALED_HEADER, POOL_HEADER
+from controller.extproc.http2.frames import StreamEnded
+from controller.relay.changes import is_ordinary, value_of
+from controller.relay.endpoints import Endpoints
+from controller.relay.errors import RelayError
+from controller.relay.pickers import Patience, Pickers
+from controller.relay.pieces import Budget
+from controller.relay.pools import PoolTable
+from controller.relay.server import Reply, Request
+from controller.relay.tallies import Tallies, Tally
+
+log = logging.getLogger(__name__)
+
+_POOL: Final = POOL_HEADER.encode()
+_DIALED: Final = DIALED_HEADER.encode()
+
+
+@dataclass(frozen=True)
+class Services:
+    """What exchanges share."""
+
+    table: PoolTable
+    pickers: Pickers
+    endpoints: Endpoints
+    patience: Patience
+    budget: Budget = field(default_factory=Budget)
+    tallies: Tallies = field(default_factory=Tallies)
+
+
+@dataclass(slots=True)
+class Relayed:
+    """A request from NGINX, and where its answer goes."""
+
+    request: Request
+    reply: Reply
+    services: Services
+    pool: str
+    """The name that NGINX says; there may be no such pool."""
+    stem: str
+    """Of the sockets of the dialer; empty where endpoints are reached without it."""
+    fields: list[tuple[bytes, bytes]]
+    """Headers of the request that may pass on."""
+    tally: Tally
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def start(self, work: Coroutine[None, None, None]) -> None:
+        """Do something beside the rest, until it is done or the exchange is over."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(_look_at)
+        self._tasks.append(task)
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+
+def as_relayed(request: Request, reply: Reply, services: Services) -> Relayed:
+    """A request with what its headers say to the relay."""
+    name = (value_of(request.fields, _POOL) or b"").decode("latin-1")
+    return Relayed(
+        request,
+        reply,
+        services,
+        pool=name,
+        stem=(value_of(request.fields, _DIALED) or b"").decode("latin-1"),
+        fields=[item for item in request.fields if is_ordinary(item[0])],
+        tally=services.tallies.of(name if name in services.table.pools else ""),
+    )
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    """What ends an exchange was told to whoever waits; anything else is a mistake of ours."""
+    if not task.cancelled() and (problem := task.exception()) and not isinstance(problem, RelayError | StreamEnded):
+        log.error("exchange failed", exc_info=problem)
