@@ -35,14 +35,19 @@ _OURS_ALONE: Final = frozenset({"attachedListenerSets"})
 """Fields that are removed when there is nothing to say in them any longer."""
 
 
-def merge(update: StatusUpdate, old: Json | None, *, now: datetime, controller_name: str) -> Json:
+def merge(
+    update: StatusUpdate, old: Json | None, *, now: datetime, controller_name: str, latest: int | None = None
+) -> Json:
     """The status to write. It equals `old` when nothing changed.
 
     `now`, with a time zone, becomes the time of conditions whose status changed; others keep theirs. Entries of other
     controllers and conditions of other types stay as they are.
+
+    latest: generation of the object that has `old`; None is that of the update. Conditions that observed a generation
+    above the update's are kept as far as there is such a generation: after a backup is restored there is not.
     """
     before = {name: value for name, value in (old or {}).items() if name in update.status or name not in _OURS_ALONE}
-    clock = _Clock(update.generation, now)
+    clock = _Clock(update.generation, now, latest=update.generation if latest is None else latest)
     status: Json = {**before, **update.status}
     if "conditions" in update.status:
         status["conditions"] = clock.conditions(update.status["conditions"], before.get("conditions"))
@@ -70,8 +75,9 @@ def merge(update: StatusUpdate, old: Json | None, *, now: datetime, controller_n
 class _Clock:
     """Puts generation and time on conditions."""
 
-    def __init__(self, generation: int, now: datetime) -> None:
+    def __init__(self, generation: int, now: datetime, *, latest: int) -> None:
         self._generation = generation
+        self._latest = latest
         self._now = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def conditions(self, new: Sequence[Json], old: Sequence[Json] | None) -> list[Json]:
@@ -83,7 +89,7 @@ class _Clock:
         return sorted((*written, *kept), key=lambda item: str(item.get("type")))
 
     def _condition(self, new: Json, old: Json | None) -> Json:
-        if old is not None and old.get("observedGeneration", 0) > self._generation:
+        if old is not None and self._generation < old.get("observedGeneration", 0) <= self._latest:
             return old  # written for a newer resource than the one judged here
         since = self._now
         if old is not None and old.get("status") == new["status"] and old.get("lastTransitionTime"):

@@ -17,9 +17,11 @@ def _condition(type_: str, status: str = "True", *, message: str = "") -> Status
     return {"type": type_, "status": status, "reason": "R", "message": message}
 
 
-def _merge(status: Status, old: Status | None, *, now: datetime = LATER, generation: int = 2) -> Status:
+def _merge(
+    status: Status, old: Status | None, *, now: datetime = LATER, generation: int = 2, latest: int | None = None
+) -> Status:
     update = StatusUpdate(Key("g", "K", "shop", "a"), generation, status)
-    return merge(update, old, now=now, controller_name=US)
+    return merge(update, old, now=now, controller_name=US, latest=latest)
 
 
 def test_condition_gets_generation_and_time() -> None:
@@ -50,7 +52,15 @@ def test_time_changes_with_the_status_only() -> None:
 
 def test_condition_of_a_newer_generation_stays() -> None:
     old = _merge({"conditions": [_condition("Accepted", "False")]}, None, generation=9)
-    assert _merge({"conditions": [_condition("Accepted")]}, old) == old
+    assert _merge({"conditions": [_condition("Accepted")]}, old, latest=9) == old
+
+
+def test_condition_of_a_generation_that_there_is_not_is_overwritten() -> None:
+    old = _merge({"conditions": [_condition("Accepted", "False")]}, None, generation=9)
+    wanted = {"conditions": [_condition("Accepted")]}
+
+    assert _merge(wanted, old, latest=3) == _merge(wanted, None)
+    assert _merge(wanted, old) == _merge(wanted, None)
 
 
 def test_conditions_of_other_types_stay_and_ours_go() -> None:

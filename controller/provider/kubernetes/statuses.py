@@ -41,6 +41,7 @@ class _Written:
 
     uid: str
     version: str
+    generation: int
     status: Json
     older: frozenset[str]
     """Versions that were there before. The watch may still tell them."""
@@ -167,8 +168,8 @@ class StatusWriter:
         if held is None:
             self._forget(key)
             return
-        version, before = self._newest(key, held)
-        status = merge(update, before, now=self._now(), controller_name=self._controller_name)
+        version, generation, before = self._newest(key, held)
+        status = self._merged(update, before, latest=generation)
         if status == (before or {}):
             if not any(update.status.values()):
                 self._wanted.pop(key, None)  # withdrawn
@@ -182,15 +183,18 @@ class StatusWriter:
         for notice in notices(update, before, controller_name=self._controller_name):
             self._on_notice(notice)
 
-    def _newest(self, key: Key, held: Held) -> tuple[str, Json | None]:
-        """(version, status) of an object: what was written last, until the watch has seen more."""
+    def _merged(self, update: StatusUpdate, old: Json | None, *, latest: int) -> Json:
+        return merge(update, old, now=self._now(), controller_name=self._controller_name, latest=latest)
+
+    def _newest(self, key: Key, held: Held) -> tuple[str, int, Json | None]:
+        """(version, generation, status) of an object: what was written last, until the watch has seen more."""
         written = self._written.get(key)
         if written is None:
-            return held.version, held.status
+            return held.version, held.generation, held.status
         if written.uid == held.uid and held.version in written.older:
-            return written.version, written.status
+            return written.version, written.generation, written.status
         del self._written[key]
-        return held.version, held.status
+        return held.version, held.generation, held.status
 
     async def _write(self, key: Key, held: Held, update: StatusUpdate, status: Json, *, version: str) -> Json:
         """Applies our fields, or writes them over what there was in `version`."""
@@ -215,13 +219,14 @@ class StatusWriter:
         )
 
     def _note_answer(self, key: Key, held: Held, update: StatusUpdate, answer: Json, *, overwrote: bool) -> None:
-        version, status = str(answer["metadata"]["resourceVersion"]), answer.get("status") or {}
+        metadata, status = answer["metadata"], answer.get("status") or {}
+        version, generation = str(metadata["resourceVersion"]), int(metadata.get("generation") or 0)
         before = self._written.get(key)
         older = before.older | {before.version} if before is not None and before.uid == held.uid else frozenset()
-        self._written[key] = _Written(held.uid, version, status, older | {held.version})
+        self._written[key] = _Written(held.uid, version, generation, status, older | {held.version})
         self._overwrite.discard(key)
         self._futile.pop(key, None)
-        if merge(update, status, now=self._now(), controller_name=self._controller_name) == status:
+        if self._merged(update, status, latest=generation) == status:
             return
         if overwrote:
             log.warning("status is not as it was written", extra={"resource": str(key)})

@@ -32,6 +32,8 @@ class Held:
     uid: str
     version: str
     """Its resourceVersion."""
+    generation: int
+    """Of its spec. It may start again where a backup is restored."""
     api_version: str
     resource: Resource | None
     """None when it cannot be parsed."""
@@ -145,6 +147,7 @@ def _parsed(slot: Slot, document: Json, *, path: str, uid: str, version: str) ->
         path=path,
         uid=uid,
         version=version,
+        generation=int(document["metadata"].get("generation") or 0),
         api_version=str(document.get("apiVersion", "")),
         resource=result if isinstance(result, Resource) else None,
         status=status if isinstance(status, dict) else None,

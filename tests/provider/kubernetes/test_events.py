@@ -13,7 +13,7 @@ from tests.provider.kubernetes.fake import FakeApi, Json, refusal
 
 EVENTS = "/apis/events.k8s.io/v1/events"
 ROUTE = Key("gateway.networking.k8s.io", "HTTPRoute", "demo", "chat")
-HELD = Held("/path", "uid-1", "1", "gateway.networking.k8s.io/v1", None, None)
+HELD = Held("/path", "uid-1", "1", 1, "gateway.networking.k8s.io/v1", None, None)
 
 
 @asynccontextmanager

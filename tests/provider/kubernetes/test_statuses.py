@@ -114,6 +114,16 @@ async def test_status_is_written_once(server: FakeApi) -> None:
     assert (written["observedGeneration"], written["lastTransitionTime"]) == (1, "2025-01-01T00:00:00Z")
 
 
+async def test_condition_of_a_generation_that_there_is_not_is_overwritten(server: FakeApi) -> None:
+    left = {**condition(reason="Restored"), "observedGeneration": 9, "lastTransitionTime": "2024-01-01T00:00:00Z"}
+    await server.put(ROUTES, {**route("one"), "status": parents(left)})
+    async with looping(server) as loop:
+        loop.writer.want([update("one")])
+        await until(lambda: loop.reasons("one") == ["Accepted"])
+    (written,) = server.get(ROUTES, "one")["status"]["parents"][0]["conditions"]
+    assert written["observedGeneration"] == 1
+
+
 async def test_newest_status_is_written_when_the_api_server_has_less_to_do(server: FakeApi) -> None:
     await server.put(ROUTES, route("one"))
     calm = asyncio.Event()
