@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from controller.dataplane.provision import COLLECTIONS, DISPENSABLE
-from controller.resources.gateway_api import CONTROLLER_NAME
+from controller.provider.kubernetes.versions import DEFINITIONS
+from controller.resources.gateway_api import CONTROLLER_NAME, GROUP
 from controller.resources.kinds import MODELS, Refused, read
 
 Json = dict[str, Any]  # any: objects in Kubernetes' shape
@@ -46,11 +47,13 @@ def _one(objects: list[Json], kind: str) -> Json:
 
 def _granted(objects: list[Json], *kinds: str) -> set[tuple[str, str, str]]:
     """(group, resource, verb) of the rules in roles of these kinds."""
+    return {right for item in objects if item["kind"] in kinds for right in _rights(item)}
+
+
+def _rights(role: Json) -> set[tuple[str, str, str]]:
     return {
         (group, resource, verb)
-        for item in objects
-        if item["kind"] in kinds
-        for rule in item["rules"]
+        for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
@@ -129,8 +132,8 @@ def test_no_permission_is_wider_than_it_is_named(helm: str) -> None:
 
 def test_chosen_namespaces_leave_the_others_alone(helm: str) -> None:
     objects = _template(helm, 'watchNamespaces=["a","b"]')
-    roles = [item for item in objects if item["kind"] == "Role" and item["metadata"]["namespace"] != "gateways"]
-    everywhere = {item for item in _granted(objects, "ClusterRole") if item[1] != "events"}
+    roles = [item for item in objects if item["kind"] == "Role" and item["metadata"]["namespace"] in ("a", "b")]
+    everywhere = _granted(objects, "ClusterRole")
     arguments = _one(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
 
     assert {resource for _, resource, _ in everywhere} == CLUSTER_SCOPED
@@ -138,12 +141,51 @@ def test_chosen_namespaces_leave_the_others_alone(helm: str) -> None:
     assert [item for item in arguments if item.startswith("--watch")] == ["--watch-namespace=a", "--watch-namespace=b"]
 
 
+@pytest.mark.parametrize("chosen", [["a"], ["a", "default"]])
+def test_events_are_made_beside_resources_of_chosen_namespaces_and_in_default(helm: str, chosen: list[str]) -> None:
+    objects = _template(helm, f"watchNamespaces={json.dumps(chosen)}")
+    roles = [item for item in objects if item["kind"] == "Role"]
+    places = [item["metadata"]["namespace"] for item in roles if ("events.k8s.io", "events", "create") in _rights(item)]
+    bound = [item["metadata"]["namespace"] for item in objects if item["kind"] == "RoleBinding"]
+
+    assert sorted(places) == ["a", "default"]
+    assert sorted(bound) == ["a", "default", "gateways"]
+
+
+def test_definitions_are_looked_at_one_by_one(helm: str) -> None:
+    rules = _one(_template(helm), "ClusterRole")["rules"]
+    (rule,) = [item for item in rules if item["resources"] == ["customresourcedefinitions"]]
+
+    assert rule["resourceNames"] == [f"{name}.{GROUP}" for name in DEFINITIONS]
+    assert rule["verbs"] == ["get"]
+
+
+def test_rights_of_the_page_are_those_of_the_chart(helm: str) -> None:
+    rows = (CHART.parent.parent / "docs" / "cluster.md").read_text().partition("## Rights")[2].partition("\n## ")[0]
+    told = {
+        (group.strip("` ").replace("core", ""), resource.strip("` "), verb.strip())
+        for row in rows.splitlines()
+        if row.startswith("|") and "---" not in row and "| group |" not in row
+        for groups, resources, verbs in [row.strip("| ").split("|")[:3]]
+        for group in groups.split(",")
+        for resource in resources.split(",")
+        for verb in verbs.split(",")
+    }
+    granted = _granted(_template(helm), "ClusterRole", "Role")
+
+    assert told == granted
+
+
 def test_parameters_of_the_class_are_read_also_where_namespaces_are_chosen(helm: str) -> None:
     objects = _template(helm, 'watchNamespaces=["a"]', 'gatewayClass.parameters={"replicas":3}')
     reference = _one(objects, "GatewayClass")["spec"]["parametersRef"]
-    spaces = {item["metadata"]["namespace"] for item in objects if item["kind"] == "Role"}
+    read_in = {
+        item["metadata"]["namespace"]
+        for item in objects
+        if item["kind"] == "Role" and ("infergate.dev", "gatewayparameters", "list") in _rights(item)
+    }
 
-    assert (reference["namespace"], spaces) == ("gateways", {"a", "gateways"})
+    assert (reference["namespace"], read_in) == ("gateways", {"a", "gateways"})
     assert not isinstance(read(_one(objects, "GatewayParameters"), index=1), Refused)
 
 

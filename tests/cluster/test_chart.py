@@ -150,6 +150,7 @@ async def test_control_plane_may_do_no_more_than_it_needs(release: Release) -> N
             ("", "pods", "create"),
             ("apps", "deployments", "delete"),
             ("rbac.authorization.k8s.io", "clusterroles", "create"),
+            ("apiextensions.k8s.io", "customresourcedefinitions", "list"),
             ("gateway.networking.k8s.io", "gateways", "update"),
         ):
             assert not await _may(account, {"group": group, "resource": resource, "verb": verb}), (resource, verb)
