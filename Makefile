@@ -17,7 +17,7 @@ help:
 	@echo "make conformance   run the conformance suite of Gateway API there; PROFILES=..., CORE=1, RUN=..., CHANNEL=standard"
 	@echo "make conformance-inference   run the suite of the Inference Extension there; RUN=..."
 	@echo "make bench-cluster  measure there how soon routes are live, and what the processes hold in memory"
-	@echo "make crds    write crds/ anew from the models"
+	@echo "make crds    write crds/ and what values of the chart say of them anew from the models"
 	@echo "make bench-picking  compare ways to choose a model server, into build/bench"
 	@echo "make bench   measure against a plain NGINX proxy, into build/bench"
 
@@ -69,6 +69,7 @@ bench-picking: $(STAMPS)/test
 
 crds: $(STAMPS)/test
 	@$(BIN)/python -m tools.crds
+	@$(BIN)/python -m tools.values_schema
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -15,6 +15,7 @@ from controller.dataplane.provision import COLLECTIONS, DISPENSABLE
 from controller.provider.kubernetes.versions import DEFINITIONS
 from controller.resources.gateway_api import CONTROLLER_NAME, GROUP
 from controller.resources.kinds import MODELS, Refused, read
+from tools.values_schema import FILE, values_schema
 
 Json = dict[str, Any]  # any: objects in Kubernetes' shape
 
@@ -30,11 +31,11 @@ def helm() -> str:
     return found
 
 
-def _template(helm: str, *values: str, name: str = "infergate") -> list[Json]:
-    """Objects of a release in the namespace gateways, as `helm template` gives them."""
+def _template(helm: str, *values: str, name: str = "infergate", namespace: str = "gateways") -> list[Json]:
+    """Objects of a release, as `helm template` gives them."""
     settings = [part for value in values for part in ("--set-json", value)]
     made = subprocess.run(
-        [helm, "template", name, str(CHART), "--namespace", "gateways", *settings],
+        [helm, "template", name, str(CHART), "--namespace", namespace, *settings],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     return [item for item in yaml.safe_load_all(made.stdout) if item]
@@ -253,11 +254,61 @@ def test_control_plane_and_data_planes_have_one_image(helm: str, values: tuple[s
     assert f"--image={image}" in container["args"]
 
 
-@pytest.mark.parametrize("value", ["replica=3", "replicas=0", 'image.pullPolicy="Often"', 'watchNamespaces=["A"]'])
+def test_parameters_that_are_checked_are_those_of_the_models() -> None:
+    assert FILE.read_text() == values_schema(FILE.read_text()), "run `make crds`"
+
+
+REFUSED = [
+    *("replica=3", "replicas=0", 'image.pullPolicy="Often"', 'watchNamespaces=["A"]', 'fullnameOverride="1"'),
+    *('serviceAccount.name="A"', 'priorityClassName="a b"', 'gatewayClass.parameters={"nope":1}'),
+    *('gatewayClass.parameters={"replicas":0}', 'gatewayClass.parameters={"nginx":{"worker":1}}'),
+    'gatewayClass.parameters={"resources":{"nginx":{"limits":{"cpu":"much"}}}}',
+]
+
+
+@pytest.mark.parametrize("value", REFUSED)
 def test_value_that_is_none_is_refused(helm: str, value: str) -> None:
     with pytest.raises(subprocess.CalledProcessError) as refusal:
         _template(helm, value)
     assert value.partition("=")[0].split(".")[0] in refusal.value.stderr
+
+
+def test_parameters_of_the_page_are_accepted(helm: str) -> None:
+    page = (CHART.parent.parent / "docs" / "gateway-parameters.md").read_text()
+    shown = yaml.safe_load(page.partition("```yaml\n")[2].partition("---\n")[0].partition("```")[0])
+    objects = _template(helm, f"gatewayClass.parameters={json.dumps(shown['spec'])}")
+
+    assert _one(objects, "GatewayParameters")["spec"] == shown["spec"]
+
+
+NUMBERS = [
+    *('watchNamespaces=["987"]', 'gatewayClass.name="987"', 'nameOverride="987"', 'priorityClassName="987"'),
+    *('serviceAccount.name="987"', 'gatewayClass.parameters={"priorityClassName":"987"}', "replicas=1"),
+    *('picker={"enabled":true,"pool":"987","namespace":"987","tls":{"secretName":"987"}}',),
+]
+
+
+@pytest.mark.parametrize("value", NUMBERS)
+def test_name_of_digits_is_text(helm: str, value: str) -> None:
+    objects = _template(helm, value, name="987", namespace="987")
+
+    assert 987 not in [leaf for item in objects for leaf in _leaves(item)]
+    assert "987" in [leaf for item in objects for leaf in _leaves(item)]
+
+
+def _leaves(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _leaves(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def test_service_of_a_release_named_by_digits_starts_with_a_letter(helm: str) -> None:
+    assert _one(_template(helm, name="987"), "Service")["metadata"]["name"] == "infergate-987"
 
 
 def test_every_value_has_a_comment_and_a_rule() -> None:

@@ -1,13 +1,17 @@
-{{/* Name of the chart's objects. */}}
+{{/* Name of the chart's objects. Services' names start with a letter. */}}
 {{- define "infergate.name" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
 {{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- $release := .Release.Name -}}
+{{- if regexMatch "^[0-9]" $release -}}
+{{- $release = printf "%s-%s" .Chart.Name $release -}}
+{{- end -}}
+{{- if contains $name $release -}}
+{{- $release | trunc 63 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" -}}
+{{- printf "%s-%s" $release $name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -27,16 +31,16 @@
 
 {{/* The control plane's pods, or those of a picker. Those of data planes have the component data-plane. */}}
 {{- define "infergate.selector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: {{ ternary "picker" "control-plane" .Values.picker.enabled }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+app.kubernetes.io/component: {{ ternary "picker" "control-plane" .Values.picker.enabled | quote }}
 {{- end -}}
 
 {{- define "infergate.labels" -}}
 {{ include "infergate.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
 {{- end -}}
 
 {{/* Namespaces that are read, as JSON; none is all. The parameters of our GatewayClass are in the release's own. */}}
