@@ -29,6 +29,9 @@ from controller.resources.scalars import (
 MOST_REPLICAS: Final = 1000
 """More pods than one Service and one picker's share of endpoints are good for."""
 
+MOST_WORKERS: Final = 512
+"""Processors of the largest machines on which one nginx makes sense."""
+
 _QUANTITY: Final = r"^[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 _UNITS: Final = {
     **{"": Decimal(1), "m": Decimal("0.001")},
@@ -204,8 +207,9 @@ class NginxParameters(Described):
 
     model_config = ConfigDict(json_schema_extra=rules(*_NGINX_RULES))
 
-    workers: Annotated[int, Field(strict=True, ge=1, le=512, json_schema_extra=_int32)] | None = None
-    """Worker processes. By default as many as the container's limit of cpu, rounded up, or two without a limit."""
+    workers: Annotated[int, Field(strict=True, ge=1, le=MOST_WORKERS, json_schema_extra=_int32)] | None = None
+    """Worker processes. By default as many as the container's limit of cpu, rounded up, 512 at most, or two without a
+    limit."""
     worker_connections: Annotated[int, Field(strict=True, ge=64, le=1048576, json_schema_extra=_int32)] | None = None
     """Connections of a worker, to clients and to model servers together; 16384 by default."""
     max_body_size: Quantity | None = None

@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from controller.resources.gateway_api import Gateway, GatewayClass, LocalParametersReference
 from controller.resources.parameters import (
+    MOST_WORKERS,
     NO_PARAMETERS,
     Affinity,
     ContainerResources,
@@ -81,7 +82,7 @@ def workers(spec: GatewayParametersSpec) -> int:
     if spec.nginx and spec.nginx.workers:
         return spec.nginx.workers
     limits = spec.resources.nginx.limits if spec.resources and spec.resources.nginx else {}
-    return max(1, math.ceil(amount(limits["cpu"]))) if "cpu" in limits else _WORKERS
+    return min(MOST_WORKERS, max(1, math.ceil(amount(limits["cpu"])))) if "cpu" in limits else _WORKERS
 
 
 def memory(spec: GatewayParametersSpec) -> int | None:

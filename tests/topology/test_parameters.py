@@ -150,6 +150,7 @@ WORKERS = [
     ({"nginx": {"workers": 5}, "resources": {"nginx": {"limits": {"cpu": "1"}}}}, 5),
     ({"resources": {"nginx": {"limits": {"cpu": "2500m"}}}}, 3),
     ({"resources": {"nginx": {"limits": {"cpu": "100m"}}}}, 1),
+    ({"resources": {"nginx": {"limits": {"cpu": "100k"}}}}, 512),
     ({"resources": {"nginx": {"limits": {"memory": "1Gi"}}}}, 2),
     ({"resources": {"picker": {"limits": {"cpu": "7"}}}}, 2),
 ]
