@@ -43,8 +43,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "topology", "translate",
     },
     "control_plane": {
-        "bundle", "dataplane", "errors", "plugins", "provider", "reconcile", "refused", "render", "resources",
-        "settings", "status", "topology",
+        "backoff", "bundle", "dataplane", "errors", "ir", "plugins", "provider", "reconcile", "refused", "render",
+        "resources", "settings", "status", "topology",
     },
     "commands": {
         "agent", "bundle", "control_plane", "dataplane", "demo", "errors", "garbage", "ir", "kube", "logs",

@@ -1,11 +1,14 @@
 """What the instances of each Gateway are to serve, made of the newest snapshot and of what they refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from controller.bundle import Bundle
+from controller.control_plane.closed_ports import ClosedPorts
+from controller.dataplane.instances import InstanceReport
 from controller.dataplane.server import BundleServer
+from controller.errors import NginxRefused
 from controller.plugins.catalogue import BUILT_IN, Catalogue
 from controller.reconcile import bundle_of_gateway
 from controller.refused import Refused
@@ -33,6 +36,7 @@ class _Published:
     snapshot: Snapshot
     """Of which the bundle was made."""
     refused: Refused
+    closed: ClosedPorts
     memory: Memory
     pools: str
     """Etag of the pools that were told last, which may be newer than those of the bundle."""
@@ -63,22 +67,17 @@ class Publishing:
         return any(news)
 
     def learn(self, topology: Topology) -> bool:
-        """Takes out what instances refuse of what they were told last. Whether another bundle was published for it."""
+        """Takes out what instances refuse of what they were told last, and brings back ports whose pods are gone.
+
+        Whether another bundle was published for it.
+        """
         learned = False
         for gateway in topology.gateways:
             known = self._published.get(gateway.key)
             if known is None:
                 continue
-            # Instances refuse the same in the same words.
-            refusals = {
-                str(said.report.refusal): said.report.refusal
-                for said in self.server.reports(gateway.key.path)
-                if said.report.refusal is not None and said.report.version == known.bundle.version
-            }
-            news = [
-                known.refused.learn(each, bundle=known.bundle, snapshot=known.snapshot) for each in refusals.values()
-            ]
-            if any(news):
+            reports = self.server.reports(gateway.key.path)
+            if self._learn(known, reports) or self._to_try(gateway, known):
                 self._publish(gateway, topology, known.snapshot)
                 learned = True
         return learned
@@ -91,7 +90,8 @@ class Publishing:
     @property
     def due(self) -> float | None:
         """When `publish` has something to do that needs no change; None when nothing waits."""
-        return min((each.due for each in self._published.values() if each.due is not None), default=None)
+        times = (due for each in self._published.values() for due in (each.due, each.closed.due))
+        return min((due for due in times if due is not None), default=None)
 
     def refusals(self, topology: Topology) -> Refusals:
         """What the instances of all Gateways refuse. A port that one Gateway cannot open is none of the others'."""
@@ -111,10 +111,37 @@ class Publishing:
             }
         return Refusals(routes, listeners, {})
 
+    def _learn(self, known: _Published, reports: Sequence[InstanceReport]) -> bool:
+        """Whether instances refuse something of their newest version that can be taken out."""
+        # Instances refuse the same in the same words.
+        refusals: dict[str, tuple[NginxRefused, set[str]]] = {}
+        for said in reports:
+            if said.report.refusal is not None and said.report.version == known.bundle.version:
+                refusals.setdefault(str(said.report.refusal), (said.report.refusal, set()))[1].add(said.uid)
+        learned = False
+        for refusal, pods in refusals.values():
+            before = set(known.refused.ports)
+            learned |= known.refused.learn(refusal, bundle=known.bundle, snapshot=known.snapshot)
+            for opening in known.refused.ports.keys() - before:
+                known.closed.note(opening, pods=pods, now=self.clock())
+        return learned
+
+    def _to_try(self, gateway: GatewayState, known: _Published) -> bool:
+        """Forgets ports that are worth another try. Whether there are any."""
+        wanted = {listener.opening for listener in gateway.listeners}
+        present = {said.uid for said in self.server.reports(gateway.key.path)}
+        over = known.closed.to_try(wanted=wanted, present=present, now=self.clock())
+        for opening in over:
+            known.refused.ports.pop(opening, None)
+        return bool(over)
+
     def _publish(self, gateway: GatewayState, topology: Topology, snapshot: Snapshot) -> bool:
         known = self._published.get(gateway.key)
         refused = known.refused if known else Refused()
         refused.forget_changed(snapshot)
+        if known is not None:
+            self._to_try(gateway, known)
+        closed = known.closed if known else ClosedPorts()
         memory = known.memory if known else Memory()
         settings = _settings(gateway)
         bundle = bundle_of_gateway(topology, refused.refusals(), gateway=gateway.key, settings=settings, memory=memory)
@@ -128,7 +155,7 @@ class Publishing:
                 is_other = known.pools != bundle.pools.etag
                 known.pools = bundle.pools.etag
                 return is_other
-        self._published[gateway.key] = _Published(bundle, snapshot, refused, memory, pools=bundle.pools.etag)
+        self._published[gateway.key] = _Published(bundle, snapshot, refused, closed, memory, pools=bundle.pools.etag)
         self.server.publish(gateway.key.path, bundle)
         return known is None or (known.bundle.version, known.pools) != (bundle.version, bundle.pools.etag)
 

@@ -95,6 +95,70 @@ def test_port_that_one_gateway_cannot_open_is_its_own_trouble(
     assert "listen 0.0.0.0:80" in server.text(OTHER)
 
 
+_ALT = ", {name: alt, port: 8081, protocol: HTTP}]"
+_IN_USE = NginxRefused(None, None, "bind() to 0.0.0.0:8081 failed (98: Address already in use)")
+
+
+def _refused_by(server: FakeServer, *pods: str, others: tuple[str, ...] = ()) -> None:
+    """Pods that cannot open port 8081, and others that serve the newest version."""
+    version = server.bundles[EDGE].version
+    refusing = (said(version, refusal=_IN_USE, pod=pod) for pod in pods)
+    server.said[EDGE] = (*refusing, *(said(version, live=version, pod=pod) for pod in others))
+
+
+def _opens_8081(server: FakeServer) -> bool:
+    return "listen 0.0.0.0:8081" in server.text()
+
+
+def test_port_is_opened_once_the_pods_are_gone_that_could_not(
+    publishing: Publishing, server: FakeServer, resources: Resources
+) -> None:
+    snapshot, topology = resources(gateway().replace("]", _ALT))
+    publishing.publish(topology, snapshot)
+    _refused_by(server, "old-1", "old-2", others=("new-1",))
+    assert publishing.learn(topology)
+    _refused_by(server, others=("new-1", "old-2"))
+    assert not publishing.learn(topology)
+    assert not _opens_8081(server)
+    _refused_by(server, others=("new-1", "new-2"))
+    assert publishing.learn(topology)
+    assert _opens_8081(server)
+    assert not publishing.refusals(topology)
+
+
+def test_port_that_no_listener_wants_any_more_has_another_chance(
+    publishing: Publishing, server: FakeServer, resources: Resources
+) -> None:
+    wants = resources(gateway().replace("]", _ALT))
+    publishing.publish(wants[1], wants[0])
+    _refused_by(server, "a")
+    publishing.learn(wants[1])
+    snapshot, topology = resources(gateway())
+    publishing.publish(topology, snapshot)
+    publishing.publish(wants[1], wants[0])
+    assert _opens_8081(server)
+
+
+def test_port_is_tried_again_after_a_while_in_pods_that_stay(
+    publishing: Publishing, server: FakeServer, resources: Resources, clock: Clock
+) -> None:
+    snapshot, topology = resources(gateway().replace("]", _ALT))
+    publishing.publish(topology, snapshot)
+    waits = []
+    for _ in range(8):
+        _refused_by(server, "a")
+        assert publishing.learn(topology)
+        assert not _opens_8081(server)
+        assert publishing.due is not None
+        waits.append(publishing.due - clock.now)
+        clock.now = publishing.due
+        assert publishing.publish(topology, snapshot)
+        assert _opens_8081(server)
+        assert publishing.due is None
+    assert 30 <= waits[0] <= 60
+    assert 1800 <= waits[-1] <= 3600
+
+
 def test_endpoints_go_to_pickers_at_once_and_to_nginx_later(
     publishing: Publishing, server: FakeServer, resources: Resources, clock: Clock
 ) -> None:
