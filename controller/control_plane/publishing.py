@@ -1,7 +1,7 @@
 """What the instances of each Gateway are to serve, made of the newest snapshot and of what they refused."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from controller.bundle import Bundle
@@ -15,6 +15,7 @@ from controller.refused import Refused
 from controller.render.files import RenderSettings, differs_in_endpoints_only
 from controller.render.memory import Memory
 from controller.resources.meta import Key
+from controller.resources.parameters import GatewayParametersSpec
 from controller.resources.snapshot import Snapshot
 from controller.settings import large_requests_in
 from controller.topology.parameters import memory, workers
@@ -38,6 +39,7 @@ class _Published:
     refused: Refused
     closed: ClosedPorts
     memory: Memory
+    parameters: GatewayParametersSpec
     pools: str
     """Etag of the pools that were told last, which may be newer than those of the bundle."""
     due: float | None = None
@@ -57,9 +59,13 @@ class Publishing:
     def publish(self, topology: Topology, snapshot: Snapshot) -> bool:
         """Has every Gateway served as the snapshot says, and forgets those that are gone.
 
+        One of which nothing can be served has a bundle as well, without anything: what it had may hold a key that it
+        may not have any more, and each new pod would be given it. One that is not accepted serves what its listeners
+        say by themselves, in the pods that it has from before.
+
         Returns whether instances are told something else than before.
         """
-        news = [self._publish(gateway, topology, snapshot) for gateway in topology.gateways if gateway.serves]
+        news = [self._publish(gateway, topology, snapshot) for gateway in topology.gateways]
         present = {gateway.key for gateway in topology.gateways}
         for key in [key for key in self._published if key not in present]:
             del self._published[key]
@@ -143,7 +149,9 @@ class Publishing:
             self._to_try(gateway, known)
         closed = known.closed if known else ClosedPorts()
         memory = known.memory if known else Memory()
-        settings = _settings(gateway)
+        parameters = known.parameters if known and gateway.would_serve else gateway.data_plane.parameters
+        topology = _with_what_remains(topology, gateway, parameters=parameters)
+        settings = _settings(parameters)
         bundle = bundle_of_gateway(topology, refused.refusals(), gateway=gateway.key, settings=settings, memory=memory)
         now = self.clock()
         if known is not None and differs_in_endpoints_only(known.bundle, bundle):
@@ -155,14 +163,28 @@ class Publishing:
                 is_other = known.pools != bundle.pools.etag
                 known.pools = bundle.pools.etag
                 return is_other
-        self._published[gateway.key] = _Published(bundle, snapshot, refused, closed, memory, pools=bundle.pools.etag)
+        self._published[gateway.key] = _Published(
+            bundle, snapshot, refused, closed, memory, parameters, pools=bundle.pools.etag
+        )
         self.server.publish(gateway.key.path, bundle)
         return known is None or (known.bundle.version, known.pools) != (bundle.version, bundle.pools.etag)
 
 
-def _settings(gateway: GatewayState) -> RenderSettings:
+def _with_what_remains(topology: Topology, gateway: GatewayState, *, parameters: GatewayParametersSpec) -> Topology:
+    """With the listeners of a Gateway that is not accepted as if it were.
+
+    Its pods are those of `parameters`: they stay as they are until it is accepted again.
+    """
+    if not gateway.would_serve:
+        return topology
+    data_plane = replace(gateway.data_plane, parameters=parameters)
+    kept = replace(gateway, listeners=gateway.would_serve, serves=True, data_plane=data_plane)
+    gateways = (kept if item.key == gateway.key else item for item in topology.gateways)
+    return replace(topology, gateways=tuple(gateways))
+
+
+def _settings(parameters: GatewayParametersSpec) -> RenderSettings:
     """What rendered files take from the parameters of a Gateway."""
-    parameters = gateway.data_plane.parameters
     nginx = parameters.nginx
     connections = nginx.worker_connections if nginx and nginx.worker_connections else _WORKER_CONNECTIONS
     return RenderSettings(

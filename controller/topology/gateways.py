@@ -52,9 +52,12 @@ def gateway_state(gateway: Gateway, *, of: ClassState, index: Index, now: dateti
     parameters = parameters_of(gateway, of_class=of.parameters, index=index)
     broken = parameters if isinstance(parameters, Condition) else None
     shown = _client_certificate(gateway, index=index)
-    problem = broken or _problem(gateway, of=of) or _without_listeners(listeners)
+    invalid = _without_listeners(listeners)
+    problem = broken or _problem(gateway, of=of) or invalid
     merged_listeners = with_overlaps((*listeners, *of_sets))
+    would_serve: tuple[ListenerState, ...] = ()
     if problem is not None:
+        would_serve = tuple(item for item in merged_listeners if item.serves and invalid is None)
         merged_listeners = tuple(replace(item, serves=False) for item in merged_listeners)
     return GatewayState(
         key=gateway.key,
@@ -70,6 +73,7 @@ def gateway_state(gateway: Gateway, *, of: ClassState, index: Index, now: dateti
         addresses=tuple(item.value for item in spec.addresses if item.type == "IPAddress" and item.value),
         client_certificate=shown.certificate if isinstance(shown, certificates.Resolved) else None,
         data_plane=_data_plane(gateway, parameters=of.parameters if isinstance(parameters, Condition) else parameters),
+        would_serve=would_serve,
     )
 
 

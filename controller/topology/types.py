@@ -94,6 +94,8 @@ class GatewayState:
     client_certificate: Certificate | None = None
     """Shown to backends that are spoken to in TLS."""
     data_plane: DataPlaneState = DataPlaneState()
+    would_serve: tuple[ListenerState, ...] = ()
+    """Listeners that only wait for the Gateway to be accepted, in the order of `listeners`."""
 
     @cached_property
     def by_owner(self) -> Mapping[Key, tuple[ListenerState, ...]]:

@@ -1,8 +1,12 @@
 """What the instances of each Gateway are told."""
 
+from base64 import b64encode
+from datetime import UTC, datetime
+
 import pytest
 
 from controller.control_plane.publishing import Publishing
+from controller.dataplane.pki import Pair, issue, make_ca
 from controller.errors import NginxRefused
 from controller.resources.meta import Key
 
@@ -193,3 +197,100 @@ def test_large_bodies_fit_into_the_memory_of_the_pod(
     snapshot, topology = resources(parameters, wanted)
     publishing.publish(topology, snapshot)
     assert f"limit_conn infergate_large {large};" in server.text()
+
+
+_GRANT = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: grant, namespace: vault}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: default}]
+  to: [{group: "", kind: Secret}]
+---
+"""
+_PARAMETERS = """\
+apiVersion: infergate.dev/v1alpha1
+kind: GatewayParameters
+metadata: {name: mine}
+spec: {nginx: {maxBodySize: 77Mi, workers: 7}}
+---
+"""
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    now = datetime.now(UTC)
+    return issue(make_ca(now=now), ["shop.example"], now=now)
+
+
+def _secret(pair: Pair, name: str = "cert") -> str:
+    crt, key = (b64encode(part).decode() for part in (pair.certificate, pair.key))
+    return (
+        f"apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: vault}}\ntype: kubernetes.io/tls\n"
+        f"data: {{tls.crt: {crt}, tls.key: {key}}}\n---\n"
+    )
+
+
+def _https(secret: str = "cert", *, more: str = "") -> str:
+    tls = f"{{certificateRefs: [{{name: {secret}, namespace: vault}}]}}"
+    listener = f"{{name: https, port: 443, protocol: HTTPS, tls: {tls}}}{more}"
+    return gateway().replace("{name: http, port: 80, protocol: HTTP}", listener)
+
+
+def _with_parameters(gateway: str) -> str:
+    reference = "{group: infergate.dev, kind: GatewayParameters, name: mine}"
+    return gateway.replace("spec:\n", f"spec:\n  infrastructure: {{parametersRef: {reference}}}\n")
+
+
+def _has_key(server: FakeServer, pair: Pair) -> bool:
+    return any(pair.key in file.content for file in server.bundles[EDGE].files)
+
+
+@pytest.mark.parametrize("more", ["", ", {name: http, port: 80, protocol: HTTP}"])
+@pytest.mark.parametrize("ending", ["grant revoked", "secret deleted", "reference changed"])
+def test_key_that_a_gateway_may_not_have_is_not_published(
+    publishing: Publishing, server: FakeServer, resources: Resources, pair: Pair, ending: str, more: str
+) -> None:
+    snapshot, topology = resources(_secret(pair), _GRANT, _https(more=more), POOL, route("r", "/before"))
+    publishing.publish(topology, snapshot)
+    assert _has_key(server, pair)
+    left = {
+        "grant revoked": (_secret(pair), _https(more=more)),
+        "secret deleted": (_GRANT, _https(more=more)),
+        "reference changed": (_secret(pair), _GRANT, _https("other", more=more)),
+    }[ending]
+    snapshot, topology = resources(*left, POOL, route("r", "/after"))
+    assert publishing.publish(topology, snapshot)
+    assert not _has_key(server, pair)
+    assert "/before" not in server.text()
+    assert ("/after" in server.text()) is bool(more)
+
+
+def test_gateway_whose_parameters_are_gone_serves_what_its_routes_say(
+    publishing: Publishing, server: FakeServer, resources: Resources
+) -> None:
+    wanted = _with_parameters(gateway())
+    snapshot, topology = resources(_PARAMETERS, wanted, POOL, route("r", "/before"))
+    publishing.publish(topology, snapshot)
+    snapshot, topology = resources(wanted, POOL, route("r", "/after"))
+    publishing.publish(topology, snapshot)
+    assert not topology.gateways[0].serves
+    assert "/before" not in server.text()
+    assert "/after" in server.text()
+    # Its pods are those that the parameters wanted.
+    assert "worker_processes 7;" in server.text()
+    assert f"client_max_body_size {77 * 1024**2};" in server.text()
+
+
+def test_gateway_whose_parameters_are_gone_gives_up_a_revoked_key(
+    publishing: Publishing, server: FakeServer, resources: Resources, pair: Pair
+) -> None:
+    wanted = _with_parameters(_https())
+    snapshot, topology = resources(_PARAMETERS, _secret(pair), _GRANT, wanted)
+    publishing.publish(topology, snapshot)
+    snapshot, topology = resources(_secret(pair), _GRANT, wanted)
+    publishing.publish(topology, snapshot)
+    assert _has_key(server, pair)
+    snapshot, topology = resources(_secret(pair), wanted)
+    publishing.publish(topology, snapshot)
+    assert not _has_key(server, pair)

@@ -61,6 +61,7 @@ def test_listeners_without_exception_invalid_refuse_the_gateway(build_all: Build
 
     assert _verdict(gateway.conditions, "Accepted") == "False/ListenersNotValid"
     assert not gateway.serves
+    assert not gateway.would_serve
 
 
 def test_one_valid_listener_keeps_the_gateway(build_all: Build) -> None:
@@ -176,6 +177,7 @@ def test_what_a_whole_gateway_cannot_have_refuses_it(build_all: Build, more: str
     assert _verdict(gateway.conditions, "Accepted") == accepted
     assert gateway.serves is accepted.startswith("True")
     assert gateway.listeners[0].serves is gateway.serves
+    assert bool(gateway.would_serve) is not gateway.serves
 
 
 def test_requested_addresses_are_kept_in_order(build_all: Build) -> None:
