@@ -18,6 +18,7 @@
           ApiMissing       there is no such object, or kind
           ApiConflict      the object is there already, or was changed by somebody else
           ApiExpired       a list or watch cannot go on from where it was
+          ApiBusy          it cannot at the moment: 429, or a status of 500 and above
 
 A mistake in a resource is never an exception: it is a Rejection or a Condition.
 """
@@ -119,3 +120,7 @@ class ApiConflict(ApiRefused):
 
 class ApiExpired(ApiRefused):
     """A list or watch cannot go on from where it was."""
+
+
+class ApiBusy(ApiRefused):
+    """The API server cannot at the moment: it has too much to do, or something that it needs fails."""

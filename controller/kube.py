@@ -21,6 +21,7 @@ from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from controller.errors import (
+    ApiBusy,
     ApiConflict,
     ApiDenied,
     ApiExpired,
@@ -49,6 +50,7 @@ _ERRORS: Final[Mapping[int, type[ApiRefused]]] = {
     404: ApiMissing,
     409: ApiConflict,
     410: ApiExpired,
+    429: ApiBusy,
 }
 _KEEPALIVE: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -269,4 +271,5 @@ def _refusal(code: int, status: Json) -> ApiRefused:
     details = status.get("details") or {}
     reason, message = str(status.get("reason") or code), str(status.get("message") or "no message")
     wait = details.get("retryAfterSeconds")
-    return _ERRORS.get(code, ApiRefused)(code, reason, message, float(wait) if wait else 0.0)
+    kind = ApiBusy if code >= 500 else _ERRORS.get(code, ApiRefused)
+    return kind(code, reason, message, float(wait) if wait else 0.0)

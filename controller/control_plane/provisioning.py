@@ -3,13 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from controller.backoff import Backoff
 from controller.dataplane.addresses import Reached, reached
 from controller.dataplane.manifests import ControlPlane, manifests
 from controller.dataplane.provision import Api, Provisioned, Provisioner
-from controller.errors import ApiError
+from controller.errors import ApiError, ApiRefused
 from controller.resources.meta import Key
 from controller.topology.types import GatewayState
 
@@ -18,7 +20,7 @@ log = logging.getLogger(__name__)
 _EVERY: Final = 20.0
 """Seconds between two looks at the objects of each Gateway, for what others changed of them."""
 _RETRY: Final = 1.0
-"""Seconds after which an API server that did not answer is asked again."""
+"""Seconds after which an API server that did not answer is asked again. They double, up to those between two looks."""
 _CONCURRENCY: Final = 8
 
 
@@ -28,6 +30,12 @@ class Standing:
 
     reached: Reached
     problems: tuple[str, ...] = ()
+
+
+@dataclass
+class _Retry:
+    backoff: Backoff
+    timer: asyncio.TimerHandle | None = None
 
 
 @dataclass
@@ -45,6 +53,8 @@ class Provisioning:
     _wanted: Mapping[Key, GatewayState] = field(default_factory=dict, init=False)
     _standings: dict[Key, Standing] = field(default_factory=dict, init=False)
     _due: set[Key] = field(default_factory=set, init=False)
+    _retries: dict[Key, _Retry] = field(default_factory=dict, init=False)
+    """Of the Gateways whose last look failed."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def __post_init__(self) -> None:
@@ -61,6 +71,7 @@ class Provisioning:
         for key in before.keys() - self._wanted.keys():
             self._provisioner.forget(key)
             self._standings.pop(key, None)
+            self._rest(key)
         for key, gateway in self._wanted.items():
             if before.get(key) != gateway:
                 self.look_at(key)
@@ -83,11 +94,14 @@ class Provisioning:
     async def run(self) -> None:
         """Provisions, or looks on, until it is cancelled."""
         limit = asyncio.Semaphore(_CONCURRENCY)
+        clock = asyncio.get_running_loop().time
+        due_at = clock() + self.every
         while True:
-            try:
-                async with asyncio.timeout(self.every):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due_at):
                     await self._wake.wait()
-            except TimeoutError:
+            if clock() >= due_at:  # However often something else is due.
+                due_at = clock() + self.every
                 if self.is_leader():  # Who looks on is told of changed Services.
                     self.look_at_all()
             self._wake.clear()
@@ -102,9 +116,14 @@ class Provisioning:
             async with limit:
                 found = await (self._provision(gateway) if self.is_leader() else self._look_on(gateway))
         except ApiError as problem:
-            log.warning("data plane cannot be provisioned", extra={"gateway": key.path, "problem": str(problem)})
-            asyncio.get_running_loop().call_later(_RETRY, self.look_at, key)
+            self._retry(key, problem)
             return
+        if key not in self._wanted:
+            return
+        if found.busy is None:
+            self._rest(key)
+        else:
+            self._retry(key, found.busy)
         if found.changed:
             log.info("data plane provisioned", extra={"gateway": key.path, "changed": ", ".join(found.changed)})
         self._note(gateway, found)
@@ -118,8 +137,30 @@ class Provisioning:
         service = await self._provisioner.service(gateway.key, uid=gateway.data_plane.uid)
         return Provisioned(known.problems if known else (), service)
 
+    def _retry(self, key: Key, problem: ApiError) -> None:
+        """Has a Gateway looked at again soon, and later each time."""
+        if key not in self._wanted:
+            return
+        log.warning("data plane cannot be provisioned", extra={"gateway": key.path, "problem": str(problem)})
+        retry = self._retries.setdefault(key, _Retry(Backoff(first=_RETRY, longest=self.every)))
+        if retry.timer is not None:
+            retry.timer.cancel()
+        delay = retry.backoff.delay(at_least=problem.wait if isinstance(problem, ApiRefused) else 0.0)
+        retry.timer = asyncio.get_running_loop().call_later(delay, self.look_at, key)
+
+    def _rest(self, key: Key) -> None:
+        """After a look that did all it should."""
+        retry = self._retries.pop(key, None)
+        if retry is not None and retry.timer is not None:
+            retry.timer.cancel()
+
     def _note(self, gateway: GatewayState, found: Provisioned) -> None:
-        standing = Standing(reached(found.service, wanted=gateway.addresses), found.problems)
+        problems = found.problems
+        if found.busy is not None:
+            # What was wrong may still be; that the API server is busy is nothing that is wrong with the Gateway.
+            before = self._standings.get(gateway.key)
+            problems = tuple(sorted({*problems, *(before.problems if before else ())}))
+        standing = Standing(reached(found.service, wanted=gateway.addresses), problems)
         if self._standings.get(gateway.key) != standing:
             self._standings[gateway.key] = standing
             self.on_change()

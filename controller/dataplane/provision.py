@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from controller.dataplane.manifests import Json, name_of
-from controller.errors import ApiMissing, ApiRefused
+from controller.errors import ApiBusy, ApiMissing, ApiRefused
 from controller.resources.meta import Key
 
 FIELD_MANAGER: Final = "infergate"
@@ -34,7 +34,8 @@ DISPENSABLE: Final = ("HorizontalPodAutoscaler", "PodDisruptionBudget")
 class Api(Protocol):
     """An API server. A PATCH is a server-side apply.
 
-    Raises ApiMissing for what does not exist, ApiRefused for what is refused, ApiUnreachable.
+    Raises ApiMissing for what does not exist, ApiRefused for what is refused, its ApiBusy for what is refused for
+    the moment, ApiUnreachable.
     """
 
     async def request(
@@ -52,6 +53,8 @@ class Provisioned:
     """The Service as it is, with its status; None when there is none."""
     changed: tuple[str, ...] = ()
     """`Kind` of the objects that were made, changed or deleted."""
+    busy: ApiBusy | None = None
+    """Why some of it is as it was, and is to be tried again soon. What was asked for may be right."""
 
 
 @dataclass
@@ -65,9 +68,11 @@ class Provisioner:
     async def provision(self, gateway: Key, objects: Sequence[Json]) -> Provisioned:
         """Makes what is there equal to `objects`, which are all of the Gateway's and in the order of their use.
 
-        Writes only what differs from what was applied last, or was touched since. Raises ApiUnreachable; what the API
-        server refuses is among the problems, and does not keep it from the rest.
+        Writes only what differs from what was applied last, or was touched since. Raises ApiUnreachable, and ApiRefused
+        for what cannot be read; a write that the API server refuses is among the problems, or is its being busy, and
+        does not keep it from the rest.
         """
+        busy: ApiBusy | None = None
         problems: list[str] = []
         changed: list[str] = []
         service: Json | None = None
@@ -77,6 +82,8 @@ class Provisioner:
                 try:
                     if await self._delete(gateway, kind, uid=_owner(objects)):
                         changed.append(kind)
+                except ApiBusy as refusal:
+                    busy = refusal
                 except ApiRefused as refusal:
                     problems.append(f"{kind} {gateway.namespace}/{name_of(gateway)}: {refusal.message}")
         for item in objects:
@@ -84,8 +91,9 @@ class Provisioner:
             outcome = await self._apply(gateway, item)
             problems += outcome.problems
             changed += outcome.changed
+            busy = outcome.busy or busy
             service = outcome.live if kind == "Service" else service
-        return Provisioned(tuple(problems), service, tuple(changed))
+        return Provisioned(tuple(problems), service, tuple(changed), busy)
 
     async def service(self, gateway: Key, *, uid: str) -> Json | None:
         """The Service as it is; None when there is none that belongs to the Gateway of this uid.
@@ -115,6 +123,8 @@ class Provisioner:
                 await self._hold_replicas(path, live)
             query = {"fieldManager": FIELD_MANAGER, "force": "true"}
             applied = await self.api.request("PATCH", path, item, query=query)
+        except ApiBusy as refusal:
+            return _Outcome(live, busy=refusal)
         except ApiRefused as refusal:
             self._seen.pop((gateway, kind), None)
             return _Outcome(live, problems=(f"{kind} {name}: {_words(refusal)}",))
@@ -154,6 +164,7 @@ class _Outcome:
     live: Json | None
     problems: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    busy: ApiBusy | None = None
 
 
 def _path(gateway: Key, kind: str) -> str:

@@ -26,7 +26,7 @@ CONTROL_PLANE = ControlPlane(
 HTTP = "{name: http, port: 80, protocol: HTTP}"
 
 
-def _state(
+def state_of(
     *,
     name: str = "web",
     listeners: str = HTTP,
@@ -61,7 +61,7 @@ def _objects(gateway: GatewayState) -> dict[str, Json]:
 
 
 def _made(**arguments: Any) -> dict[str, Json]:  # any: those of _state
-    return _objects(_state(**arguments))
+    return _objects(state_of(**arguments))
 
 
 def _pod(objects: dict[str, Json]) -> Json:
@@ -96,7 +96,7 @@ def test_same_gateway_gives_the_same_bytes() -> None:
     more = "infrastructure: {labels: {b: '1', a: '2'}, annotations: {d: '3', c: '4'}}"
     swapped = "infrastructure: {labels: {a: '2', b: '1'}, annotations: {c: '4', d: '3'}}"
 
-    first, second = (manifests(_state(more=text), control_plane=CONTROL_PLANE) for text in (more, swapped))
+    first, second = (manifests(state_of(more=text), control_plane=CONTROL_PLANE) for text in (more, swapped))
     assert json.dumps(first) == json.dumps(second)
 
 
@@ -191,7 +191,7 @@ def test_listener_that_comes_leaves_the_pods_as_they_are() -> None:
 
 
 def test_certificates_that_change_leave_the_pods_as_they_are() -> None:
-    gateway = _state()
+    gateway = state_of()
     rotated = ControlPlane(image=CONTROL_PLANE.image, server=CONTROL_PLANE.server, certificates="PEM2")
     found = {item["kind"]: item for item in manifests(gateway, control_plane=rotated)}
 
@@ -219,7 +219,7 @@ def test_load_balancer_is_asked_for_the_first_address() -> None:
 
 @pytest.mark.parametrize("kind", ["ClusterIP", "NodePort"])
 def test_other_services_take_the_addresses_themselves(kind: str) -> None:
-    gateway = replace(_state(parameters=f"{{service: {{type: {kind}}}}}"), addresses=("10.0.0.2", "10.0.0.1"))
+    gateway = replace(state_of(parameters=f"{{service: {{type: {kind}}}}}"), addresses=("10.0.0.2", "10.0.0.1"))
     spec = _objects(gateway)["Service"]["spec"]
 
     assert (spec["externalIPs"], "loadBalancerIP" in spec) == (["10.0.0.2", "10.0.0.1"], False)

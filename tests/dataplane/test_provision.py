@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from controller.dataplane.provision import Provisioner
-from controller.errors import ApiMissing, ApiRefused, ApiUnreachable
+from controller.errors import ApiBusy, ApiMissing, ApiRefused, ApiUnreachable
 from controller.resources.meta import Key
 
 Json = dict[str, Any]  # any: objects in Kubernetes' shape
@@ -28,6 +28,8 @@ class ApiServer:
         """(method, path, field manager)."""
         self.refused: dict[str, str] = {}
         """By path: message of the refusal of each write."""
+        self.busy: dict[str, list[ApiBusy]] = {}
+        """By path: what the next writes of it are refused with."""
         self.is_gone = False
 
     async def request(
@@ -40,6 +42,8 @@ class ApiServer:
                 raise ApiMissing(404, "NotFound", "not found")
             return copy.deepcopy(self.objects[path])
         self.writes.append((method, path, str((query or {}).get("fieldManager", ""))))
+        if self.busy.get(path):
+            raise self.busy[path].pop(0)
         if path in self.refused:
             raise ApiRefused(422, "Invalid", self.refused[path])
         if method == "DELETE":
@@ -185,6 +189,18 @@ async def test_refused_object_is_tried_again(server: ApiServer) -> None:
     server.refused.clear()
 
     assert (await provisioner.provision(WEB, BASIC)).changed == ("Service",)
+
+
+async def test_busy_api_server_is_no_problem_of_the_gateway_and_keeps_nothing_from_the_rest(server: ApiServer) -> None:
+    provisioner = Provisioner(server)
+    server.busy[SERVICE] = [ApiBusy(503, "ServiceUnavailable", "etcdserver: leader changed")]
+
+    found, after = [await provisioner.provision(WEB, BASIC) for _ in range(2)]
+
+    assert (found.problems, found.changed) == ((), ("PodDisruptionBudget", "Deployment"))
+    assert found.busy is not None
+    assert found.busy.code == 503
+    assert (after.busy, after.changed) == (None, ("Service",))
 
 
 async def test_api_server_that_is_gone_is_raised(server: ApiServer) -> None:

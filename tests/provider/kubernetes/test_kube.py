@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from controller.errors import (
+    ApiBusy,
     ApiConflict,
     ApiDenied,
     ApiError,
@@ -23,7 +24,17 @@ from tests.provider.kubernetes.fake import ROUTES, FakeApi, refusal, route
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [(401, ApiDenied), (403, ApiDenied), (404, ApiMissing), (409, ApiConflict), (410, ApiExpired), (422, ApiRefused)],
+    [
+        (401, ApiDenied),
+        (403, ApiDenied),
+        (404, ApiMissing),
+        (409, ApiConflict),
+        (410, ApiExpired),
+        (422, ApiRefused),
+        (429, ApiBusy),
+        (500, ApiBusy),
+        (503, ApiBusy),
+    ],
 )
 async def test_refusal_is_one_of_ours(server: FakeApi, code: int, kind: type[ApiError]) -> None:
     server.fault = lambda request: refusal(code, "Because")
