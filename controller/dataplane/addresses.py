@@ -5,6 +5,7 @@ Source: Gateway API, GatewayStatus.addresses and the reasons AddressNotAssigned 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from controller.dataplane.manifests import Json
 
@@ -25,15 +26,24 @@ def reached(service: Json | None, *, wanted: Sequence[str]) -> Reached:
     if service is None:
         return Reached((), "AddressNotAssigned", "there is no Service yet")
     found = _addresses(service)
-    missing = [address for address in wanted if address not in found]
+    present, asked = ({_value(address) for address in addresses} for addresses in (found, wanted))
+    missing = [address for address in wanted if _value(address) not in present]
     name = f"Service {service['metadata']['namespace']}/{service['metadata']['name']}"
     if missing:
         given = f", which has {', '.join(found)}" if found else ", which has none"
-        kept = tuple(address for address in found if address in wanted)
+        kept = tuple(address for address in found if _value(address) in asked)
         return Reached(kept, "AddressNotUsable", f"spec.addresses: {', '.join(missing)} not given to {name}{given}")
     if not found:
         return Reached((), "AddressNotAssigned", f"{name} waits for the address of a load balancer")
-    return Reached(tuple(address for address in found if address in wanted) if wanted else found)
+    return Reached(tuple(address for address in found if _value(address) in asked) if wanted else found)
+
+
+def _value(address: str) -> object:
+    """What two ways to write an address have in common."""
+    try:
+        return ip_address(address)
+    except ValueError:
+        return address
 
 
 def _addresses(service: Json) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ FOUND: list[tuple[Json, tuple[str, ...], tuple[str, ...]]] = [
     (_service("LoadBalancer", ingress=(IP, HOST)), (), ("1.2.3.4", "lb.example")),
     (_service("LoadBalancer", ingress=(IP, {"ip": "1.2.3.5"})), ("1.2.3.5",), ("1.2.3.5",)),
     (_service("ClusterIP"), (), ("10.0.0.1",)),
+    (_service("LoadBalancer", ingress=({"ip": "fd00::1"}, HOST)), ("fd00:0:0::1",), ("fd00::1",)),
     (_service("NodePort", externalIPs=["1.2.3.4", "1.2.3.5"]), ("1.2.3.5", "1.2.3.4"), ("1.2.3.4", "1.2.3.5")),
 ]
 
