@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controller.bundle import COMPLETIONS_FILE, POOLS_FILE
-from controller.resources.parameters import Affinity, GatewayParametersSpec, Resources, Spread
+from controller.resources.parameters import Affinity, Autoscaling, GatewayParametersSpec, Resources, Spread
 from controller.resources.scalars import seconds
 from controller.wire import AUDIENCE
 
@@ -33,7 +33,7 @@ _AFTER_AGENT: Final = 3
 """Seconds that the picker waits longer than the agent may take."""
 _AFTER_GRACE: Final = 10
 """Seconds that remain for processes to end."""
-_REQUESTS: Final[Json] = {"requests": {"cpu": "100m", "memory": "128Mi"}}
+_REQUESTS: Final = {"cpu": "100m", "memory": "128Mi"}
 _SPREAD: Final = (
     Spread(topology_key="kubernetes.io/hostname"),
     Spread(topology_key="topology.kubernetes.io/zone"),
@@ -153,7 +153,7 @@ def _pulling(parameters: GatewayParametersSpec) -> Json:
 def _nginx(setting: Setting, parameters: GatewayParametersSpec, *, grace: float) -> Json:
     health = _free(_HEALTH_PORT, setting.listener_ports)
     given = parameters.resources.nginx if parameters.resources else None
-    container = _container("nginx", setting, parameters, resources=given)
+    container = _container("nginx", setting, parameters, given=given)
     probe = {"port": "health", "scheme": "HTTP"}
     return {
         **container,
@@ -184,7 +184,7 @@ def _nginx(setting: Setting, parameters: GatewayParametersSpec, *, grace: float)
 def _picker(setting: Setting, parameters: GatewayParametersSpec, *, grace: float) -> Json:
     metrics = _free(_METRICS_PORT, setting.listener_ports)
     given = parameters.resources.picker if parameters.resources else None
-    container = _container("picker", setting, parameters, resources=given)
+    container = _container("picker", setting, parameters, given=given)
     # Picks come over a socket of the state directory, so that is where its health is asked for.
     ask = ["curl", "--fail", "--silent", "--max-time", "2", "--unix-socket", f"{STATE}/run/picker.sock"]
     alive = {"exec": {"command": [*ask, "http://picker/healthz"]}}
@@ -210,19 +210,24 @@ def _picker(setting: Setting, parameters: GatewayParametersSpec, *, grace: float
     }
 
 
-def _container(name: str, setting: Setting, parameters: GatewayParametersSpec, *, resources: Resources | None) -> Json:
+def _container(name: str, setting: Setting, parameters: GatewayParametersSpec, *, given: Resources | None) -> Json:
     policy = parameters.image_pull_policy
     return {
         "name": name,
         "image": setting.image,
         **({"imagePullPolicy": policy} if policy else {}),
         "env": [{"name": "INFERGATE_LOG_FORMAT", "value": "json"}],
-        "resources": _REQUESTS if resources is None else _resources(resources),
+        "resources": {"requests": _REQUESTS} if given is None else _resources(given, parameters.autoscaling),
     }
 
 
-def _resources(given: Resources) -> Json:
-    found = {"requests": dict(sorted(given.requests.items())), "limits": dict(sorted(given.limits.items()))}
+def _resources(given: Resources, autoscaling: Autoscaling | None) -> Json:
+    """As given. What an autoscaler measures by requests is requested: a limit counts as a request."""
+    targets = {"cpu": autoscaling.cpu_utilization, "memory": autoscaling.memory_utilization} if autoscaling else {}
+    needed = {name for name, percentage in targets.items() if percentage is not None}
+    added = {name: _REQUESTS[name] for name in needed - given.requests.keys() - given.limits.keys()}
+    requests = {**given.requests, **added}
+    found = {"requests": dict(sorted(requests.items())), "limits": dict(sorted(given.limits.items()))}
     return {name: value for name, value in found.items() if value}
 
 

@@ -282,6 +282,28 @@ def test_autoscaler_has_the_say_over_replicas() -> None:
     ]
 
 
+MEASURED = [
+    ("{limits: {memory: 1Gi}}", {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}}),
+    ("{limits: {cpu: 2}}", {"requests": {"memory": "128Mi"}, "limits": {"cpu": "2"}}),
+    ("{requests: {cpu: 2, memory: 1Gi}}", {"requests": {"cpu": "2", "memory": "1Gi"}}),
+]
+
+
+@pytest.mark.parametrize(("given", "resources"), MEASURED)
+def test_what_an_autoscaler_measures_is_requested(given: str, resources: Json) -> None:
+    scaling = "autoscaling: {maxReplicas: 5, memoryUtilization: 80}"
+    nginx, _ = _pod(_made(parameters=f"{{{scaling}, resources: {{nginx: {given}}}}}"))["containers"]
+
+    assert nginx["resources"] == resources
+
+
+def test_memory_that_no_autoscaler_measures_is_not_requested() -> None:
+    parameters = "{autoscaling: {maxReplicas: 5}, resources: {nginx: {limits: {cpu: 2}}}}"
+    nginx, _ = _pod(_made(parameters=parameters))["containers"]
+
+    assert nginx["resources"] == {"limits": {"cpu": "2"}}
+
+
 def test_single_pod_has_neither_a_budget_nor_peers() -> None:
     found = _made(parameters="{replicas: 1}")
 
