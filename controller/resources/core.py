@@ -37,6 +37,11 @@ def _port_or_name(value: object) -> object:
     raise Broken(f"found {quoted(value)}, accepted is a number from 1 to 65535 or the name of a port")
 
 
+def _without_final_dot(value: object) -> object:
+    """A name as Kubernetes accepts it: absolute in DNS or not. Source: Kubernetes, ValidateService."""
+    return value.removesuffix(".") if isinstance(value, str) else value
+
+
 PortOrName = Annotated[int | str, BeforeValidator(_port_or_name)]
 
 
@@ -55,7 +60,8 @@ class ServicePort(LenientModel):
 class ServiceSpec(LenientModel):
     type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] = "ClusterIP"
     cluster_ip: Text | None = Field(default=None, alias="clusterIP")
-    external_name: DnsName | None = None
+    external_name: Annotated[DnsName, BeforeValidator(_without_final_dot)] | None = None
+    """Without the dot at its end."""
     ports: Annotated[tuple[ServicePort, ...], AfterValidator(unique_by("name"))] = ()
     selector: dict[Text, Text] = Field(default_factory=dict)
 

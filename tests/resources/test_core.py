@@ -29,6 +29,8 @@ def test_fields_that_a_gateway_does_not_read_are_passed_over() -> None:
     ("spec", "field"),
     [
         ({"type": "ExternalName"}, "spec.externalName"),
+        ({"type": "ExternalName", "externalName": "example.com.."}, "spec.externalName"),
+        ({"type": "ExternalName", "externalName": "."}, "spec.externalName"),
         ({}, "spec.ports"),
         ({"ports": [{"port": 80}, {"port": 81}]}, "spec.ports[1].name"),
         ({"ports": [{"port": 80, "targetPort": True}]}, "spec.ports[0].targetPort"),
@@ -41,6 +43,14 @@ def test_service_is_refused_for(spec: dict[str, Any], field: str) -> None:
 
     assert isinstance(result, Refused)
     assert [each.field for each in result.problems] == [field]
+
+
+@pytest.mark.parametrize("name", ["example.com", "example.com."])
+def test_external_name_may_end_with_a_dot(name: str) -> None:
+    service = core("Service", spec={"type": "ExternalName", "externalName": name})
+
+    assert isinstance(service, Service)
+    assert service.spec.external_name == "example.com"
 
 
 @pytest.mark.parametrize(
