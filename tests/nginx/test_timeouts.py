@@ -1,8 +1,11 @@
 """How long a rule waits for a backend."""
 
 import asyncio
+import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -35,6 +38,25 @@ EVENT = b'data: {"model":"m","choices":[{"delta":{"content":"a"}}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":3}}\n\ndata: [DONE]\n\n'
 KINDS = ["pool", "counted", "renamed", "relayed"]
 """Of pools: as they are, with their tokens read, with another model in the body, and with an external picker."""
+
+
+@asynccontextmanager
+async def _serve_unread() -> AsyncIterator[str]:
+    """Address of a backend that accepts and reads no body."""
+    is_over = asyncio.Event()
+
+    async def ignore(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while b"\r\ncontent-length: " not in (await reader.readuntil(b"\r\n\r\n")).lower():
+                writer.write(response(status="404 Not Found"))
+            await is_over.wait()
+        writer.transport.abort()
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    async with await asyncio.start_server(ignore, sock=listening, limit=16_384):
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        is_over.set()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -90,6 +112,30 @@ async def test_silent_backend_is_504(http: httpx.AsyncClient, kind: str, limit: 
     answer = await http.post(f"/{kind}/{limit}/silent", content=b"x")
     assert (answer.status_code, answer.headers["content-type"]) == (504, "application/json")
     assert 0.4 <= time.monotonic() - begun < 3
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("kind", ["service", "pool", "rewritten"])
+@pytest.mark.parametrize("limit", ["request", "backend"])
+async def test_backend_that_does_not_read_is_504(
+    gateway: Gateway, http: httpx.AsyncClient, kind: str, limit: str
+) -> None:
+    async with _serve_unread() as address:
+        field = {"request": "request", "backend": "backendRequest"}[limit]
+        to = to_service("unread") if kind == "service" else to_pool("unread")
+        await gateway.apply(
+            "unread.yaml",
+            service("unread", address),
+            pool("unread", address),
+            route("unread", rule(to, path="/unread", timeouts={field: "400ms"})),
+            *([model_rewrite("unread", "unread", renamed("m", other=1))] if kind == "rewritten" else []),
+        )
+        if kind != "service":
+            await gateway.knows("default/unread", address)
+        begun = time.monotonic()
+        answer = await http.post("/unread/v1/completions", json={"model": "m", "prompt": "x" * 8_000_000}, timeout=20)
+        assert answer.status_code == 504
+        assert 0.4 <= time.monotonic() - begun < 6
 
 
 async def test_backend_that_took_too_long_is_left(http: httpx.AsyncClient, backend: Backend) -> None:
