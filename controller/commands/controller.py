@@ -300,4 +300,5 @@ def _is_theirs(gateway: str, identity: Identity) -> bool:
     """Whether a Gateway, `namespace/name`, is served by the pods of an identity."""
     namespace, _, name = gateway.partition("/")
     key = Key(Gateway.group, Gateway.__name__, namespace, name)
-    return (identity.namespace, identity.service_account) == (namespace, name_of(key))
+    asking = (identity.namespace, identity.gateway, identity.service_account)
+    return asking == (namespace, name, name_of(key))

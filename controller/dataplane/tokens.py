@@ -1,12 +1,14 @@
-"""Who asks: the identity behind a projected ServiceAccount token, as the API server reviews it."""
+"""Who asks: the identity behind a projected ServiceAccount token, as the API server reviews it, and its Gateway."""
 
 import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
+from controller.errors import ApiDenied, ApiMissing
+from controller.resources.gateway_api import Gateway
 from controller.wire import AUDIENCE
 
 Json = dict[str, Any]  # an object in Kubernetes' shape
@@ -16,7 +18,7 @@ _POD_NAME: Final = "authentication.kubernetes.io/pod-name"
 _POD_UID: Final = "authentication.kubernetes.io/pod-uid"
 
 _KNOWN_FOR: Final = 60.0
-"""Seconds for which a review is believed. Each token costs the API server one question a minute."""
+"""Seconds for which a review is believed. Each token costs the API server two questions a minute."""
 _DENIED_FOR: Final = 10.0
 """As above, for a token that was denied: one that is not valid yet soon is."""
 _MOST: Final = 4096
@@ -32,6 +34,8 @@ class Identity:
     pod: str
     uid: str
     """Of the pod."""
+    gateway: str
+    """Name of the Gateway that owns the ServiceAccount, in the same namespace; empty where none does."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class Denied:
 class ApiClient(Protocol):
     """As much of an API server's client as a review needs."""
 
-    async def request(self, method: str, path: str, body: Json) -> Json:
-        """The object in the answer. Raises one of our exceptions when there is none."""
+    async def request(self, method: str, path: str, body: Json | None = None) -> Json:
+        """The object in the answer. Raises one of our exceptions when there is none, ApiMissing for no such object."""
         ...
 
 
@@ -80,7 +84,15 @@ class TokenReviews:
             "spec": {"token": token, "audiences": [self.audience]},
         }
         answer = await self.api.request("POST", _REVIEWS, review)
-        return identity_of(answer, audience=self.audience)
+        found = identity_of(answer, audience=self.audience)
+        if isinstance(found, Denied):
+            return found
+        path = f"/api/v1/namespaces/{found.namespace}/serviceaccounts/{found.service_account}"
+        try:
+            account = await self.api.request("GET", path)
+        except (ApiDenied, ApiMissing):  # of a namespace that is not watched, the control plane may read none
+            return Denied("the token's ServiceAccount cannot be read")
+        return replace(found, gateway=gateway_of(account))
 
     def _take(self, digest: bytes, done: asyncio.Task[Identity | Denied]) -> None:
         del self._asking[digest]
@@ -94,7 +106,10 @@ class TokenReviews:
 
 
 def identity_of(review: Mapping[str, object], *, audience: str) -> Identity | Denied:
-    """What an answered TokenReview says. Source: Kubernetes, authentication.k8s.io/v1 TokenReviewStatus."""
+    """What an answered TokenReview says, which names no Gateway.
+
+    Source: Kubernetes, authentication.k8s.io/v1 TokenReviewStatus.
+    """
     status = _mapping(review.get("status"))
     if status.get("authenticated") is not True:
         return Denied("the token is not valid")
@@ -108,7 +123,20 @@ def identity_of(review: Mapping[str, object], *, audience: str) -> Identity | De
     pods, uids = _strings(extra.get(_POD_NAME)), _strings(extra.get(_POD_UID))
     if kind or not namespace or not account or not pods or not uids:
         return Denied("the token is not bound to a pod of a ServiceAccount")
-    return Identity(namespace, account, pods[0], uids[0])
+    return Identity(namespace, account, pods[0], uids[0], gateway="")
+
+
+def gateway_of(account: Mapping[str, object]) -> str:
+    """Name of the Gateway that owns a ServiceAccount; empty where none does.
+
+    The account's own name does not tell: those of two Gateways may be alike, one of them with a digest.
+    """
+    owners = _mapping(account.get("metadata")).get("ownerReferences")
+    for owner in map(_mapping, owners if isinstance(owners, list | tuple) else ()):
+        group = str(owner.get("apiVersion", "")).partition("/")[0]
+        if owner.get("controller") is True and (group, owner.get("kind")) == (Gateway.group, Gateway.__name__):
+            return str(owner.get("name", ""))
+    return ""
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -38,7 +38,7 @@ class ControlPlane:
 
     def admit(self, token: str, gateway: str, *, pod: str = "edge-0") -> None:
         namespace, _, name = gateway.partition("/")
-        self.tokens[token] = Identity(namespace, f"infergate-{name}", pod, f"uid-{pod}")
+        self.tokens[token] = Identity(namespace, f"infergate-{name}", pod, f"uid-{pod}", name)
 
     async def review(self, token: str) -> Identity | Denied:
         return self.tokens.get(token) or Denied("the token is not valid")
@@ -48,7 +48,7 @@ class ControlPlane:
         """On the same port each time."""
         server = BundleServer(
             self.review,
-            lambda gateway, who: gateway == f"{who.namespace}/{who.service_account.removeprefix('infergate-')}",
+            lambda gateway, who: gateway == f"{who.namespace}/{who.gateway}",
             address=(self.address, self.port),
             on_report=self.changes.append,
         )

@@ -201,10 +201,10 @@ async def test_report_that_is_none_is_refused(
 def test_silent_instance_is_forgotten() -> None:
     now, changes = [0.0], list[str]()
     instances = Instances(lambda: now[0], changes.append)
-    instances.said("shop/edge", Identity("shop", "edge", "edge-0", "1"), Statement("a", "a"))
-    instances.said("shop/edge", Identity("shop", "edge", "edge-1", "2"), Statement("a", "a"))
+    instances.said("shop/edge", Identity("shop", "edge", "edge-0", "1", "edge"), Statement("a", "a"))
+    instances.said("shop/edge", Identity("shop", "edge", "edge-1", "2", "edge"), Statement("a", "a"))
     now[0] = FORGOTTEN_AFTER - 1
-    instances.heard("shop/edge", Identity("shop", "edge", "edge-1", "2"))
+    instances.heard("shop/edge", Identity("shop", "edge", "edge-1", "2", "edge"))
     now[0] = FORGOTTEN_AFTER + 1
     instances.forget_silent()
     assert [each.pod for each in instances.reports("shop/edge")] == ["edge-1"]

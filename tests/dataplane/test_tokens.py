@@ -1,11 +1,12 @@
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from controller.dataplane.tokens import Denied, Identity, Json, TokenReviews
-from controller.errors import InfergateError
+from controller.errors import ApiDenied, ApiError, ApiMissing, InfergateError
 from controller.wire import AUDIENCE
 
 _POD = {
@@ -14,16 +15,28 @@ _POD = {
 }
 _USER = {"username": "system:serviceaccount:shop:infergate-edge", "extra": _POD}
 _STATUS = {"authenticated": True, "audiences": [AUDIENCE], "user": _USER}
-_KNOWN = Identity("shop", "infergate-edge", "edge-0", "1234")
+_KNOWN = Identity("shop", "infergate-edge", "edge-0", "1234", "edge")
+
+
+_GATEWAY = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "edge", "controller": True}
 
 
 class _Api:
-    def __init__(self, status: Mapping[str, Any]) -> None:  # Any: JSON
+    def __init__(self, status: Mapping[str, Any], *owners: Mapping[str, Any]) -> None:  # Any: JSON
         self.status = status
+        self.owners = owners or (_GATEWAY,)
+        self.trouble: ApiError | None = None
+        """With the ServiceAccount."""
         self.asked: list[Mapping[str, Any]] = []
         self.is_down = False
 
-    async def request(self, method: str, path: str, body: Json) -> Json:
+    async def request(self, method: str, path: str, body: Json | None = None) -> Json:
+        if method == "GET":
+            assert path == "/api/v1/namespaces/shop/serviceaccounts/infergate-edge"
+            if self.trouble is not None:
+                raise self.trouble
+            return {"metadata": {"ownerReferences": list(self.owners)}}
+        assert body is not None
         assert (method, path) == ("POST", "/apis/authentication.k8s.io/v1/tokenreviews")
         self.asked.append(body)
         await asyncio.sleep(0)
@@ -56,6 +69,26 @@ async def test_token_is_denied(status: dict[str, Any], reason: str) -> None:  # 
     found = await TokenReviews(_Api(status)).review("token")
     assert isinstance(found, Denied)
     assert reason in found.reason
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [
+        {**_GATEWAY, "controller": False},
+        {**_GATEWAY, "apiVersion": "example.com/v1"},
+        {**_GATEWAY, "kind": "GatewayClass"},
+        {},
+    ],
+)
+async def test_account_of_something_else_has_no_gateway(owner: dict[str, Any]) -> None:  # Any: JSON
+    assert await TokenReviews(_Api(_STATUS, owner)).review("token") == replace(_KNOWN, gateway="")
+
+
+@pytest.mark.parametrize("trouble", [ApiMissing(404, "NotFound", "gone"), ApiDenied(403, "Forbidden", "no")])
+async def test_token_of_an_account_that_cannot_be_read_is_denied(trouble: ApiError) -> None:
+    api = _Api(_STATUS)
+    api.trouble = trouble
+    assert await TokenReviews(api).review("token") == Denied("the token's ServiceAccount cannot be read")
 
 
 async def test_review_is_believed_for_a_minute() -> None:
