@@ -149,6 +149,7 @@ class Loop:
                 version=self.publishing.version(gateway.key),
                 reached=standing.reached,
                 problems=standing.problems,
+                instances=max(standing.replicas, self.publishing.server.count(gateway.key.path)),
             )
         statuses = derive(
             topology,

@@ -9,15 +9,21 @@ from controller.status.types import Address, AddressType, Programmed
 
 
 def programmed(
-    reports: Sequence[InstanceReport], *, version: str, reached: Reached, problems: Sequence[str] = ()
+    reports: Sequence[InstanceReport],
+    *,
+    version: str,
+    reached: Reached,
+    problems: Sequence[str] = (),
+    instances: int = 0,
 ) -> Programmed:
     """The state of one Gateway's data plane.
 
     While instances go from one version to the next the Gateway stays programmed. problems: what kept its objects from
-    being as they should be.
+    being as they should be. instances: how many there are or should be, as far as is known; those that said something
+    are among them.
     """
     addresses = tuple(_address(value) for value in reached.addresses)
-    told = _instances(reports, version=version)
+    told = _told(reports, version=version, instances=instances)
     if problems:
         return Programmed(False, addresses, "; ".join(problems), "Invalid")
     if reached.reason:
@@ -32,11 +38,11 @@ def programmed(
     return Programmed(any(said.live for said in reports), addresses, message)
 
 
-def _instances(reports: Sequence[InstanceReport], *, version: str) -> str:
+def _told(reports: Sequence[InstanceReport], *, version: str, instances: int) -> str:
     if not reports:
         return "no instance has said anything yet"
     serving = sum(1 for said in reports if said.live == version)
-    return f"{serving} of {len(reports)} instances serve version {version}"
+    return f"{serving} of {max(instances, len(reports))} instances serve version {version}"
 
 
 def _address(value: str) -> Address:

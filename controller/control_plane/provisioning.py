@@ -30,6 +30,8 @@ class Standing:
 
     reached: Reached
     problems: tuple[str, ...] = ()
+    replicas: int = 0
+    """As in Provisioned."""
 
 
 @dataclass
@@ -135,7 +137,7 @@ class Provisioning:
         """The objects as the leader made them. What it could not do is not known here."""
         known = self._standings.get(gateway.key)
         service = await self._provisioner.service(gateway.key, uid=gateway.data_plane.uid)
-        return Provisioned(known.problems if known else (), service)
+        return Provisioned(known.problems if known else (), service, replicas=known.replicas if known else 0)
 
     def _retry(self, key: Key, problem: ApiError) -> None:
         """Has a Gateway looked at again soon, and later each time."""
@@ -160,7 +162,7 @@ class Provisioning:
             # What was wrong may still be; that the API server is busy is nothing that is wrong with the Gateway.
             before = self._standings.get(gateway.key)
             problems = tuple(sorted({*problems, *(before.problems if before else ())}))
-        standing = Standing(reached(found.service, wanted=gateway.addresses), problems)
+        standing = Standing(reached(found.service, wanted=gateway.addresses), problems, found.replicas)
         if self._standings.get(gateway.key) != standing:
             self._standings[gateway.key] = standing
             self.on_change()

@@ -39,7 +39,7 @@ class _Heard:
 
 @dataclass
 class Instances:
-    """Who was heard of late. `on_change` is told the name of a Gateway whose reports are others than before."""
+    """Who was heard of late. `on_change` is told the name of a Gateway whose instances or reports are others."""
 
     clock: Callable[[], float]
     on_change: Callable[[str], None] = lambda gateway: None
@@ -48,11 +48,17 @@ class Instances:
 
     def heard(self, gateway: str, identity: Identity) -> None:
         """An instance asked for something."""
+        if self._hear(gateway, identity):
+            self.on_change(gateway)
+
+    def _hear(self, gateway: str, identity: Identity) -> bool:
+        """Whether the instance was not known."""
         known = self._by_gateway.setdefault(gateway, {})
         before = known.pop(identity.uid, None)
         known[identity.uid] = _Heard(before.said if before else None, self.clock())
         if len(known) > MOST:
             del known[next(iter(known))]
+        return before is None
 
     def said(self, gateway: str, identity: Identity, statement: Statement) -> None:
         """An instance told what it serves, or that it leaves."""
@@ -61,7 +67,7 @@ class Instances:
             self._forget(gateway, identity.uid)
             return
         report = _report(gateway, identity, statement)
-        self.heard(gateway, identity)
+        self._hear(gateway, identity)
         self._by_gateway[gateway][identity.uid].said = report
         if before is None or before.said != report:
             self.on_change(gateway)
@@ -72,6 +78,10 @@ class Instances:
         return tuple(
             sorted((each.said for each in known if each.said is not None), key=lambda said: (said.pod, said.uid))
         )
+
+    def count(self, gateway: str) -> int:
+        """How many instances of a Gateway were heard of late, whether they said something or not."""
+        return len(self._by_gateway.get(gateway, {}))
 
     def forget_silent(self) -> None:
         """Forget instances that were not heard of for `FORGOTTEN_AFTER`."""
@@ -89,7 +99,7 @@ class Instances:
         gone = known.pop(uid, None)
         if not known:
             self._by_gateway.pop(gateway, None)
-        if gone is not None and gone.said is not None:
+        if gone is not None:
             self.on_change(gateway)
 
 

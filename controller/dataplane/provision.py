@@ -53,6 +53,8 @@ class Provisioned:
     """The Service as it is, with its status; None when there is none."""
     changed: tuple[str, ...] = ()
     """`Kind` of the objects that were made, changed or deleted."""
+    replicas: int = 0
+    """Pods that the Deployment is to have; 0 while that is not known."""
     busy: ApiBusy | None = None
     """Why some of it is as it was, and is to be tried again soon. What was asked for may be right."""
 
@@ -76,6 +78,7 @@ class Provisioner:
         problems: list[str] = []
         changed: list[str] = []
         service: Json | None = None
+        replicas = 0
         wanted = {str(item["kind"]) for item in objects}
         for kind in DISPENSABLE:
             if kind not in wanted:
@@ -92,8 +95,11 @@ class Provisioner:
             problems += outcome.problems
             changed += outcome.changed
             busy = outcome.busy or busy
-            service = outcome.live if kind == "Service" else service
-        return Provisioned(tuple(problems), service, tuple(changed), busy)
+            if kind == "Service":
+                service = outcome.live
+            elif kind == "Deployment" and outcome.live is not None:
+                replicas = int(outcome.live["spec"].get("replicas", 0))
+        return Provisioned(tuple(problems), service, tuple(changed), replicas, busy)
 
     async def service(self, gateway: Key, *, uid: str) -> Json | None:
         """The Service as it is; None when there is none that belongs to the Gateway of this uid.

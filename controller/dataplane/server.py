@@ -108,6 +108,10 @@ class BundleServer:
         """What the instances of a Gateway said last, sorted by pod. One that was silent for long is not among them."""
         return self._instances.reports(gateway)
 
+    def count(self, gateway: str) -> int:
+        """How many instances of a Gateway were heard of late, those among them that said nothing yet."""
+        return self._instances.count(gateway)
+
     def _app(self) -> Starlette:
         place = "/{namespace}/{name}"
         return Starlette(

@@ -90,6 +90,9 @@ class FakeServer:
     def reports(self, gateway: str) -> tuple[InstanceReport, ...]:
         return self.said.get(gateway, ())
 
+    def count(self, gateway: str) -> int:
+        return len(self.reports(gateway))
+
     def text(self, gateway: str = "default/edge") -> str:
         """Everything that is published for a Gateway."""
         return "\n".join(file.content.decode() for file in self.bundles[gateway].files)

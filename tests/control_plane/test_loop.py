@@ -146,5 +146,26 @@ async def test_silence_is_told_after_a_while(replica: _Replica, api: _Api, clock
     assert _programmed(status) == "False"
 
 
+async def test_pods_that_never_spoke_are_counted(
+    replica: _Replica, api: _Api, server: FakeServer, resources: Resources
+) -> None:
+    snapshot, _ = resources(CLASS, gateway())
+    api.may_answer.set()
+    server.said["default/edge"] = (said("1", live="1"),)
+    async with replica.running(snapshot):
+        await replica.status()
+        await replica.status()
+        server.count = lambda gateway: 3  # type: ignore[method-assign]  # two asked, and told nothing
+        replica.loop.wake()
+        status = await replica.status()
+
+    assert status is not None
+    assert "of 3 instances" in _message(status)
+
+
+def _message(status: Json) -> str:
+    return next(str(item["message"]) for item in status["conditions"] if item["type"] == "Programmed")
+
+
 def _programmed(status: Json) -> str:
     return next(str(item["status"]) for item in status["conditions"] if item["type"] == "Programmed")

@@ -18,6 +18,11 @@ def test_instances_are_counted() -> None:
     assert [address.value for address in found.addresses] == ["10.0.0.1"]
 
 
+def test_instance_that_said_nothing_counts() -> None:
+    reports = [said("2", live="2"), said("2", live="2", pod="b")]
+    assert programmed(reports, version="2", reached=HERE, instances=3).message == "2 of 3 instances serve version 2"
+
+
 def test_gateway_stays_programmed_while_instances_change_to_a_version() -> None:
     assert programmed([said("1", live="1")], version="2", reached=HERE).serving
 

@@ -106,7 +106,7 @@ async def test_standing_outlasts_a_busy_api_server(replica: _Replica) -> None:
         meanwhile = replica.standing
         await replica.until(lambda: [path for _, path, _ in replica.server.writes] == [DEPLOYMENT] * 2)
 
-    assert before == Standing(Reached(("10.0.0.1",)))
+    assert before == Standing(Reached(("10.0.0.1",)), replicas=2)
     assert meanwhile == replica.standing == before
 
 

@@ -211,6 +211,16 @@ def test_silent_instance_is_forgotten() -> None:
     assert len(changes) == 3
 
 
+def test_instance_that_only_asked_counts() -> None:
+    changes = list[str]()
+    instances = Instances(lambda: 0.0, changes.append)
+    for _ in range(2):
+        instances.heard("shop/edge", Identity("shop", "edge", "edge-0", "1"))
+    instances.said("shop/edge", Identity("shop", "edge", "edge-1", "2"), Statement("a", "a"))
+    assert (instances.count("shop/edge"), len(instances.reports("shop/edge"))) == (2, 1)
+    assert changes == ["shop/edge"] * 2
+
+
 async def test_one_that_hangs_delays_no_other(plane: ControlPlane, server: BundleServer) -> None:
     big = _bundle("a", key=bytes(range(256)) * 100_000)
     server.publish("shop/edge", big)
