@@ -122,10 +122,12 @@ class Provisioning:
             return
         if key not in self._wanted:
             return
-        if found.busy is None:
-            self._rest(key)
-        else:
+        if found.busy is not None:
             self._retry(key, found.busy)
+        elif found.is_waiting:
+            self._look_later(key)
+        else:
+            self._rest(key)
         if found.changed:
             log.info("data plane provisioned", extra={"gateway": key.path, "changed": ", ".join(found.changed)})
         self._note(gateway, found)
@@ -140,14 +142,17 @@ class Provisioning:
         return Provisioned(known.problems if known else (), service, replicas=known.replicas if known else 0)
 
     def _retry(self, key: Key, problem: ApiError) -> None:
-        """Has a Gateway looked at again soon, and later each time."""
         if key not in self._wanted:
             return
         log.warning("data plane cannot be provisioned", extra={"gateway": key.path, "problem": str(problem)})
+        self._look_later(key, at_least=problem.wait if isinstance(problem, ApiRefused) else 0.0)
+
+    def _look_later(self, key: Key, *, at_least: float = 0.0) -> None:
+        """Has a Gateway looked at again soon, and later each time."""
         retry = self._retries.setdefault(key, _Retry(Backoff(first=_RETRY, longest=self.every)))
         if retry.timer is not None:
             retry.timer.cancel()
-        delay = retry.backoff.delay(at_least=problem.wait if isinstance(problem, ApiRefused) else 0.0)
+        delay = retry.backoff.delay(at_least=at_least)
         retry.timer = asyncio.get_running_loop().call_later(delay, self.look_at, key)
 
     def _rest(self, key: Key) -> None:

@@ -57,6 +57,8 @@ class Provisioned:
     """Pods that the Deployment is to have; 0 while that is not known."""
     busy: ApiBusy | None = None
     """Why some of it is as it was, and is to be tried again soon. What was asked for may be right."""
+    is_waiting: bool = False
+    """Whether a problem is an object that goes: of a former Gateway, or one that is being deleted."""
 
 
 @dataclass
@@ -75,6 +77,7 @@ class Provisioner:
         does not keep it from the rest.
         """
         busy: ApiBusy | None = None
+        is_waiting = False
         problems: list[str] = []
         changed: list[str] = []
         service: Json | None = None
@@ -95,11 +98,12 @@ class Provisioner:
             problems += outcome.problems
             changed += outcome.changed
             busy = outcome.busy or busy
+            is_waiting = outcome.is_waiting or is_waiting
             if kind == "Service":
                 service = outcome.live
             elif kind == "Deployment" and outcome.live is not None:
                 replicas = int(outcome.live["spec"].get("replicas", 0))
-        return Provisioned(tuple(problems), service, tuple(changed), replicas, busy)
+        return Provisioned(tuple(problems), service, tuple(changed), replicas, busy, is_waiting)
 
     async def service(self, gateway: Key, *, uid: str) -> Json | None:
         """The Service as it is; None when there is none that belongs to the Gateway of this uid.
@@ -118,9 +122,9 @@ class Provisioner:
         kind, name = str(item["kind"]), f"{item['metadata']['namespace']}/{item['metadata']['name']}"
         path = _path(gateway, kind)
         live = await self._get(path)
-        foreign = _not_ours(live, item) if live is not None else ""
-        if foreign:
-            return _Outcome(live=None, problems=(f"{kind} {name} {foreign}",))
+        foreign = _not_ours(live, item) if live is not None else None
+        if foreign is not None:
+            return _Outcome(live=None, problems=(f"{kind} {name} {foreign.words}",), is_waiting=foreign.goes)
         digest = hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()
         if live is not None and self._seen.get((gateway, kind)) == (digest, _version(live)):
             return _Outcome(live)
@@ -171,6 +175,16 @@ class _Outcome:
     problems: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     busy: ApiBusy | None = None
+    is_waiting: bool = False
+
+
+@dataclass(frozen=True)
+class _Foreign:
+    """Why an object must be left alone."""
+
+    words: str
+    goes: bool
+    """Whether it will be gone soon."""
 
 
 def _path(gateway: Key, kind: str) -> str:
@@ -197,14 +211,15 @@ def _owner(items: Sequence[Json]) -> str:
     return next((str(owner["uid"]) for item in items[:1] for owner in _owners(item) if owner.get("controller")), "")
 
 
-def _not_ours(live: Json, wanted: Json) -> str:
-    """Why an object must be left alone; empty when it is the Gateway's."""
+def _not_ours(live: Json, wanted: Json) -> _Foreign | None:
+    """Why an object must be left alone; None when it is the Gateway's."""
+    is_ending = "deletionTimestamp" in live["metadata"]
     if _owner([live]) != _owner([wanted]):
         owner = next(_owners(wanted))
         former = any(item["kind"] == "Gateway" and item["name"] == owner["name"] for item in _owners(live))
         what = "belongs to a former Gateway of this name" if former else f"does not belong to Gateway {owner['name']}"
-        return f"exists and {what}"
-    return "is being deleted" if "deletionTimestamp" in live["metadata"] else ""
+        return _Foreign(f"exists and {what}", goes=former or is_ending)
+    return _Foreign("is being deleted", goes=True) if is_ending else None
 
 
 def _gives_up_replicas(live: Json, wanted: Json) -> bool:

@@ -133,3 +133,21 @@ async def test_gateway_that_fails_keeps_none_from_being_looked_at(replica: _Repl
         await replica.until(lambda: other in replica.server.objects)
         del replica.server.objects[other]
         await replica.until(lambda: other in replica.server.objects)
+
+
+GOING: list[Json] = [
+    {"ownerReferences": [{"kind": "Gateway", "name": "web", "uid": "u-0", "controller": True}]},
+    {"deletionTimestamp": "2025-01-01T00:00:00Z"},
+]
+
+
+@pytest.mark.parametrize("metadata", GOING)
+async def test_object_that_goes_is_replaced_soon(replica: _Replica, metadata: Json) -> None:
+    async with replica.running(WEB):
+        await replica.until(lambda: DEPLOYMENT in replica.server.objects)
+        replica.server.objects[DEPLOYMENT]["metadata"] |= metadata
+        replica.provisioning.look_at(WEB.key)
+        await replica.until(lambda: replica.standing is not None and replica.standing.problems != ())
+        del replica.server.objects[DEPLOYMENT]  # nobody tells
+
+        await replica.until(lambda: replica.standing is not None and replica.standing.problems == ())
