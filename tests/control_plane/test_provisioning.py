@@ -151,3 +151,17 @@ async def test_object_that_goes_is_replaced_soon(replica: _Replica, metadata: Js
         del replica.server.objects[DEPLOYMENT]  # nobody tells
 
         await replica.until(lambda: replica.standing is not None and replica.standing.problems == ())
+
+
+async def test_gateway_that_comes_back_to_our_class_has_its_objects_again(replica: _Replica) -> None:
+    async with replica.running(WEB):
+        await replica.until(lambda: replica.standing is not None)
+        before = {path: item["metadata"]["uid"] for path, item in replica.server.objects.items()}
+        replica.provisioning.want(())
+        assert replica.standing is None
+        replica.provisioning.want((WEB,))
+        await replica.until(lambda: replica.standing is not None)
+
+    assert {path: item["metadata"]["uid"] for path, item in replica.server.objects.items()} == before
+    assert replica.standing == Standing(Reached(("10.0.0.1",)), replicas=2)
+    assert "DELETE" not in {method for method, path, _ in replica.server.writes if "services" in path}
