@@ -16,7 +16,8 @@ from controller.dataplane.pki import Authority, make_ca
 from controller.dataplane.provision import Provisioner
 from controller.dataplane.secret_store import SecretStore
 from controller.errors import ApiMissing, ApiRefused
-from controller.resources.gateway_api import CONTROLLER_NAME, Gateway, GatewayClass
+from controller.provider.kubernetes.versions import DEFINITIONS
+from controller.resources.gateway_api import CONTROLLER_NAME, GROUP, Gateway, GatewayClass
 from controller.resources.kinds import MODELS
 from controller.resources.meta import Key
 from controller.resources.parameters import GatewayParameters
@@ -159,6 +160,28 @@ async def test_control_plane_may_do_no_more_than_it_needs(release: Release) -> N
         assert await _may(account, {"group": "authentication.k8s.io", "resource": "tokenreviews", "verb": "create"})
         lease = {"group": "coordination.k8s.io", "resource": "leases", "verb": "update"}
         assert await _may(account, {**lease, "namespace": release.namespace})
+
+
+async def test_control_plane_of_chosen_namespaces_makes_events_there_and_in_default(release: Release) -> None:
+    await release.install("upgrade", f"watchNamespaces={{{release.namespace}}}")
+    event = {"group": "events.k8s.io", "resource": "events", "verb": "create"}
+    spaces = (release.namespace, "default", "kube-system")
+    async with release.account as account:
+        allowed = [space for space in spaces if await _may(account, {**event, "namespace": space})]
+
+    assert allowed == [release.namespace, "default"]
+
+
+async def test_control_plane_looks_at_definitions_by_their_names(release: Release) -> None:
+    definition = {"group": "apiextensions.k8s.io", "resource": "customresourcedefinitions", "verb": "get"}
+    async with release.account as account:
+        allowed = {name for name in (*DEFINITIONS, "of-others") if await _may(account, _named(definition, name))}
+
+    assert allowed == {*DEFINITIONS}
+
+
+def _named(definition: Json, name: str) -> Json:
+    return {**definition, "name": f"{name}.{GROUP}"}
 
 
 async def test_control_plane_may_keep_its_authority(release: Release) -> None:
