@@ -34,7 +34,8 @@ async def _define(api: PlainApi, definition: Json) -> None:
     async with asyncio.timeout(20):
         while True:
             status = (await api.request("GET", path)).get("status", {})
-            if any(item["type"] == "Established" and item["status"] == "True" for item in status.get("conditions", ())):
+            conditions = status.get("conditions") or ()  # null while nobody has looked at it
+            if any(item["type"] == "Established" and item["status"] == "True" for item in conditions):
                 return
 
 
