@@ -8,6 +8,8 @@ from controller.resources.scalars import seconds
 
 MOST_RETRIES: Final = 6
 """nginx allows ten internal redirects: a rule, its weight, these, and the gateway's answer when all fail take nine."""
+_NOT_CAUGHT: Final = (499,)
+"""Statuses that nginx's error_page refuses: it uses this one itself, for clients that hung up."""
 
 
 def timeouts_of(item: HTTPRouteTimeouts | None) -> Timeouts | None:
@@ -23,7 +25,7 @@ def retry_of(item: HTTPRouteRetry | None) -> Retry | None:
         return None
     return Retry(
         attempts=min(item.attempts or 1, MOST_RETRIES),
-        codes=tuple(sorted(item.codes)),
+        codes=tuple(sorted(set(item.codes).difference(_NOT_CAUGHT))),
         backoff=seconds(item.backoff) if item.backoff else 0.0,
     )
 
@@ -33,7 +35,8 @@ def ignored_of(item: HTTPRouteRetry | None, *, has_pool: bool) -> list[str]:
     if item is None:
         return []
     fields = ["retry for InferencePools"] if has_pool else []
-    return fields + ([f"retry.attempts above {MOST_RETRIES}"] if (item.attempts or 0) > MOST_RETRIES else [])
+    fields += [f"retry.attempts above {MOST_RETRIES}"] if (item.attempts or 0) > MOST_RETRIES else []
+    return fields + [f"retry.codes {code}" for code in _NOT_CAUGHT if code in item.codes]
 
 
 def _bound(duration: str | None) -> float | None:

@@ -106,6 +106,7 @@ def test_rule_whose_every_share_is_dropped_is_dropped(build_web: Build) -> None:
 
 FIELDS = [
     ("retry: {attempts: 9}", "rules[0].retry.attempts above 6"),
+    ("retry: {codes: [500, 499]}", "rules[0].retry.codes 499"),
 ]
 
 
