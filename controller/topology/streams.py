@@ -13,7 +13,7 @@ from controller.resources.gateway_api import ParentReference
 from controller.resources.meta import Key
 from controller.resources.stream_routes import BackendRef, StreamRoute, TLSRoute, UDPRoute
 from controller.topology import services
-from controller.topology.attachment import Parent, attach
+from controller.topology.attachment import Attached, Parent, attach
 from controller.topology.backends import backend_key
 from controller.topology.conditions import (
     Condition,
@@ -83,6 +83,18 @@ class StreamBackends:
             return replace(backend, upstream="")
         return replace(backend, tls=tls)
 
+    def unsecured(self, reference: BackendRef, *, route: Key) -> Condition | None:
+        """Why no connection whose TLS ended here goes to a backend that resolves, although its policy is accepted."""
+        key = backend_key(reference, route=route)
+        service = self.index.services.get((key.namespace, key.name))
+        tls = self.policies.of_service(service, port=reference.port or 0) if service is not None else None
+        if tls is None or isinstance(tls, Condition) or not tls.names:
+            return None
+        return unresolved(
+            "UnsupportedValue",
+            f"{tls.source} has subjectAltNames, for connections it accepts none but its hostname {tls.hostname}",
+        )
+
     def uses(
         self, routes: Iterable[StreamRouteState], *, gateways: Mapping[Key, GatewayState]
     ) -> Mapping[Key, set[BackendPort]]:
@@ -133,12 +145,15 @@ def stream_route_state(
         for position, item in enumerate(found)
         if isinstance(item, Condition)
     ]
-    common = (
-        merged(refs) if refs else resolved_refs(),
-        ignored(
-            [f"rules[{number + 1}]" for number in range(len(others))]
-            + [row.path for row in fields_set(route.spec, scope=Scope.ROUTE)]
-        ),
+    unsecured = [
+        unresolved(problem.reason, f"rules[0].backendRefs[{position}]: {problem.message}")
+        for position, (item, reference) in enumerate(zip(found, first.backend_refs, strict=True))
+        if not isinstance(item, Condition)
+        if (problem := backends.unsecured(reference, route=key)) is not None
+    ]
+    without_effect = ignored(
+        [f"rules[{number + 1}]" for number in range(len(others))]
+        + [row.path for row in fields_set(route.spec, scope=Scope.ROUTE)]
     )
     hostnames = route.spec.hostnames if isinstance(route, TLSRoute) else ()
     plain = tuple(
@@ -158,7 +173,11 @@ def stream_route_state(
                 owner=parent.key,
                 gateway=parent.gateway,
                 listeners=() if isinstance(attached, Condition) else attached,
-                conditions=ordered(*common, attached if isinstance(attached, Condition) else accepted()),
+                conditions=ordered(
+                    _resolved([*refs, *unsecured] if _ends_tls(attached, parent=parent) else refs),
+                    without_effect,
+                    attached if isinstance(attached, Condition) else accepted(),
+                ),
             )
             for reference, parent in parents
             for attached in (attach(key, hostnames=hostnames, parent=reference, doors=parent.doors),)
@@ -167,3 +186,15 @@ def stream_route_state(
         ending=rule if secured == plain else replace(rule, backends=secured, is_secured=True),
         created=age_of(route),
     )
+
+
+def _resolved(problems: Sequence[Condition]) -> Condition:
+    return merged(problems) if problems else resolved_refs()
+
+
+def _ends_tls(attached: Attached | Condition, *, parent: Parent) -> bool:
+    """Whether a listener that has the route decrypts its connections."""
+    if isinstance(attached, Condition):
+        return False
+    names = {name for name, _ in attached}
+    return any(door.state.ends_tls for door in parent.doors if door.state.name in names)

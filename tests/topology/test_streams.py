@@ -203,6 +203,36 @@ def test_backend_that_nginx_cannot_know_by_itself_gets_no_connection(
       validation: {{caCertificateRefs: [{{group: '', kind: ConfigMap, name: ca}}], hostname: db.example{names}}}
     """
     config_map = f"kind: ConfigMap\nmetadata: {{name: ca}}\ndata: {{ca.crt: {json.dumps(CHAIN)}}}"
-    state = _state(build_all(GATEWAY, SERVICE, _route("TLSRoute"), policy, config_map))
+    topology = build_all(GATEWAY, SERVICE, _route("TLSRoute"), policy, config_map)
+    state = _state(topology)
     (backend,) = state.ending.backends
     assert (backend.upstream, backend.tls is not None) == (("shop/db:5432", True) if is_served else ("", False))
+    told = _verdict(state.parents[0].conditions, "ResolvedRefs")
+    assert told == ("True/ResolvedRefs" if is_served else "False/UnsupportedValue")
+
+
+def test_names_that_nginx_does_not_compare_are_told_where_tls_ends(build_all: Build) -> None:
+    policy = f"""
+    kind: BackendTLSPolicy
+    metadata: {{name: db}}
+    spec:
+      targetRefs: [{{group: '', kind: Service, name: db}}]
+      validation:
+        caCertificateRefs: [{{group: '', kind: ConfigMap, name: ca}}]
+        hostname: db.example
+        subjectAltNames: [{{type: Hostname, hostname: other.example}}]
+    ---
+    kind: ConfigMap
+    metadata: {{name: ca}}
+    data: {{ca.crt: {json.dumps(CHAIN)}}}
+    """
+    told = {}
+    for section in ("passes", "ends"):
+        route = _route("TLSRoute", parent=f"{{name: edge, sectionName: {section}}}")
+        (parent,) = _state(build_all(GATEWAY, SERVICE, route, policy)).parents
+        told[section] = next(item for item in parent.conditions if item.type == "ResolvedRefs")
+    assert (told["passes"].status, told["ends"].status) == (True, False)
+    assert told["ends"].message == (
+        "rules[0].backendRefs[0]: BackendTLSPolicy shop/db has subjectAltNames, "
+        "for connections it accepts none but its hostname db.example"
+    )
