@@ -76,7 +76,6 @@ ABSENT: Final[Mapping[tuple[str, str, str], str]] = {
     ("Gateway", "Programmed", "Pending"): _OF_A_REPORT,
     ("Listener", "Accepted", "PortUnavailable"): _OF_A_PORT,
     ("Listener", "OverlappingTLSConfig", "OverlappingCertificates"): "may be told, hostnames that overlap must be",
-    ("Route", "Accepted", "IncompatibleFilters"): "the definitions refuse such filters, tests/resources has them",
     ("Route", "Accepted", "Pending"): _AT_ONCE,
     ("ListenerSet", "Programmed", "Invalid"): "the conformance suite wants the reason of Accepted here",
     ("ListenerSet", "Programmed", "Pending"): _OF_A_REPORT,

@@ -91,6 +91,18 @@ def filters(
     return tuple(resolved)
 
 
+def rewritten_and_redirected(
+    around: Iterable[HTTPRouteFilter], items: Iterable[HTTPRouteFilter], *, where: str
+) -> Condition | None:
+    """Why filters of a backend cannot be served beside those of its rule, `around` them.
+
+    Source: Gateway API, HTTPURLRewriteFilter. That a rule with a redirect has no backends is checked where it is read.
+    """
+    if any(item.type == "URLRewrite" for item in around) and any(item.type == "RequestRedirect" for item in items):
+        return refused("IncompatibleFilters", f"{where} accepts no RequestRedirect beside the URLRewrite of its rule")
+    return None
+
+
 def unresolved_mirrors(items: Iterable[HTTPRouteFilter], *, where: str, targets: Targets) -> list[Condition]:
     """What is wrong with the references of mirrors. The rest of the rule serves.
 

@@ -15,6 +15,7 @@ from controller.ir.policies import Session
 from controller.ir.types import Backend, Case, Match, Priority, Rule, ToStatus
 from controller.resources.gateway_api import (
     HTTPBackendRef,
+    HTTPRouteFilter,
     HTTPRouteMatch,
     HTTPRouteRule,
     ParentReference,
@@ -35,7 +36,13 @@ from controller.topology.conditions import (
     resolved_refs,
     unresolved,
 )
-from controller.topology.filters import Targets, filters, replaces_prefix, unresolved_mirrors
+from controller.topology.filters import (
+    Targets,
+    filters,
+    replaces_prefix,
+    rewritten_and_redirected,
+    unresolved_mirrors,
+)
 from controller.topology.matches import call_of, match_of, prefix_of
 from controller.topology.priorities import priorities_of
 from controller.topology.sessions import ignored_session_of, sessions_of
@@ -189,7 +196,14 @@ def _rule(
     # The one match that its filters can depend on: a resource with several and a prefix to replace is refused.
     prefix = prefix_of(matches[0]) if len(matches) == 1 else None
     shares = [
-        _backend(ref, prefix=prefix, where=f"{where}.backendRefs[{position}]", route=route, targets=targets)
+        _backend(
+            ref,
+            around=item.filters,
+            prefix=prefix,
+            where=f"{where}.backendRefs[{position}]",
+            route=route,
+            targets=targets,
+        )
         for position, ref in enumerate(item.backend_refs)
     ]
     dropped_shares = [share.dropped for share in shares if share.dropped is not None]
@@ -304,8 +318,16 @@ class _Share:
     pool: Key | None = None
 
 
-def _backend(ref: HTTPBackendRef, *, prefix: str | None, where: str, route: Key, targets: Targets) -> _Share:
-    """A backend keeps its share, whatever is wrong with it."""
+def _backend(
+    ref: HTTPBackendRef,
+    *,
+    around: Sequence[HTTPRouteFilter],
+    prefix: str | None,
+    where: str,
+    route: Key,
+    targets: Targets,
+) -> _Share:
+    """A backend keeps its share, whatever is wrong with it. around: the filters of its rule."""
     target = targets(ref)
     if isinstance(target, Condition):
         problem = unresolved(target.reason, f"{where}: {target.message}")
@@ -313,7 +335,9 @@ def _backend(ref: HTTPBackendRef, *, prefix: str | None, where: str, route: Key,
     pool = backend_key(ref, route=route) if ref.kind == "InferencePool" else None
     if not ref.filters:
         return _Share(Backend(target, weight=ref.weight), pool=pool)
-    own = filters(ref.filters, prefix=prefix, at_backend=True, where=f"{where}.filters", targets=targets)
+    own = rewritten_and_redirected(around, ref.filters, where=f"{where}.filters") or filters(
+        ref.filters, prefix=prefix, at_backend=True, where=f"{where}.filters", targets=targets
+    )
     if isinstance(own, Condition):
         return _Share(Backend(ToStatus(500, own.message), weight=ref.weight), dropped=own, pool=pool)
     broken = unresolved_mirrors(ref.filters, where=f"{where}.filters", targets=targets)

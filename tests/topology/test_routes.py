@@ -104,6 +104,23 @@ def test_rule_whose_every_share_is_dropped_is_dropped(build_web: Build) -> None:
     assert _conditions(route)["Accepted"].reason == "UnsupportedValue"
 
 
+REWRITE = "{type: URLRewrite, urlRewrite: {hostname: inner.example}}"
+REDIRECT = "{type: RequestRedirect, requestRedirect: {hostname: new.example}}"
+
+
+def test_redirect_of_a_backend_does_not_go_with_a_rewrite_of_its_rule(build_web: Build) -> None:
+    refs = "[{name: a, port: 80, filters: [" + REDIRECT + "]}, {name: b, port: 80, weight: %d}]"
+    rule = "{filters: [" + REWRITE + "], backendRefs: " + refs + "}"
+    partly, wholly = (build_web(_route(rule % weight), SERVICES).routes[0] for weight in (1, 0))
+
+    assert [_answers_500(case.rule) for case in partly.cases] == [True]
+    assert _conditions(partly)["PartiallyInvalid"].message == (
+        "Dropped Rule 0 in part, the share answers 500: "
+        "rules[0].backendRefs[0].filters accepts no RequestRedirect beside the URLRewrite of its rule"
+    )
+    assert _conditions(wholly)["Accepted"].reason == "IncompatibleFilters"
+
+
 FIELDS = [
     ("retry: {attempts: 9}", "rules[0].retry.attempts above 6"),
     ("retry: {codes: [500, 499]}", "rules[0].retry.codes 499"),
