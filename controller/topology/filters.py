@@ -118,6 +118,25 @@ def unresolved_mirrors(items: Iterable[HTTPRouteFilter], *, where: str, targets:
     return problems
 
 
+def uncopied(items: Sequence[HTTPRouteFilter], *, backends: Sequence[Sequence[HTTPRouteFilter]]) -> list[str]:
+    """Mirrors that copy nothing, since a redirect answers before nginx makes copies.
+
+    `items` are the filters of a rule, `backends` those of each of its backends. A mirror of the rule beside the
+    redirect of one backend copies the requests of the others.
+    """
+    mirrors = [f"filters[{number}].requestMirror" for number in _of_type("RequestMirror", items)]
+    found = [f"{mirror} beside RequestRedirect" for mirror in mirrors if _of_type("RequestRedirect", items)]
+    for position, own in enumerate(backends):
+        if _of_type("RequestRedirect", own):
+            place = f"backendRefs[{position}]"
+            found += [f"{mirror} for {place}, which has a RequestRedirect" for mirror in mirrors]
+            found += [
+                f"{place}.filters[{number}].requestMirror beside RequestRedirect"
+                for number in _of_type("RequestMirror", own)
+            ]
+    return found
+
+
 def replaces_prefix(items: Iterable[HTTPRouteFilter]) -> bool:
     """Whether a filter depends on the path of the match."""
     return any(
@@ -125,6 +144,10 @@ def replaces_prefix(items: Iterable[HTTPRouteFilter]) -> bool:
         for item in items
         for modifier in (item.request_redirect, item.url_rewrite)
     )
+
+
+def _of_type(type_: str, items: Iterable[HTTPRouteFilter]) -> list[int]:
+    return [number for number, item in enumerate(items) if item.type == type_]
 
 
 def _filter(item: HTTPRouteFilter, *, prefix: str | None, place: str, targets: Targets) -> Filter | Condition | None:

@@ -41,6 +41,7 @@ from controller.topology.filters import (
     filters,
     replaces_prefix,
     rewritten_and_redirected,
+    uncopied,
     unresolved_mirrors,
 )
 from controller.topology.matches import call_of, match_of, prefix_of
@@ -242,6 +243,7 @@ def _rule(
             for field in (
                 *ignored_of(retry, has_pool=has_pool),
                 *ignored_session_of(item.session_persistence, has_external=has_external),
+                *uncopied(item.filters, backends=[ref.filters for ref in item.backend_refs]),
             )
         ),
         pools=(

@@ -121,6 +121,36 @@ def test_redirect_of_a_backend_does_not_go_with_a_rewrite_of_its_rule(build_web:
     assert _conditions(wholly)["Accepted"].reason == "IncompatibleFilters"
 
 
+MIRROR = "{type: RequestMirror, requestMirror: {backendRef: {name: b, port: 80}}}"
+REDIRECTED = "{name: a, port: 80, filters: [" + REDIRECT + "]}"
+UNCOPIED = [
+    ("{filters: [" + REDIRECT + ", " + MIRROR + "]}", "rules[0].filters[1].requestMirror beside RequestRedirect"),
+    (
+        "{filters: [" + MIRROR + "], backendRefs: [" + REDIRECTED + ", {name: b, port: 80}]}",
+        "rules[0].filters[0].requestMirror for backendRefs[0], which has a RequestRedirect",
+    ),
+    (
+        "{backendRefs: [{name: b, port: 80}, {name: a, port: 80, filters: [" + MIRROR + ", " + REDIRECT + "]}]}",
+        "rules[0].backendRefs[1].filters[0].requestMirror beside RequestRedirect",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "name"), UNCOPIED)
+def test_mirror_beside_a_redirect_is_named(build_web: Build, rule: str, name: str) -> None:
+    conditions = _conditions(build_web(_route(rule), SERVICES).routes[0])
+
+    assert conditions["Accepted"].status is True
+    assert conditions["infergate.dev/IgnoredFields"].message == f"not supported yet and without effect: {name}"
+
+
+def test_mirror_beside_a_redirect_of_another_share_is_not_named(build_web: Build) -> None:
+    rule = "{backendRefs: [" + REDIRECTED + ", {name: b, port: 80, filters: [" + MIRROR + "]}]}"
+    conditions = _conditions(build_web(_route(rule), SERVICES).routes[0])
+
+    assert set(conditions) == {"Accepted", "ResolvedRefs"}
+
+
 FIELDS = [
     ("retry: {attempts: 9}", "rules[0].retry.attempts above 6"),
     ("retry: {codes: [500, 499]}", "rules[0].retry.codes 499"),
