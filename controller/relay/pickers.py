@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import math
+import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +29,10 @@ _SERVING: Final = 1
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 1.0
 """Seconds between two tries to connect; in between, requests fail at once."""
+_MOST_PINGS: Final = 2
+"""Until the picker sends headers or data again. Servers of gRPC close the connection at the fourth in 5 minutes."""
+_PING_EVERY: Final = 310.0
+"""Seconds after which another ping is taken all the same. Source: gRPC, A8-client-side-keepalive.md."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Patience:
     silence: float = 2.0
     """Without a byte on a connection with requests under way, after which it is asked whether it lives."""
     pong: float = 3.0
-    """For the answer to that."""
+    """For the answer to that: half of it to a question after its health, half of it to a ping."""
     check: float = 2.0
     """Between two questions after a picker's health."""
 
@@ -185,6 +192,7 @@ class _Link:
                 transport, connection = await loop.create_connection(
                     lambda: Connection(stream_window=WINDOW), host, port, ssl=context, server_hostname=name
                 )
+                _keep_alive(transport, patience=self._patience.silence + self._patience.pong)
                 if self._place.tls:
                     _check_names(transport, self._place.tls)
                 await connection.ready
@@ -211,17 +219,34 @@ class _Link:
         checks_health, checked_at = True, 0.0
         while connection.failure is None or connection.streams:
             await asyncio.sleep(min(patience.silence, patience.check) / 2)
-            if connection.streams and loop.time() - connection.heard_at > patience.silence:
-                try:
-                    async with asyncio.timeout(patience.pong):
-                        await connection.ping()
-                except (TimeoutError, StreamEnded):
-                    self._reason = "it does not answer"
-                    connection.close(self._reason)
+            is_quiet = connection.streams and loop.time() - connection.heard_at > patience.silence
+            if is_quiet and not await self._lives(connection):
+                self._reason = "it does not answer"
+                connection.close(self._reason)
             if checks_health and connection.failure is None and loop.time() - checked_at > patience.check:
                 checked_at = loop.time()
                 checks_health = await self._check(connection)
         connection.close(connection.failure or "")
+
+    async def _lives(self, connection: Connection) -> bool:
+        """Whether the other end is there. One that cannot be asked for a while is taken for one that is.
+
+        A call is what every picker takes at any time, and refuses at once where it does not know it. Pings are counted,
+        so they are for pickers that have no time for calls, or take no more streams.
+        """
+        loop = asyncio.get_running_loop()
+        asked_at, patience = loop.time(), self._patience.pong / 2
+        with suppress(StreamEnded, TimeoutError):
+            async with asyncio.timeout(patience):
+                await _health(connection, SERVICE, place=self._place)
+        if connection.heard_at >= asked_at:
+            return True
+        if connection.pings >= _MOST_PINGS and loop.time() - connection.pinged_at < _PING_EVERY:
+            return True
+        with suppress(StreamEnded, TimeoutError):
+            async with asyncio.timeout(patience):
+                await connection.ping()
+        return connection.heard_at >= asked_at
 
     async def _check(self, connection: Connection) -> bool:
         """Ask for the health of the service. False where a picker has no answer to that."""
@@ -239,6 +264,16 @@ class _Link:
             log.info("picker changed its health", extra={"picker": self._place.address, "serving": is_serving})
         self.is_serving = is_serving
         return answers
+
+
+def _keep_alive(transport: asyncio.BaseTransport, *, patience: float) -> None:
+    """Have the kernel end a connection whose other end acknowledges nothing for some seconds, idle or not."""
+    found = transport.get_extra_info("socket")
+    seconds = max(1, math.ceil(patience))
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
+    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, seconds // 2))
+    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
 
 
 async def _health(connection: Connection, service: str, *, place: Place) -> int:

@@ -142,12 +142,14 @@ async def serve_ext_proc(
     tls: bool = True,
     address: str = "127.0.0.1:0",
     health: int | None = None,
+    is_well: asyncio.Event | None = None,
     certificate: tuple[bytes, bytes] | None = None,
 ) -> AsyncIterator[Picker]:
     """A picker that treats each stream so.
 
     With `tls` it shows `certificate`, a chain and its key, or one of its own making. `health` is what it says of
-    itself, as a number of HealthCheckResponse; None says that it knows no such question.
+    itself, as a number of HealthCheckResponse, once `is_well` is set where there is one; None says that it knows no
+    such question.
     """
     picker = Picker("")
 
@@ -176,6 +178,8 @@ async def serve_ext_proc(
     if health is not None:
 
         async def check(_: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            if is_well is not None:
+                await is_well.wait()
             return bytes((8, health))
 
         checks = {"Check": grpc.unary_unary_rpc_method_handler(check)}

@@ -1,7 +1,8 @@
 """Connections to pickers: TLS, and pickers that hang."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -85,3 +86,75 @@ async def test_picker_that_hangs_is_given_up() -> None:
             await _ask(place, Patience(silence=0.1, pong=0.1, check=0.2))
         async with asyncio.timeout(10):
             await left.wait()
+
+
+@pytest.mark.parametrize("health", ["unknown", "told", "owed"])
+async def test_picker_that_lets_requests_wait_is_asked_as_servers_of_grpc_allow(health: str) -> None:
+    chosen, never = asyncio.Event(), asyncio.Event()
+
+    async def play(stage: Stage) -> None:
+        await stage.receive()
+        await chosen.wait()
+        await stage.send(picks("10.0.0.1:80"))
+
+    serving = serve_ext_proc(
+        play, tls=False, health=None if health == "unknown" else 1, is_well=never if health == "owed" else None
+    )
+    async with serving as picker:
+        pickers, answers = Pickers(Patience(connect=0.5, silence=0.05, pong=0.1, check=60.0)), Answers()
+        try:
+            call = await pickers.call([Place(picker.address, "p", None)], answers)
+            call.send(encode_part(HEAD, opens=True))
+            # A ping in each silence would have the connection closed at the fourth. A health that is owed is waited
+            # for first.
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(2.5 if health == "owed" else 1.0):
+                    await answers.receive()
+            chosen.set()
+            async with asyncio.timeout(10):
+                assert await answers.receive()
+        finally:
+            never.set()
+            pickers.close()
+
+
+@pytest.mark.parametrize("health", [None, 1])
+async def test_picker_that_is_cut_off_is_given_up(health: int | None) -> None:
+    async def play(stage: Stage) -> None:
+        await stage.receive()
+        await stage.send(picks("10.0.0.1:80"))
+        await stage.receive()
+
+    async with serve_ext_proc(play, tls=False, health=health) as picker, _line_to(picker.address) as (address, cut):
+        pickers, answers = Pickers(Patience(silence=0.1, pong=0.2, check=0.2)), Answers()
+        try:
+            async with asyncio.timeout(10):
+                call = await pickers.call([Place(address, "p", None)], answers)
+                call.send(encode_part(HEAD, opens=True))
+                assert await answers.receive()
+                cut.set()
+                with pytest.raises(StreamEnded, match="does not answer"):
+                    await answers.receive()
+        finally:
+            pickers.close()
+
+
+@asynccontextmanager
+async def _line_to(address: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """An address that leads to another, until the event: then nothing passes, and nobody hears of it."""
+    cut = asyncio.Event()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                if not cut.is_set():
+                    writer.write(data)
+        writer.close()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(*address.rsplit(":", 1))
+        await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
+
+    server = await asyncio.start_server(converse, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", cut

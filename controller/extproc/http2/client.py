@@ -192,6 +192,9 @@ class Connection(Peer[Stream]):
         self.ready: asyncio.Future[None] = self._loop.create_future()
         """Done once the other end sent its settings. Raises StreamEnded when it never will."""
         self.failure: str | None = None
+        self.pings = 0
+        """Sent since headers or data of a stream came last: what servers count against whoever pings."""
+        self.pinged_at = self._loop.time()
 
     # What callers do.
 
@@ -229,6 +232,7 @@ class Connection(Peer[Stream]):
         """Returns when the other end answers. Raises StreamEnded."""
         if self.failure is not None and self._transport is None:
             raise StreamEnded(self.failure)
+        self.pings, self.pinged_at = self.pings + 1, self._loop.time()
         token = struct.pack(">Q", len(self._pings) + 1)
         answer = self._pings.setdefault(token, self._loop.create_future())
         self.frame(frames.PING, 0, 0, token)
@@ -276,9 +280,11 @@ class Connection(Peer[Stream]):
     # What the other end says.
 
     def _took_data(self, stream: Stream, data: bytes, *, padding: int, end: bool) -> None:
+        self.pings = 0
         stream.took(data, padding=padding, end=end)
 
     def _took_fields(self, stream_id: int, fields: Fields, *, end: bool) -> None:
+        self.pings = 0
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.took_fields(fields, end=end)
