@@ -224,6 +224,30 @@ async def test_lost_connection_ends_its_streams() -> None:
             await connection.ping()
 
 
+async def test_empty_headers_break_the_connection() -> None:
+    def happened(server: Server, event: Event) -> None:
+        if isinstance(event, RequestReceived):
+            server.transport.write(b"\0\0\0\x01\x04\0\0\0\x01")
+
+    async with connected(happened) as (connection, _):
+        stream = await connection.ask(HEAD)
+        with pytest.raises(Ended, match="a block of headers is empty"):
+            await stream.answer()
+
+
+async def test_empty_trailers_end_the_stream() -> None:
+    def happened(server: Server, event: Event) -> None:
+        if isinstance(event, RequestReceived):
+            block = encoded([(b":status", b"200")])
+            server.transport.write(b"\0\0%c\x01\x04\0\0\0\x01" % len(block) + block)
+            server.transport.write(b"\0\0\0\x01\x05\0\0\0\x01")
+
+    async with connected(happened) as (connection, _):
+        stream = await connection.ask(HEAD)
+        assert await stream.answer() == [(b":status", b"200")]
+        assert (await stream.read(), stream.trailers) == (b"", [])
+
+
 @given(st.binary(max_size=300), st.booleans())
 def test_no_bytes_break_the_connection_in_another_way(data: bytes, settled: bool) -> None:
     async def scenario() -> None:

@@ -309,6 +309,9 @@ class Peer(asyncio.Protocol, Generic[S]):
         if len(block) > self._max_fields:
             raise Broken("headers are too large")
         if flags & frames.END_HEADERS:
+            if not (block or flags & frames.END_STREAM):
+                # Only trailers may be none.
+                raise Broken("a block of headers is empty")
             self._took_fields(stream_id, self._decoded(block), end=bool(flags & frames.END_STREAM))
 
     def _decoded(self, block: bytes) -> frames.Fields:
@@ -322,7 +325,7 @@ class Peer(asyncio.Protocol, Generic[S]):
         is_as_before = (entries[0] if entries else None) is first and len(entries) == count
         if not is_as_before or len(self._known) >= _KNOWN_BLOCKS:
             self._known.clear()
-        if is_as_before and len(block) <= _KNOWN_BLOCK and block[0] & 0xE0 != _TABLE_SIZE:
+        if is_as_before and 0 < len(block) <= _KNOWN_BLOCK and block[0] & 0xE0 != _TABLE_SIZE:
             self._known[block] = fields
         return fields
 
