@@ -16,6 +16,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     TrailersResponse,
 )
 from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from controller.extproc.messages import (
     NO_CHANGES,
@@ -86,6 +87,9 @@ def decode_answer(data: bytes) -> tuple[Answer | None, Metadata]:
     namespaces = {name: values for name, values in metadata.items() if isinstance(values, dict)}
     kind = message.WhichOneof("response")
     if kind is None:
+        if len(UnknownFieldSet(message)):
+            # The answer may be what is not known; to wait for another would be in vain.
+            raise MessageUnreadable("a response of ext_proc holds none of the known answers")
         return None, namespaces
     held = getattr(message, kind)
     answer: Answer

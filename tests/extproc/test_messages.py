@@ -109,6 +109,11 @@ def test_nothing_is_no_part_and_no_answer() -> None:
         decode_part(b"")
 
 
+def test_answer_of_an_unknown_kind_is_unreadable() -> None:
+    with pytest.raises(MessageUnreadable, match="none of the known answers"):
+        decode_answer(b"\xa2\x06\x02\x0a\x00")  # field 100, a message
+
+
 def test_body_is_cut_into_chunks() -> None:
     assert [len(piece) for piece in chunks_of(b"x" * 130_000)] == [62_000, 62_000, 6_000]
     assert list(chunks_of(b"")) == [b""]
