@@ -8,7 +8,7 @@ from typing import Final
 from controller.bundle import ENDPOINT_HEADER
 from controller.extproc.messages import ENDPOINT_NAMESPACE, SERVED_KEY, Phase
 from controller.relay.asked import Exchange
-from controller.relay.changes import changed, is_ordinary, value_of
+from controller.relay.changes import changed, ordinary, value_of
 from controller.relay.dialogue import Dialogue
 from controller.relay.errors import AnswerBroken, EndpointFailed, Fault, PickerFailed
 from controller.relay.http1 import Fields
@@ -35,7 +35,7 @@ class Answering:
         Raises EndpointFailed before the client's answer began, and AnswerBroken after that.
         """
         dialogue, served, relayed = self._dialogue, self._served, self._relayed
-        fields = [item for item in served.fields if is_ordinary(item[0])]
+        fields = ordinary(served.fields)
         length = _length(fields)
         is_empty = relayed.request.method == b"HEAD" or served.status in (204, 304) or length == 0
         if not dialogue.is_over:

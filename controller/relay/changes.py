@@ -21,6 +21,8 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Belong to one connection. Source: RFC 9110, section 7.6.1."""
 _FRAMING: Final = HOP_BY_HOP | {b"content-length"}
+_NOT_NAMED: Final = frozenset({b"host", b"content-length", b"content-type"})
+"""Belong to the message, whatever a sender says."""
 _STEERING: Final = (b"x-accel-", b"x-infergate-", b"x-gateway-destination-endpoint")
 """Beginnings of names that NGINX, or this program, takes orders from."""
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -30,6 +32,14 @@ _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 def is_ordinary(name: bytes) -> bool:
     """Whether a header may pass from one side to the other."""
     return name not in HOP_BY_HOP and not name.startswith(_STEERING)
+
+
+def ordinary(fields: Fields) -> list[tuple[bytes, bytes]]:
+    """Headers that may pass from one side to the other: without those that `Connection` names either."""
+    named = {
+        option.strip().lower() for name, value in fields if name == b"connection" for option in value.split(b",")
+    } - _NOT_NAMED
+    return [item for item in fields if is_ordinary(item[0]) and item[0] not in named]
 
 
 def changed(fields: Fields, changes: Changes) -> list[tuple[bytes, bytes]]:

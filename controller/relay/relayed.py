@@ -8,7 +8,7 @@ from typing import Final
 
 from controller.bundle import DIALED_HEADER, POOL_HEADER
 from controller.extproc.http2.frames import StreamEnded
-from controller.relay.changes import is_ordinary, value_of
+from controller.relay.changes import ordinary, value_of
 from controller.relay.endpoints import Endpoints
 from controller.relay.errors import RelayError
 from controller.relay.pickers import Patience, Pickers
@@ -71,7 +71,7 @@ def as_relayed(request: Request, reply: Reply, services: Services) -> Relayed:
         services,
         pool=name,
         stem=(value_of(request.fields, _DIALED) or b"").decode("latin-1"),
-        fields=[item for item in request.fields if is_ordinary(item[0])],
+        fields=ordinary(request.fields),
         tally=services.tallies.of(name if name in services.table.pools else ""),
     )
 

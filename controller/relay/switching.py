@@ -9,7 +9,7 @@ from contextlib import suppress
 from controller.bundle import ENDPOINT_HEADER
 from controller.extproc.messages import ENDPOINT_NAMESPACE, SERVED_KEY, HeadersAnswer, Phase
 from controller.relay import tunnel
-from controller.relay.changes import changed, is_ordinary
+from controller.relay.changes import changed, ordinary
 from controller.relay.dialogue import Dialogue
 from controller.relay.errors import EndpointFailed, PickerFailed
 from controller.relay.places import place_of
@@ -38,7 +38,7 @@ async def ask(relayed: Relayed, addresses: Sequence[str], *, answer: HeadersAnsw
 
 async def join(relayed: Relayed, dialogue: Dialogue, connection: Tunnel, *, address: str) -> None:
     """Join the client with an endpoint that agreed, until the endpoint has ended."""
-    fields = [item for item in connection.fields if is_ordinary(item[0])]
+    fields = ordinary(connection.fields)
     metadata = {ENDPOINT_NAMESPACE: {SERVED_KEY: address}}
     try:
         if not dialogue.is_over:

@@ -260,6 +260,18 @@ async def test_path_is_the_pickers_and_the_method_is_not(scene: Scene) -> None:
     assert (scene.a.requests[0].target, scene.a.requests[0].method) == ("/v2/other?a=b", "POST")
 
 
+async def test_headers_of_the_endpoints_connection_stay_there(scene: Scene) -> None:
+    async def answer(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(response(b"ok", "Connection: x-hop", "X-Hop: 1", "X-End: 1"))
+
+    scene.answer = answer
+    got = await scene.post()
+    stage = await scene.stage()
+    (head,) = (part for part, _ in stage.parts if isinstance(part, HeadersPart) and part.phase is Phase.RESPONSE)
+    assert (got.headers.get("x-hop"), got.headers.get("x-end")) == (None, "1")
+    assert {name for name, _ in head.headers} & {"x-hop", "x-end"} == {"x-end"}
+
+
 # Where it sends a request.
 
 

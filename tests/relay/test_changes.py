@@ -3,7 +3,7 @@
 import pytest
 
 from controller.extproc.messages import ENDPOINT_KEY, Action, Changes, SetHeader
-from controller.relay.changes import changed, destinations, length_of, normal, target_of, within
+from controller.relay.changes import changed, destinations, length_of, normal, ordinary, target_of, within
 
 FIELDS = [(b"host", b"h"), (b"a", b"1"), (b"a", b"2"), (b"b", b"3")]
 CASES = [
@@ -72,3 +72,15 @@ def test_header_counts_before_metadata() -> None:
 @pytest.mark.parametrize("address", ["10.0.0.1:80", "[::1]:80", "nonsense", "[nonsense]:80", ""])
 def test_spelling_of_what_is_no_other_stays(address: str) -> None:
     assert normal(address) == address
+
+
+def test_headers_that_connection_names_do_not_pass() -> None:
+    given = [
+        (b"connection", b"Close, X-Hop"),
+        (b"x-hop", b"1"),
+        (b"x-a", b"1"),
+        (b"connection", b"x-other"),
+        (b"x-other", b""),
+    ]
+    assert ordinary(given) == [(b"x-a", b"1")]
+    assert ordinary([(b"connection", b"content-length"), (b"content-length", b"2")]) == [(b"content-length", b"2")]
