@@ -91,6 +91,7 @@ class Answering:
             self._pass_on(data, end=has_ended)
         if not has_ended:
             self._relayed.start(self._read_rest())
+        self._wait_for_picker()
 
     async def _read_rest(self) -> None:
         outlet = self._dialogue.response.body
@@ -109,23 +110,22 @@ class Answering:
         try:
             self._dialogue.send_body(Phase.RESPONSE, data, end=end)
         except PickerFailed:
-            response.flush()
+            if not response.is_half:
+                response.flush()
         except OSError as problem:
             response.body.fail(EndpointFailed(f"no room for a body: {problem}"))
-        if end:
-            self._wait_for_rest(-1)
 
-    def _wait_for_rest(self, size: int) -> None:
-        """A picker that has all of the answer, and gives nothing back, is not waited for without end."""
-        outlet = self._dialogue.response.body
-        if outlet.has_ended:
+    def _wait_for_picker(self) -> None:
+        """A picker that has a part of the answer, and gives nothing back or takes no more, is not waited for long."""
+        dialogue, loop = self._dialogue, asyncio.get_running_loop()
+        if dialogue.response.body.has_ended or dialogue.is_over:
             return
-        if size == outlet.size:
-            problem = PickerFailed("the picker does not give back the rest of an answer", fault=Fault.LATE)
-            self._dialogue.give_up(problem)
+        now, since = loop.time(), dialogue.response.awaited_since
+        until = (now if since is None else since) + self._relayed.services.patience.answer
+        if now < until:
+            self._timer = loop.call_at(until, self._wait_for_picker)
             return
-        loop, patience = asyncio.get_running_loop(), self._relayed.services.patience.answer
-        self._timer = loop.call_later(patience, self._wait_for_rest, outlet.size)
+        dialogue.give_up(PickerFailed("the picker does not give back the rest of an answer", fault=Fault.LATE))
 
 
 def _length(fields: Fields) -> int | None:

@@ -48,6 +48,8 @@ class Direction:
         self._reflection = Reflection(budget)
         self.is_released = False
         """Whether the rest goes on without the picker."""
+        self.awaited_since: float | None = None
+        """Since when, as the loop counts, the picker has a part of the body and said nothing; None: it owes nothing."""
 
     @property
     def is_half(self) -> bool:
@@ -76,6 +78,8 @@ class Direction:
         if self.body.has_ended:  # the picker wants no more of it
             return
         self._reflection.sent(piece, end=end)
+        if self.awaited_since is None:
+            self.awaited_since = asyncio.get_running_loop().time()
 
     def took(self, answer: HeadersAnswer | BodyAnswer, metadata: Metadata) -> None:
         if self.is_released:
@@ -88,6 +92,7 @@ class Direction:
             self.body.add(self._reflection.answered(answer.chunk))
         if self._reflection.has_ended:
             self.body.end()
+        self.awaited_since = asyncio.get_running_loop().time() if self._reflection.is_awaited else None
 
     def flush(self) -> None:
         """Let go on what did not come back, after the picker was released."""

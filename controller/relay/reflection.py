@@ -22,6 +22,11 @@ class Reflection:
         self.has_ended = False
         """Whether all of it came back."""
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the picker has something that it did not give back yet."""
+        return self._sent.holds or (self.has_sent_end and not self.has_ended)
+
     def sent(self, piece: bytes, *, end: bool) -> None:
         """Keep a piece that the picker gets. The last one may be empty, and is answered like any other.
 
