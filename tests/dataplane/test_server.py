@@ -215,8 +215,8 @@ def test_instance_that_only_asked_counts() -> None:
     changes = list[str]()
     instances = Instances(lambda: 0.0, changes.append)
     for _ in range(2):
-        instances.heard("shop/edge", Identity("shop", "edge", "edge-0", "1"))
-    instances.said("shop/edge", Identity("shop", "edge", "edge-1", "2"), Statement("a", "a"))
+        instances.heard("shop/edge", Identity("shop", "edge", "edge-0", "1", "edge"))
+    instances.said("shop/edge", Identity("shop", "edge", "edge-1", "2", "edge"), Statement("a", "a"))
     assert (instances.count("shop/edge"), len(instances.reports("shop/edge"))) == (2, 1)
     assert changes == ["shop/edge"] * 2
 
