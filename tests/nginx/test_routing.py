@@ -104,6 +104,8 @@ FACTS: list[tuple[str, str, dict[str, str], str]] = [
     ("GET", "/%76%31/x", {}, "prefix"),
     ("GET", "/a/../v1/x", {}, "prefix"),
     ("GET", "//v1//x", {}, "prefix"),
+    ("GET", "//v1/models", {}, "exact"),
+    ("GET", "/v1//models", {}, "exact"),
     ("GET", "/v1/chat/completions", {}, "deeper"),
     ("POST", "/v1/chat/completions/x", {}, "deeper"),
     ("GET", "/v1/chat/completionsx", {}, "prefix"),
@@ -135,6 +137,12 @@ async def test_request_meets_its_rule(
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
     assert json.loads(body)["server"] == served
+
+
+async def test_backend_gets_repeated_slashes_as_they_came(gateway: Gateway) -> None:
+    request = f"GET //v1//models HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+    _, _, body = (await exchange(gateway.port, request.encode())).partition(b"\r\n\r\n")
+    assert json.loads(body)["target"] == "//v1//models"
 
 
 @pytest.mark.parametrize(
