@@ -33,6 +33,9 @@ MOST_CHANGES: Final = 500
 MOST_HEADER_BYTES: Final = 32 * 1024
 """Of such changes: what NGINX and model servers take."""
 
+_MOST_REOPENINGS: Final = 2
+"""Of a stream that a picker refused; more would be a load on one that refuses because of that."""
+_REFUSED: Final = PickerFailed("the picker refused the stream", fault=Fault.ENDED)
 _HALF: Final = PickerFailed("the stream ended within a body", fault=Fault.ENDED)
 
 
@@ -94,6 +97,14 @@ class Direction:
             self.body.end()
         self.awaited_since = asyncio.get_running_loop().time() if self._reflection.is_awaited else None
 
+    def all_sent(self) -> list[tuple[bytes, bool]] | None:
+        """What the picker got, and whether it ended with that; None where it is too large to be sent again."""
+        pieces = self._reflection.all_sent()
+        if pieces is None:
+            return None
+        ends = self._reflection.has_sent_end
+        return [(piece, ends and number == len(pieces)) for number, piece in enumerate(pieces, start=1)]
+
     def flush(self) -> None:
         """Let go on what did not come back, after the picker was released."""
         if self.body.has_ended:
@@ -142,10 +153,24 @@ class Direction:
 class Dialogue:
     """One stream of ext_proc. What the picker says is taken where it comes in. See `Hearer`."""
 
-    def __init__(self, *, budget: Budget, interrupt: Callable[[Immediate], None]) -> None:
-        """`interrupt` hears of an answer that takes the place of everything else."""
+    def __init__(
+        self, *, budget: Budget, interrupt: Callable[[Immediate], None], reopen: Callable[[int], None]
+    ) -> None:
+        """`interrupt` hears of an answer that takes the place of everything else.
+
+        `reopen` hears that the picker did nothing with the stream, and how often that was; it has `resume` called, or
+        `give_up`.
+        """
         self._call: Call | None = None
         self._interrupt = interrupt
+        self._reopen = reopen
+        self._reopenings = 0
+        self._opened = asyncio.Event()
+        """Not set while the stream is opened again."""
+        self._opened.set()
+        self._opener: tuple[bytes, ...] = ()
+        """The first message."""
+        self._has_heard = False
         self._is_first = True
         self._is_over = False
         self._farewell: asyncio.TimerHandle | None = None
@@ -162,17 +187,37 @@ class Dialogue:
     @property
     def is_full(self) -> bool:
         """Whether the picker takes no more at the moment."""
-        return not self._is_over and self._called.is_full
+        return not self._is_over and (not self._opened.is_set() or self._called.is_full)
 
     def begin(self, call: Call) -> None:
         """Speak over this call."""
         self._call = call
 
+    def resume(self, call: Call) -> None:
+        """Say all of it again over another call, whose picker did not hear it before."""
+        if self._is_over:
+            call.cancel()
+            return
+        self._call = call
+        self._opened.set()
+        sent = self.request.all_sent()
+        if sent is None:
+            self.give_up(_REFUSED)
+            return
+        try:
+            self._send(*self._opener)
+            for piece, ends in sent:
+                self._send(*encode_body(Phase.REQUEST, piece, end_of_stream=ends))
+        except PickerFailed as problem:
+            self.give_up(problem)
+
     def send_head(self, phase: Phase, fields: Fields, *, end: bool, metadata: Metadata | None = None) -> None:
         """Headers of a request, the pseudo headers first, or of a response with `:status`. Raises PickerFailed."""
         context = encode_context(metadata, opens=self._is_first)
-        self._is_first = False
-        self._send(encode_headers(phase, fields, end_of_stream=end), context)
+        message = (encode_headers(phase, fields, end_of_stream=end), context)
+        if self._is_first:
+            self._is_first, self._opener = False, message
+        self._send(*message)
 
     def send_body(self, phase: Phase, data: bytes, *, end: bool) -> None:
         """Raises PickerFailed, and OSError where there is no room to keep it."""
@@ -190,8 +235,10 @@ class Dialogue:
     async def drained(self) -> None:
         """Returns when the picker takes more. Raises PickerFailed."""
         try:
+            await self._opened.wait()
             if self.is_full:
                 await self._called.drained()
+                await self._opened.wait()
         except StreamEnded as problem:
             self._cannot_send(problem)
 
@@ -216,6 +263,7 @@ class Dialogue:
     def cancel(self) -> None:
         """Give it up, unless it has ended."""
         self._is_over = True
+        self._opened.set()
         if self._call is not None:
             self._call.cancel()
         self.request.clear()
@@ -225,6 +273,7 @@ class Dialogue:
         """See `Hearer`."""
         if self._is_over or self._farewell is not None:
             return
+        self._has_heard = True
         try:
             answer, metadata = decode_answer(data)
             if isinstance(answer, Immediate):
@@ -246,10 +295,21 @@ class Dialogue:
             self._farewell.cancel()
             self._is_over = True
             self._called.cancel()
+        elif problem is not None and problem.is_untouched and self._may_reopen():
+            self._opened.clear()
+            self._reopenings += 1
+            self._reopen(self._reopenings)
         elif not self._is_over:
             self._ended(_failed(problem) if problem is not None else None)
             if problem is not None:
                 self._called.cancel()
+
+    def _may_reopen(self) -> bool:
+        return (
+            not (self._is_over or self._has_heard)
+            and self._reopenings < _MOST_REOPENINGS
+            and self.request.all_sent() is not None
+        )
 
     @property
     def _called(self) -> Call:
@@ -257,6 +317,8 @@ class Dialogue:
         return self._call
 
     def _send(self, *pieces: bytes) -> None:
+        if not self._opened.is_set():
+            return  # what is sent is kept until it is answered, and said then
         try:
             self._called.send(*pieces)
         except StreamEnded as problem:
@@ -264,6 +326,8 @@ class Dialogue:
 
     def _cannot_send(self, problem: StreamEnded) -> None:
         """What the picker said last is worth more than that it takes no more. Raises PickerFailed."""
+        if not self._opened.is_set():
+            return
         if self.problem is not None or not self._is_over:
             raise self.problem or PickerFailed(str(problem), fault=Fault.ENDED) from problem
 
@@ -276,6 +340,7 @@ class Dialogue:
     def _ended(self, problem: PickerFailed | None) -> None:
         """The picker says no more. That ends a request that it did not answer, and leaves an answer as it is."""
         self._is_over = True
+        self._opened.set()
         if problem is None and not self.request.is_answered:
             problem = PickerFailed("the stream ended without an answer", fault=Fault.ENDED)
         self.problem = problem

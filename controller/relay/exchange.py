@@ -12,6 +12,7 @@ from controller.relay.asked import Exchange as Served
 from controller.relay.changes import changed, value_of
 from controller.relay.dialogue import Dialogue
 from controller.relay.errors import AnswerBroken, EndpointFailed, PickerFailed
+from controller.relay.pickers import Place
 from controller.relay.pools import RelayPool
 from controller.relay.refusals import refusal
 from controller.relay.relayed import Relayed, Services, as_relayed
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _GOODBYE: Final = 5.0
 """Seconds for the picker to end a stream on which all was said."""
+_PAUSE: Final = 0.02
+"""Seconds before a stream that was refused is opened again; each time longer."""
 _THEN: Final = THEN_HEADER.encode()
 
 
@@ -47,6 +50,8 @@ class _Exchange:
         self._dialogue: Dialogue | None = None
         self._served: Served | None = None
         self._answering: Answering | None = None
+        self._places: tuple[Place, ...] = ()
+        """Of the picker."""
         self._task = asyncio.current_task()
         self._immediate: Immediate | None = None
         """The picker's own answer, which cancels everything else."""
@@ -92,7 +97,8 @@ class _Exchange:
         begun = asyncio.get_running_loop().time()
         relayed = self._relayed
         services, tally = relayed.services, relayed.tally
-        dialogue = Dialogue(budget=services.budget, interrupt=self._interrupt)
+        dialogue = Dialogue(budget=services.budget, interrupt=self._interrupt, reopen=self._reopen)
+        self._places = pool.places
         dialogue.begin(await services.pickers.call(pool.places, dialogue))
         self._dialogue = dialogue
         requesting.tell(relayed, dialogue)
@@ -126,6 +132,21 @@ class _Exchange:
         if self._immediate is None and self._task is not None:
             self._immediate = immediate
             self._task.cancel()
+
+    def _reopen(self, refused: int) -> None:
+        self._relayed.start(self._open_again(refused))
+
+    async def _open_again(self, refused: int) -> None:
+        await asyncio.sleep(_PAUSE * refused)
+        dialogue = self._dialogue
+        if dialogue is None or dialogue.is_over:
+            return
+        try:
+            call = await self._relayed.services.pickers.call(self._places, dialogue, refused=refused)
+        except PickerFailed as problem:
+            dialogue.give_up(problem)
+            return
+        dialogue.resume(call)
 
     # Ends that are not served.
 

@@ -67,14 +67,16 @@ class Pickers:
         self._patience = patience
         self._links: dict[Place, _Link] = {}
 
-    async def call(self, places: Sequence[Place], hearer: Hearer) -> Call:
+    async def call(self, places: Sequence[Place], hearer: Hearer, *, refused: int = 0) -> Call:
         """Open a call to one of the places: those first that say they are well, then in order.
 
-        Raises PickerFailed.
+        After one was `refused`, begins at the next. Raises PickerFailed.
         """
         links = [self._link(place) for place in places]
         if len(links) > 1:
             links.sort(key=lambda link: (link.is_failing, not link.is_serving))
+            first = refused % len(links)
+            links = [*links[first:], *links[:first]]
         reason = "its Service has no ready endpoint"
         for link in links:
             try:

@@ -4,7 +4,7 @@ A picker answers each piece with what becomes of it, or streams a body of its ow
 was sent, the rest is known: when the picker fails, the body goes on unchanged.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from controller.relay.pieces import Budget, Pieces
 
@@ -51,6 +51,10 @@ class Reflection:
             self.is_changed = True
             self._sent.clear()
         return chunk
+
+    def all_sent(self) -> Sequence[bytes] | None:
+        """What was sent, as long as nothing came back; None where it is not in memory."""
+        return self._sent.in_memory()
 
     def rest(self) -> Iterator[bytes]:
         """What did not come back, of a body that is not changed."""
