@@ -44,6 +44,11 @@ class Messages:
         """Bytes of a message that is not whole."""
         return self._have
 
+    @property
+    def needed(self) -> int:
+        """Bytes that it will have, as far as is known."""
+        return self._need
+
     def add(self, data: bytes) -> list[bytes]:
         """Messages that are whole with it. Raises MessageRefused."""
         if self._parts:

@@ -162,6 +162,7 @@ class Dialogue:
         `give_up`.
         """
         self._call: Call | None = None
+        self._turns = budget.turns
         self._interrupt = interrupt
         self._reopen = reopen
         self._reopenings = 0
@@ -192,6 +193,7 @@ class Dialogue:
     def begin(self, call: Call) -> None:
         """Speak over this call."""
         self._call = call
+        call.take_turns(self._turns)
 
     def resume(self, call: Call) -> None:
         """Say all of it again over another call, whose picker did not hear it before."""

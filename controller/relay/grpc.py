@@ -7,6 +7,7 @@ from typing import Final, Protocol
 from controller.extproc.grpc import OK, UNKNOWN, MessageRefused, Messages, prefix
 from controller.extproc.http2.client import Connection, Stream
 from controller.extproc.http2.frames import Fields, StreamEnded, encoded
+from controller.relay.turns import LARGE, Turns
 
 MAX_MESSAGE: Final = 16 * 1024 * 1024
 """Bytes of one message; a picker that replaces a body in one piece sends large ones."""
@@ -31,6 +32,13 @@ class Call:
         self.stream: Stream
         self._hearer: Hearer | None = hearer
         self._messages = Messages(most=MAX_MESSAGE)
+        self._turns: Turns | None = None
+        self._unread = 0
+        """Bytes that came and are not given back, of a message that waits for its turn."""
+
+    def take_turns(self, turns: Turns) -> None:
+        """Share the room for large messages with other calls."""
+        self._turns = turns
 
     @property
     def is_full(self) -> bool:
@@ -53,7 +61,7 @@ class Call:
     def cancel(self) -> None:
         """Give the call up, unless it has ended. Nothing more is heard."""
         self._hearer = None
-        self._messages.clear()
+        self._forget()
         self.stream.reset()
 
     def head(self, fields: Fields) -> None:
@@ -77,7 +85,14 @@ class Call:
             if self._hearer is None:
                 return
             self._hearer.message(message)
-        self.stream.consumed(len(data))
+        if self._hearer is None:
+            return
+        if found and self._turns is not None:
+            self._turns.end(self)
+        self._unread += len(data)
+        needed = self._messages.needed
+        if self._turns is None or needed <= LARGE or self._turns.ask(self, needed, then=self._give_back):
+            self._give_back()
 
     def ended(self, trailers: Fields) -> None:
         """See `Listener`."""
@@ -88,8 +103,19 @@ class Call:
         """See `Listener`."""
         self._end(problem)
 
+    def _give_back(self) -> None:
+        """The picker may send on."""
+        unread, self._unread = self._unread, 0
+        self.stream.consumed(unread)
+
+    def _forget(self) -> None:
+        self._messages.clear()
+        if self._turns is not None:
+            self._turns.end(self)
+
     def _end(self, problem: StreamEnded | None) -> None:
         hearer, self._hearer = self._hearer, None
+        self._forget()
         if hearer is not None:
             hearer.ended(problem)
 

@@ -8,18 +8,24 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import IO, Final
 
+from controller.relay.turns import Turns
+
 MOST_OF_ONE: Final = 512 * 1024
 """Bytes of one body in memory: prompts of 100,000 tokens stay there."""
+_MOST_AT_ONCE: Final = 256 * 1024
+"""Bytes of a piece in a file: whoever reads it has all of it in memory."""
 
 
 @dataclass
 class Budget:
-    """Memory for the pieces of all bodies together."""
+    """Memory for the pieces of all bodies together, and for messages that bring large ones."""
 
     left: int = 96 * 1024 * 1024
     """Bytes. 100 bodies of 20 MB, each kept twice, are to fit into 400 MB with all else."""
     directory: str | None = None
     """For files; None: where the system keeps temporary ones."""
+    turns: Turns = field(default_factory=Turns)
+    """Of large messages. Not taken from `left`, which requests may use up that wait for such a message."""
 
 
 @dataclass
@@ -52,7 +58,7 @@ class Pieces:
         return bool(self._kept)
 
     def add(self, piece: bytes) -> None:
-        """Raises OSError when there is no room on the disk."""
+        """A piece that is too large for memory is kept as several. Raises OSError when there is no room on the disk."""
         size = len(piece)
         self.size += size
         if self._in_memory + size <= MOST_OF_ONE and size <= self.budget.left:
@@ -63,9 +69,12 @@ class Pieces:
         if self._file is None:
             self._file = tempfile.TemporaryFile(buffering=0, dir=self.budget.directory)  # noqa: SIM115 closed by clear
         self._file.seek(self._file_size)
-        self._file.write(piece)
-        self._kept.append((self._file_size, size))
-        self._file_size += size
+        view = memoryview(piece)
+        for start in range(0, size, _MOST_AT_ONCE):
+            part = view[start : start + _MOST_AT_ONCE]
+            self._file.write(part)
+            self._kept.append((self._file_size, len(part)))
+            self._file_size += len(part)
 
     def read(self, number: int) -> bytes:
         """One piece, which was not dropped."""

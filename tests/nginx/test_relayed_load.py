@@ -14,6 +14,7 @@ from controller.agent import state as places
 from controller.agent.nginx import Nginx
 from controller.extproc.decoding import decode_part
 from controller.extproc.encoding import encode_answer
+from controller.extproc.grpc import prefix
 from controller.extproc.http2.served import Stream
 from controller.extproc.http2.server import Connection
 from controller.extproc.messages import METHOD, BodyAnswer, BodyPart, HeadersAnswer, Immediate, Phase
@@ -23,13 +24,15 @@ from tests.nginx.gateway import client_of, eventually, free_ports, until
 from tests.nginx.http2 import serve_http2
 from tests.nginx.resources import picked_pool, pool, route, rule, to_pool
 from tests.nginx.scene import LATE, Scene, run_scene
-from tests.nginx.servers import Request
+from tests.nginx.servers import Request, response
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
 STREAMS, WAVE = 2000, 100
 LARGE, SIZE = 100, 20_000_000
 """Requests in flight, and the bytes of each: 2 GB, most of them in files."""
+MESSAGES, MESSAGE = 40, 15_000_000
+"""Messages of a picker at the same time, and the bytes of each."""
 MOST_HELD: Final = 400_000_000
 """Bytes of memory of the whole relay, interpreter and modules included."""
 
@@ -188,9 +191,92 @@ async def test_large_bodies_wait_outside_of_memory(scene: Scene) -> None:
     assert most < MOST_HELD
 
 
-def _resident(pid: int | None) -> int:
+class _Replaces:
+    """A picker that takes the place of a body by one large message. See `Call`."""
+
+    def __init__(self, stream: Stream, arrived: "list[_Replaces]") -> None:
+        self._stream = stream
+        self._arrived = arrived
+
+    def message(self, data: bytes) -> None:
+        part, _ = decode_part(data)
+        if isinstance(part, BodyPart) and part.end_of_stream:
+            self._arrived.append(self)
+
+    def begin(self, address: str, answer: bytes) -> None:
+        """All of the large message but its last byte."""
+        self._stream.send(encode_answer(picks(address)))
+        self._stream.write(prefix(len(answer)))
+        self._stream.write(memoryview(answer)[:-1])
+        self._stream.go_on()
+
+    @property
+    def has_left(self) -> bool:
+        return self._stream.is_drained
+
+    def finish(self, answer: bytes) -> None:
+        self._stream.write(answer[-1:])
+        self._stream.end(0)
+        self._stream.go_on()
+
+    def holds(self, size: int) -> bool:
+        return True
+
+    def half_closed(self) -> None:
+        pass
+
+    def drained(self) -> None:
+        pass
+
+    def gone(self) -> None:
+        pass
+
+
+async def test_large_messages_at_the_same_time(scene: Scene) -> None:
+    """None of them is whole before as many came as are let come."""
+    arrived: list[_Replaces] = []
+    connections: set[Connection] = set()
+    methods = {METHOD.encode(): lambda stream: _Replaces(stream, arrived)}
+    picker = await asyncio.get_running_loop().create_server(lambda: Connection(methods, connections), "127.0.0.1", 0)
+    body = bytes(MESSAGE)
+    message = encode_answer(BodyAnswer(Phase.REQUEST, body, is_streamed=True, end_of_stream=True))
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        scene.a.requests.clear()
+        writer.write(response(b"%d" % len(request.body)))
+
+    scene.answer = answer
+    place = f"127.0.0.1:{picker.sockets[0].getsockname()[1]}"
+    made = picked_pool("large", scene.a.address, pickers=[place], tls=False)
+    await scene.gateway.apply("large.yaml", made, route("large", rule(to_pool("large")), hostnames=["large.test"]))
+    pid = scene.gateway.data_plane.relay_pid
+    _forget_peak(pid)
+    async with picker, asyncio.timeout(120), client_of(scene.gateway, timeout=120) as http:
+        asking = [
+            asyncio.create_task(http.post("/v1/x", content=b"{}", headers={"host": "large.test"}))
+            for _ in range(MESSAGES)
+        ]
+        await until(lambda: len(arrived) == MESSAGES)
+        for each in arrived:
+            each.begin(scene.a.address, message)
+        while arrived:
+            await until(lambda: any(each.has_left for each in arrived))
+            for each in [each for each in arrived if each.has_left]:
+                arrived.remove(each)
+                each.finish(message)
+        answers = Counter((got.status_code, got.text) for got in await asyncio.gather(*asking))
+    await scene.gateway.apply("large.yaml")
+    assert answers == {(200, str(MESSAGE)): MESSAGES}
+    assert _resident(pid, "VmHWM:") < MOST_HELD
+
+
+def _forget_peak(pid: int | None) -> None:
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _resident(pid: int | None, what: str = "VmRSS:") -> int:
     text = Path(f"/proc/{pid}/status").read_text()
-    return int(text.partition("VmRSS:")[2].split()[0]) * 1024
+    return int(text.partition(what)[2].split()[0]) * 1024
 
 
 async def test_picker_that_lets_requests_wait_is_waited_for(scene: Scene) -> None:

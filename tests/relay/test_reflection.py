@@ -82,6 +82,18 @@ def test_pieces_go_to_a_file_where_the_memory_of_all_is_used(left: int) -> None:
     assert budget.left == left
 
 
+def test_large_piece_is_read_from_its_file_bit_by_bit() -> None:
+    pieces = Pieces(Budget())
+    made = bytes(range(256)) * 8000
+    pieces.add(b"first")
+    pieces.add(made)
+    pieces.add(b"last")
+    found = [pieces.read(number) for number in range(len(pieces))]
+    assert (b"".join(found), pieces.size) == (b"first" + made + b"last", len(made) + 9)
+    assert max(map(len, found)) <= 256 * 1024
+    pieces.clear()
+
+
 def test_pieces_are_added_after_others_were_dropped() -> None:
     pieces = Pieces(Budget(0))
     for number in range(5):
