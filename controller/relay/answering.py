@@ -8,10 +8,10 @@ from typing import Final
 from controller.bundle import ENDPOINT_HEADER
 from controller.extproc.messages import ENDPOINT_NAMESPACE, SERVED_KEY, Phase
 from controller.relay.asked import Exchange
-from controller.relay.changes import changed, ordinary, value_of
+from controller.relay.changes import changed, ordinary, status_of, value_of
 from controller.relay.dialogue import Dialogue
 from controller.relay.errors import AnswerBroken, EndpointFailed, Fault, PickerFailed
-from controller.relay.http1 import Fields
+from controller.relay.http1 import NO_BODY, Fields
 from controller.relay.relayed import Relayed
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Answering:
         dialogue, served, relayed = self._dialogue, self._served, self._relayed
         fields = ordinary(served.fields)
         length = _length(fields)
-        is_empty = relayed.request.method == b"HEAD" or served.status in (204, 304) or length == 0
+        is_empty = relayed.request.method == b"HEAD" or served.status in NO_BODY or length == 0
         if not dialogue.is_over:
             metadata = {ENDPOINT_NAMESPACE: {SERVED_KEY: address}}
             head = [(b":status", b"%d" % served.status), *fields]
@@ -55,17 +55,20 @@ class Answering:
             log.warning("answer goes on without its picker", extra={"pool": relayed.pool, "reason": str(problem)})
             dialogue.give_up(problem)
             answer = None
+        status = served.status
         if answer is not None:
-            fields = changed(fields, answer.changes)
+            fields, status = changed(fields, answer.changes), status_of(answer.changes, status)
         if answer is not None or not is_empty:
             fields = [item for item in fields if item[0] != b"content-length"]
+        if served.status in NO_BODY:
+            length = 0  # whatever it tells of: the picker may make it a status that has a body
         unchanged = answer is None and not dialogue.response.is_half
         await relayed.reply.begin(
-            served.status,
+            status,
             [*fields, (ENDPOINT_HEADER.encode(), address.encode())],
             length=length if unchanged or is_empty else None,
         )
-        if not is_empty or dialogue.response.body.size:
+        if status not in NO_BODY and (not is_empty or dialogue.response.body.size):
             await self._send_body()
         await relayed.reply.end()
 

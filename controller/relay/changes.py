@@ -75,6 +75,12 @@ def target_of(changes: Changes, target: bytes) -> bytes:
     return target
 
 
+def status_of(changes: Changes, status: int) -> int:
+    """The status of an answer, which a picker may change by `:status`."""
+    values = [item.value for item in changes.set if item.name == ":status"]
+    return int(values[-1]) if values and re.fullmatch(rb"[2-5][0-9]{2}", values[-1]) else status
+
+
 def length_of(changes: Changes) -> int | None:
     """Bytes of the body that a picker announces by `content-length`."""
     values = [item.value for item in changes.set if item.name == "content-length"]

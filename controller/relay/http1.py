@@ -16,7 +16,7 @@ _HIGH: Final = 256 * 1024
 """Bytes of an answer that wait to be read, at which no more are taken from the socket."""
 _COPIED: Final = 16 * 1024
 """Bytes that cost less to copy into one piece than to be handed to the kernel one by one."""
-_NO_BODY: Final = frozenset({204, 304})
+NO_BODY: Final = frozenset({204, 304})
 
 
 class Connection(asyncio.Protocol):
@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
         if self._is_answering_head:
             # The parser waits for the body that such an answer tells of.
             self.has_ended, self.keeps = True, False
-        elif not framed and status not in _NO_BODY:
+        elif not framed and status not in NO_BODY:
             self._ends_with_connection, self.keeps = True, False
 
     def on_body(self, body: bytes) -> None:

@@ -223,6 +223,39 @@ async def test_answer_is_replaced(scene: Scene) -> None:
     assert (got.text, got.headers["content-type"]) == ('{"model": "alias"}', "text/x")
 
 
+@pytest.mark.parametrize(
+    ("own", "set_to", "status", "content"),
+    [
+        (200, b"503", 503, b"body"),
+        (500, b"200", 200, b"body"),
+        (200, b"204", 204, b""),
+        (304, b"200", 200, b""),
+        (200, b"101", 200, b"body"),
+        (200, b"none", 200, b"body"),
+    ],
+)
+async def test_status_of_an_answer_is_the_pickers(
+    scene: Scene, own: int, set_to: bytes, status: int, content: bytes
+) -> None:
+    async def play(stage: Stage) -> None:
+        await stage.request()
+        await stage.send(picks(scene.a.address))
+        await stage.send(BodyAnswer(Phase.REQUEST))
+        head, body = await stage.response()
+        await stage.send(HeadersAnswer(Phase.RESPONSE, Changes(set=(SetHeader(":status", set_to),))))
+        if not head.end_of_stream:
+            await stage.echo(Phase.RESPONSE, body)
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        body = b"" if own == 304 else b"body"
+        writer.write(b"HTTP/1.1 %d x\r\nContent-Length: 4\r\n\r\n%s" % (own, body))
+
+    scene.play, scene.answer = play, answer
+    for _ in range(2):  # the connection is good for another one
+        got = await scene.post()
+        assert (got.status_code, got.content) == (status, content)
+
+
 async def test_events_leave_as_they_come(scene: Scene) -> None:
     asked = asyncio.Event()
 

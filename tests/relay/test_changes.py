@@ -3,7 +3,7 @@
 import pytest
 
 from controller.extproc.messages import ENDPOINT_KEY, Action, Changes, SetHeader
-from controller.relay.changes import changed, destinations, length_of, normal, ordinary, target_of, within
+from controller.relay.changes import changed, destinations, length_of, normal, ordinary, status_of, target_of, within
 
 FIELDS = [(b"host", b"h"), (b"a", b"1"), (b"a", b"2"), (b"b", b"3")]
 CASES = [
@@ -49,6 +49,14 @@ def test_what_is_not_a_pickers_to_change_stays(name: str, value: bytes) -> None:
 )
 def test_path_is_changed_to_a_path_only(path: bytes, target: bytes) -> None:
     assert target_of(Changes(set=(SetHeader(":path", path),)), b"/a") == target
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [(b"200", 200), (b"599", 599), (b"101", 404), (b"600", 404), (b"20", 404), (b"x", 404), (b"", 404)],
+)
+def test_status_is_changed_to_one_of_an_answer(value: bytes, status: int) -> None:
+    assert status_of(Changes(set=(SetHeader(":status", value),)), 404) == status
 
 
 @pytest.mark.parametrize(("value", "length"), [(b"12", 12), (b"-1", None), (b"x", None), (b"9" * 20, None)])
