@@ -102,7 +102,9 @@ class _Exchange:
         dialogue.begin(await services.pickers.call(pool.places, dialogue))
         self._dialogue = dialogue
         requesting.tell(relayed, dialogue)
-        answer = await dialogue.request.head(patience=services.patience.answer, what="a choice")
+        # A wait for a stream counts.
+        patience = services.patience.answer - (asyncio.get_running_loop().time() - begun)
+        answer = await dialogue.request.head(patience=max(0.0, patience), what="a choice")
         assert answer is not None  # a picker that ends before it chose has failed
         tally.choices.observe(asyncio.get_running_loop().time() - begun)
         addresses = await requesting.chosen(answer, dialogue.request.metadata, pool=pool, table=services.table)

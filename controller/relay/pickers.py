@@ -70,19 +70,23 @@ class Pickers:
     async def call(self, places: Sequence[Place], hearer: Hearer, *, refused: int = 0) -> Call:
         """Open a call to one of the places: those first that say they are well, then in order.
 
-        After one was `refused`, begins at the next. Raises PickerFailed.
+        After one was `refused`, begins at the next. Raises PickerFailed, also where none takes another stream in time.
         """
         links = [self._link(place) for place in places]
         if len(links) > 1:
-            links.sort(key=lambda link: (link.is_failing, not link.is_serving))
+            links.sort(key=lambda link: (link.is_failing, not link.is_serving, link.is_full))
             first = refused % len(links)
             links = [*links[first:], *links[:first]]
         reason = "its Service has no ready endpoint"
-        for link in links:
-            try:
-                return await link.call(hearer)
-            except PickerFailed as problem:
-                reason = str(problem)
+        try:
+            async with asyncio.timeout(self._patience.answer):
+                for link in links:
+                    try:
+                        return await link.call(hearer)
+                    except PickerFailed as problem:
+                        reason = str(problem)
+        except TimeoutError as problem:
+            raise PickerFailed("the picker takes no more streams", fault=Fault.LATE) from problem
         raise PickerFailed(reason, fault=Fault.UNREACHABLE)
 
     def keep(self, places: set[Place]) -> None:
@@ -135,6 +139,10 @@ class _Link:
     @property
     def is_connected(self) -> bool:
         return self._connection is not None and self._connection.failure is None
+
+    @property
+    def is_full(self) -> bool:
+        return self._connection is not None and self._connection.is_full
 
     @property
     def streams(self) -> int:

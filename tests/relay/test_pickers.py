@@ -10,7 +10,7 @@ from controller.bundle import PickerTls
 from controller.extproc.encoding import encode_part
 from controller.extproc.http2.frames import StreamEnded
 from controller.extproc.messages import HeadersPart, Phase
-from controller.relay.errors import PickerFailed
+from controller.relay.errors import Fault, PickerFailed
 from controller.relay.grpc import Answers
 from controller.relay.pickers import Patience, Pickers, Place
 from tests.nginx.certificates import certificate
@@ -135,6 +135,29 @@ async def test_picker_that_is_cut_off_is_given_up(health: int | None) -> None:
                 cut.set()
                 with pytest.raises(StreamEnded, match="does not answer"):
                     await answers.receive()
+        finally:
+            pickers.close()
+
+
+async def test_wait_for_a_stream_has_an_end() -> None:
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            writer.write(b"\0\0\x06\x04\0\0\0\0\0" + b"\0\x03\0\0\0\x01")  # one stream at a time
+            while await reader.read(10_000):
+                pass
+        writer.close()
+
+    server = await asyncio.start_server(converse, "127.0.0.1", 0)
+    async with server, asyncio.timeout(10), serve_ext_proc(_answer, tls=False) as free:
+        full = Place(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "p", None)
+        pickers = Pickers(Patience(connect=5.0, answer=0.5, silence=60.0, check=60.0))
+        try:
+            await pickers.call([full], Answers())
+            with pytest.raises(PickerFailed, match="no more streams") as problem:
+                await pickers.call([full], Answers())
+            assert problem.value.fault is Fault.LATE
+            await pickers.call([full, Place(free.address, "p", None)], Answers())
+            assert [len(links) and links[0].streams for links in pickers.by_address().values()].count(1) == 2
         finally:
             pickers.close()
 

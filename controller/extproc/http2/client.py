@@ -196,6 +196,11 @@ class Connection(Peer[Stream]):
         """Sent since headers or data of a stream came last: what servers count against whoever pings."""
         self.pinged_at = self._loop.time()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether as many streams are open as the other end takes."""
+        return len(self._streams) >= self._max_streams
+
     # What callers do.
 
     async def open(self, block: bytes, listener: Listener, *, end: bool = False) -> Stream:
@@ -203,7 +208,7 @@ class Connection(Peer[Stream]):
 
         Raises StreamEnded.
         """
-        while self.failure is None and len(self._streams) >= self._max_streams:
+        while self.failure is None and self.is_full:
             waiting = self._loop.create_future()
             self._waiting.append(waiting)
             await waiting
