@@ -16,6 +16,8 @@ from controller.relay.places import connected, connected_http2
 IDLE: Final = 4.0
 """Seconds. Below the 5 s after which model servers on uvicorn close an idle connection, as in `keepalive.conf`."""
 _MOST_IDLE: Final = 64
+_MOST_HTTP2: Final = 16
+"""Connections to one endpoint over HTTP/2: one, and another where all have as many streams as the endpoint takes."""
 
 
 class Endpoints:
@@ -23,7 +25,7 @@ class Endpoints:
 
     def __init__(self) -> None:
         self._idle: dict[str, deque[http1.Connection]] = {}
-        self._http2: dict[str, asyncio.Task[http2.Connection]] = {}
+        self._http2: dict[str, list[asyncio.Task[http2.Connection]]] = {}
 
     async def ask(self, address: str, head: Head, body: Body, *, speaks_http2: bool) -> Exchange:
         """Send a request, and wait until its answer begins.
@@ -43,9 +45,9 @@ class Endpoints:
         for connections in self._idle.values():
             for connection in connections:
                 connection.close()
-        for task in self._http2.values():
-            if task.done() and not task.cancelled() and task.exception() is None:
-                task.result().close("the relay ends")
+        for task in (task for tasks in self._http2.values() for task in tasks):
+            if (made := _made(task)) is not None:
+                made.close("the relay ends")
             task.cancel()
 
     def forget(self, addresses: Sequence[str]) -> None:
@@ -55,11 +57,10 @@ class Endpoints:
         for address in (*addresses, *dialed):
             for connection in self._idle.pop(address, ()):
                 connection.close()
-            task = self._http2.get(address)
-            if task is not None and task.done() and not task.cancelled() and task.exception() is None:
-                if task.result().streams == 0:
-                    task.result().close("the endpoint is gone")
-                del self._http2[address]
+            for task in [task for task in self._http2.get(address, ()) if task.done()]:
+                if (made := _made(task)) is not None and made.streams == 0:
+                    made.close("the endpoint is gone")
+                self._drop(address, task)
 
     def keep(self, address: str, connection: http1.Connection) -> None:
         idle = self._idle.setdefault(address, deque())
@@ -76,6 +77,11 @@ class Endpoints:
                 idle.popleft().close()
             if not idle:
                 del self._idle[address]
+        for address, tasks in list(self._http2.items()):
+            for task in tasks[1:]:
+                if (connection := _made(task)) is not None and connection.streams == 0:
+                    connection.close("it is needed no more")
+                    self._drop(address, task)
 
     def _kept(self, address: str) -> http1.Connection | None:
         idle = self._idle.get(address)
@@ -91,24 +97,50 @@ class Endpoints:
         return await http1_exchange.ask(connection, address, head, body, keep=self.keep)
 
     async def _ask_http2(self, address: str, head: Head, body: Body) -> Exchange:
-        for _ in range(2):
-            connection = await self._connection(address)
+        failure, failures = EndpointFailed(f"{address} takes no more streams"), 0
+        for _ in range(_MOST_HTTP2 + 1):
+            task = self._free(address)
+            if task is None:
+                break
+            connection = await asyncio.shield(task)
+            if connection.is_full and connection.failure is None:
+                continue  # others who waited for it were first
             try:
                 stream = await http2_exchange.begin(connection, head)
-                break
             except StreamEnded as problem:
-                self._http2.pop(address, None)
-                failure = EndpointFailed(str(problem))
-        else:
-            raise failure
-        return await http2_exchange.ask(stream, head, body)
+                self._drop(address, task)
+                failure, failures = EndpointFailed(str(problem)), failures + 1
+                if failures == 2:
+                    break
+                continue
+            return await http2_exchange.ask(stream, head, body)
+        raise failure
 
-    async def _connection(self, address: str) -> http2.Connection:
-        """One for each endpoint; those who ask while it is opened wait for the same."""
-        task = self._http2.get(address)
-        usable = task is not None and (
-            not task.done() or (not task.cancelled() and task.exception() is None and task.result().failure is None)
-        )
-        if task is None or not usable:
-            task = self._http2[address] = asyncio.create_task(connected_http2(address))
-        return await asyncio.shield(task)
+    def _free(self, address: str) -> asyncio.Task[http2.Connection] | None:
+        """A connection that takes another stream; another one where none does. None: there are too many.
+
+        Those who ask while one is opened wait for the same.
+        """
+        tasks = self._http2.setdefault(address, [])
+        tasks[:] = [task for task in tasks if not task.done() or _made(task) is not None]
+        for task in tasks:
+            if not task.done() or not task.result().is_full:
+                return task
+        if len(tasks) >= _MOST_HTTP2:
+            return None
+        tasks.append(asyncio.create_task(connected_http2(address)))
+        return tasks[-1]
+
+    def _drop(self, address: str, task: asyncio.Task[http2.Connection]) -> None:
+        tasks = self._http2.get(address, [])
+        if task in tasks:
+            tasks.remove(task)
+        if not tasks:
+            self._http2.pop(address, None)
+
+
+def _made(task: asyncio.Task[http2.Connection]) -> http2.Connection | None:
+    """The connection that a task opened, while it takes streams."""
+    if not task.done() or task.cancelled() or task.exception() is not None or task.result().failure is not None:
+        return None
+    return task.result()
