@@ -120,20 +120,22 @@ async def test_silent_backend_is_504(http: httpx.AsyncClient, kind: str, limit: 
 async def test_backend_that_does_not_read_is_504(
     gateway: Gateway, http: httpx.AsyncClient, kind: str, limit: str
 ) -> None:
+    # Its own names: the backend of another case is gone.
+    name = f"unread-{kind}-{limit}"
     async with _serve_unread() as address:
         field = {"request": "request", "backend": "backendRequest"}[limit]
-        to = to_service("unread") if kind == "service" else to_pool("unread")
+        to = to_service(name) if kind == "service" else to_pool(name)
         await gateway.apply(
-            "unread.yaml",
-            service("unread", address),
-            pool("unread", address),
-            route("unread", rule(to, path="/unread", timeouts={field: "400ms"})),
-            *([model_rewrite("unread", "unread", renamed("m", other=1))] if kind == "rewritten" else []),
+            f"{name}.yaml",
+            service(name, address),
+            pool(name, address),
+            route(name, rule(to, path=f"/{name}", timeouts={field: "400ms"})),
+            *([model_rewrite(name, name, renamed("m", other=1))] if kind == "rewritten" else []),
         )
         if kind != "service":
-            await gateway.knows("default/unread", address)
+            await gateway.knows(f"default/{name}", address)
         begun = time.monotonic()
-        answer = await http.post("/unread/v1/completions", json={"model": "m", "prompt": "x" * 8_000_000}, timeout=20)
+        answer = await http.post(f"/{name}/v1/completions", json={"model": "m", "prompt": "x" * 8_000_000}, timeout=20)
         assert answer.status_code == 504
         assert 0.4 <= time.monotonic() - begun < 6
 
