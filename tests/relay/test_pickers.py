@@ -139,6 +139,35 @@ async def test_picker_that_is_cut_off_is_given_up(health: int | None) -> None:
             pickers.close()
 
 
+async def test_pings_without_an_answer_on_a_stream_are_few() -> None:
+    pings = 0
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal pings
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            writer.write(b"\0\0\x06\x04\0\0\0\0\0" + b"\0\x03\0\0\0\x01")  # one stream at a time
+            await reader.readexactly(24)
+            while True:
+                head = await reader.readexactly(9)
+                payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
+                if head[3] == 6:
+                    pings += 1
+                    writer.write(b"\0\0\x08\x06\x01\0\0\0\0" + payload)
+        writer.close()
+
+    server = await asyncio.start_server(converse, "127.0.0.1", 0)
+    pickers, answers = Pickers(Patience(connect=0.5, silence=0.05, pong=0.2, check=60.0)), Answers()
+    async with server:
+        try:
+            await pickers.call([Place(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "p", None)], answers)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(2.5):
+                    await answers.receive()
+        finally:
+            pickers.close()
+    assert pings == 2
+
+
 async def test_wait_for_a_stream_has_an_end() -> None:
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
