@@ -6,12 +6,11 @@ their endpoints in NGINX's place and leaves TLS to the dialer.
 """
 
 import hashlib
-from collections.abc import Iterable
 
 from controller.bundle import Dialed, DialedBackends, DialedEndpoint, Pool, dialed_socket, encode_dialed
 from controller.ir.policies import AltName, BackendTls
-from controller.ir.types import Certificate, GatewayConfig, Target, ToPool, Upstream
-from controller.render.copies import copied_to_pools
+from controller.ir.types import Certificate, GatewayConfig, ToPool, Upstream
+from controller.render.destinations import targets_of
 
 
 def is_dialed(tls: BackendTls | None, *, is_relayed: bool = False) -> bool:
@@ -21,7 +20,7 @@ def is_dialed(tls: BackendTls | None, *, is_relayed: bool = False) -> bool:
 def dialed_pools(config: GatewayConfig) -> dict[str, BackendTls]:
     """How the pools are known whose endpoints are behind the dialer, by name."""
     relayed = {pool.name for pool in config.pools if pool.external is not None}
-    targets = {target.pool: target.tls for target in _targets(config) if isinstance(target, ToPool) and target.tls}
+    targets = {target.pool: target.tls for target in targets_of(config) if isinstance(target, ToPool) and target.tls}
     return {name: tls for name, tls in sorted(targets.items()) if is_dialed(tls, is_relayed=name in relayed)}
 
 
@@ -96,9 +95,3 @@ def _dialed(
 
 def _names(tls: BackendTls) -> tuple[AltName, ...]:
     return tls.names or (AltName(tls.hostname),)
-
-
-def _targets(config: GatewayConfig) -> Iterable[Target]:
-    for rule in (rule for server in config.servers for rule in server.rules):
-        yield from (backend.target for backend in rule.backends)
-        yield from copied_to_pools(rule)

@@ -13,13 +13,13 @@ from controller.ir.streams import Opening, StreamServer, Transport
 from controller.ir.types import GatewayConfig, Server, ToPool
 from controller.render.certificates import authorities_name, certificate_name
 from controller.render.config_view import config_view
+from controller.render.destinations import targets_of
 from controller.render.dialed import dialed_file, dialed_pools, is_dialed
 from controller.render.environment import environment, files_directory
 from controller.render.headers import answer_headers, request_headers
 from controller.render.layout import compact
 from controller.render.memory import Memory
 from controller.render.streams import streams_view
-from controller.render.targets import targets_of
 from controller.resources.meta import Key
 
 VERSION_FILE = "version.conf"

@@ -6,6 +6,7 @@ a table of them. Where most rules of a server hide the same, the server does it,
 """
 
 from collections import Counter
+from functools import partial
 
 from controller.ir.filters import Redirect
 from controller.ir.types import Rule, Server, ToPool, ToUpstream
@@ -25,7 +26,7 @@ def hidden_by(server: Server, *, memory: Memory) -> Names:
     """
     found: Counter[Names] = Counter()
     for rule in server.rules:
-        lists = memory.view(("hidden", rule.id), rule, lambda: _of(rule))  # noqa: B023  # called at once
+        lists = memory.view(("hidden", rule.id), rule, partial(_of, rule))
         if lists is None:
             return BASE
         found.update(lists)

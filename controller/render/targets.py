@@ -8,7 +8,6 @@ from controller.ir.filters import Redirect
 from controller.ir.policies import BackendTls
 from controller.ir.types import GatewayConfig, Rule, Server, Target, ToPool, ToStatus, ToUpstream
 from controller.render.certificates import TlsView, tls_view
-from controller.render.copies import copied_to_pools
 from controller.render.dialed import dialed_pools, is_dialed
 from controller.render.names import endpoint_variable, pool_upstream, service_upstream
 
@@ -83,13 +82,6 @@ def known_targets(config: GatewayConfig) -> Targets:
         relayed=frozenset(pool.name for pool in config.pools if pool.external is not None),
         dialed_pools=dialed_pools(config),
     )
-
-
-def targets_of(config: GatewayConfig) -> Iterable[Target]:
-    """Where rules send requests, and copies to pools, with repetition."""
-    for rule in (rule for server in config.servers for rule in server.rules):
-        yield from (backend.target for backend in rule.backends)
-        yield from copied_to_pools(rule)
 
 
 def drawn_pools(rules: Iterable[Rule]) -> list[str]:

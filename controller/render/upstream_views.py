@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from controller.bundle import Pool, dialed_socket
 from controller.ir.policies import BackendTls
 from controller.ir.types import Certificate, GatewayConfig, Rule, ToPool, ToUpstream, Upstream
+from controller.render.destinations import targets_of
 from controller.render.dialed import is_dialed, shown_to, sockets_of, stem_of
 from controller.render.names import OF_SESSIONS, endpoint_variable, pool_upstream, service_upstream
 from controller.render.quoting import expression, name
 from controller.render.sessions import routes_of
-from controller.render.targets import targets_of
 from controller.resources.meta import Key
 
 
