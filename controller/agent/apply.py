@@ -123,7 +123,7 @@ class Applier:
     async def apply(self, bundle: Bundle) -> Applied | NginxRefused:
         """Bring a bundle live; one at a time, in the order of the calls.
 
-        Returns when a new worker answers and the old ones have been told to accept no more. Raises StateUnusable when
+        Returns when a new worker answers and the old ones accept no more. Raises StateUnusable when
         the release cannot be written, and NginxNotRunning when nginx neither answers nor says why.
         """
         async with self._turn:
@@ -201,18 +201,24 @@ class Applier:
 
         An `[emerg]` of the master ends the wait: at once where a test refuses the release, else a moment later, since
         some are not fatal: a worker that answers counts for more.
+
+        An old worker that has been told may still take a connection before it gets to run, and would serve it by the
+        release before. So the wait goes on until its title says that it is shutting down.
         """
         self._heard.clear()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._options.confirm
         ends, pause = self._supervisor.ends, _FIRST_POLL
         refused: NginxRefused | None = None
+        retired: frozenset[int] = frozenset()
+        is_answered = False
         while loop.time() < deadline and self._supervisor.ends < ends + 3:
             workers = _children(self._supervisor.pid)
             if old_workers and workers - old_workers:
-                _retire(workers & old_workers)
-                old_workers = frozenset()
-            if await client.version(self._state) == release.version:
+                retired, old_workers = workers & old_workers, frozenset()
+                _retire(retired)
+            is_answered = is_answered or await client.version(self._state) == release.version
+            if is_answered and not any(map(_accepts, old_workers | retired)):
                 return None
             if refused is None and (refused := self._refusal()) is not None:
                 if not is_tested and (tested := await self._test(release)) is not None:
@@ -220,6 +226,8 @@ class Applier:
                 deadline = min(deadline, loop.time() + 0.3)
             await asyncio.sleep(pause)
             pause = min(pause * 1.1, _LAST_POLL)
+        if is_answered:
+            return None
         if refused is None:
             said = f"; it said last: {self._supervisor.last_line}" if self._supervisor.last_line else ""
             raise NginxNotRunning(f"no nginx worker answered for version {release.version} in time{said}")
@@ -277,6 +285,15 @@ def _children(pid: int | None) -> frozenset[int]:
         return frozenset(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
     except OSError:
         return frozenset()
+
+
+def _accepts(worker: int) -> bool:
+    """Whether a worker takes connections: nginx says in its title that it does not before it closes its listeners."""
+    try:
+        title = Path(f"/proc/{worker}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return bool(title) and b"shutting down" not in title
 
 
 def _retire(workers: frozenset[int]) -> None:

@@ -121,11 +121,11 @@ class _Punctual(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Called by uvicorn when the server ends."""
-        super().shutdown()
         is_idle = self.cycle is None or self.cycle.response_complete
-        if is_idle and not self.transport.get_write_buffer_size():
+        if is_idle and (self.transport.is_closing() or not self.transport.get_write_buffer_size()):
             # TLS waits for the other side to say goodbye, which one that keeps a connection for later does not hear.
             self.transport.abort()
+        super().shutdown()
 
     def _expect(self) -> None:
         self._came()

@@ -63,6 +63,22 @@ async def test_old_workers_end_and_new_ones_stay(
     assert len(new) == 2
 
 
+async def test_old_worker_that_is_slow_to_hear_serves_nobody_once_the_next_is_live(
+    applier: Applier, bundle: Make, port: int, children: Callable[[int], list[int]]
+) -> None:
+    await applier.apply(bundle("a", _answering(port, "one")))
+    old = children(applier.pid or 0)
+    for worker in old:
+        os.kill(worker, signal.SIGSTOP)  # as one that has not come to run since it was told
+    applying = asyncio.create_task(applier.apply(bundle("b", _answering(port, "two"))))
+    await asyncio.sleep(0.3)
+    assert not applying.done()
+    for worker in old:
+        os.kill(worker, signal.SIGCONT)
+    assert isinstance(await applying, Applied)
+    assert [await _get(port) for _ in range(20)] == ["two"] * 20
+
+
 async def test_same_version_is_not_reloaded(
     applier: Applier, bundle: Make, state: State, children: Callable[[int], list[int]]
 ) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -238,6 +239,28 @@ async def test_one_that_hangs_delays_no_other(plane: ControlPlane, server: Bundl
         assert decode_delivery((await waiting).content).version == "b"
     for _, writer in (silent, half, slow):
         writer.transport.abort()
+
+
+async def test_end_waits_for_no_goodbye(plane: ControlPlane) -> None:
+    """One connection is kept for later, one has been closed by the server and its client has not looked since."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(plane.ca_file)
+
+    def connected(header: bytes) -> ssl.SSLSocket:
+        connection = context.wrap_socket(
+            socket.create_connection(("localhost", plane.port)), server_hostname="localhost"
+        )
+        connection.sendall(b"GET /bundles/shop/edge HTTP/1.1\r\nhost: localhost\r\n%s\r\n" % header)
+        assert connection.recv(1)
+        return connection
+
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(plane.serving())
+        connections = [await asyncio.to_thread(connected, each) for each in (b"", b"connection: close\r\n")]
+        async with asyncio.timeout(2):
+            await stack.aclose()
+    for connection in connections:
+        connection.close()
 
 
 async def test_renewed_certificate_is_served_without_a_restart(plane: ControlPlane, server: BundleServer) -> None:
