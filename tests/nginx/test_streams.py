@@ -24,6 +24,10 @@ class Stage:
     """Sends one event each time it is told to."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew. A queue belongs to the loop in which it is waited at first, and each module has its own."""
         self.events: asyncio.Queue[bytes] = asyncio.Queue()
         self.sent_at: list[float] = []
 
@@ -38,6 +42,11 @@ class Stage:
 
 
 STAGE = Stage()
+
+
+@pytest.fixture(autouse=True)
+def empty_stage() -> None:
+    STAGE.clear()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -98,7 +107,6 @@ async def test_stream_is_byte_equal_to_a_direct_one(gateway: Gateway, pod: Backe
 
 @pytest.mark.usefixtures("pod")
 async def test_times_between_events_are_kept(gateway: Gateway) -> None:
-    STAGE.sent_at.clear()
     loop = asyncio.get_running_loop()
     for number, event in enumerate((*EVENTS[:20], b"")):
         loop.call_later(0.02 * number, STAGE.events.put_nowait, event)
@@ -119,7 +127,6 @@ async def test_headers_of_a_stream_come_before_its_first_event(gateway: Gateway,
 
 async def test_client_that_reads_nothing_costs_no_memory_without_bound(gateway: Gateway, pod: Backend) -> None:
     """The pod is slowed down to the pace of the client."""
-    STAGE.sent_at.clear()
     for _ in range(64):
         STAGE.events.put_nowait(b"x" * 1024 * 1024)
     STAGE.events.put_nowait(b"")
