@@ -57,10 +57,6 @@ class ConfigView:
     copies: tuple[CopiesView, ...]
 
     @property
-    def reads_models(self) -> bool:
-        return any(server.reads_models for port in self.ports for server in port.servers)
-
-    @property
     def has_relay(self) -> bool:
         return any(view.pool.external is not None for view in self.pools)
 

@@ -19,6 +19,7 @@ from controller.render.environment import environment, files_directory
 from controller.render.headers import answer_headers, request_headers
 from controller.render.layout import compact
 from controller.render.memory import Memory
+from controller.render.scripts import needed_scripts
 from controller.render.streams import streams_view
 from controller.resources.meta import Key
 
@@ -102,14 +103,11 @@ def render(config: GatewayConfig, settings: RenderSettings, *, memory: Memory | 
     files = {
         path: _template(template, context)
         for path, template in {
-            "nginx.conf": "nginx.conf.j2",
             ENDPOINTS_FILE: "endpoints.conf.j2",
             "upstreams.conf": "upstreams.conf.j2",
             "rules.conf": "rules.conf.j2",
         }.items()
     }
-    base_models = dict(config.base_models) if view.reads_models else {}
-    files["base_models.json"] = json.dumps(base_models, indent=0, ensure_ascii=False).encode()
     for port in view.ports:
         files[f"port_{port.port}.conf"] = _template("port.conf.j2", {**context, "port": port})
     if view.copies:
@@ -118,6 +116,10 @@ def render(config: GatewayConfig, settings: RenderSettings, *, memory: Memory | 
         files["connections.conf"] = _template("connections.conf.j2", context)
     for opened in streams.ports:
         files[opened.file] = _template("connections_port.conf.j2", {**context, "port": opened})
+    scripts = needed_scripts(files.values())
+    files["nginx.conf"] = _template("nginx.conf.j2", {**context, "scripts": scripts})
+    if "models" in scripts:
+        files["base_models.json"] = json.dumps(dict(config.base_models), indent=0, ensure_ascii=False).encode()
     files.update(_static_files())
     files.update(_authorities_files(config))
     secrets = _certificate_files(config)

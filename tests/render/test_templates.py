@@ -17,7 +17,7 @@ MADE_HERE = (
     r"|split_variable|fine_source|sample_variable|origin|port"
     r"|server|file|handed_to|index|listen|module|path|socket|status|id)",
     r"next|loop\.index0|loop\.index \+ 1|retry\.caught \| join\(\" \"\)"
-    r"|address|header|keepalive|module|named|listener|location|value|variable|name|share|shared|chain|key|status|port\.port|endpoint\.address|filter\.status",
+    r"|address|header|keepalive|script|module|named|listener|location|value|variable|name|share|shared|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
     r"(added|body|changed_path|client_validation|headers|mirror_location|mirrored|named_locations|paused|picked_in_time"
     r"|preflight|redirect|refused|remembered|remembered_block|retried|rewrite|scheme|secured|secured_stream|called|sent"
