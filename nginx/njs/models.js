@@ -8,8 +8,6 @@ import members from 'members.js';
 import multipart from 'multipart.js';
 import window from 'window.js';
 
-// What no header can say.
-const UNSPEAKABLE = /[\x00-\x1f\x7f]/;
 const LONGEST_NAME = 4096;
 const NO_RULE = '@infergate_error';
 const MODELS = '@infergate_models';
@@ -43,13 +41,14 @@ function isQuick(r) {
     if (type !== undefined && !type.startsWith('application/json')) {
         return false;
     }
-    const bytes = r.variables.request_body_file ? undefined : r.requestBuffer;
+    const variables = r.variables;
+    const bytes = variables.request_body_file ? undefined : r.requestBuffer;
     const found = bytes ? members.find(bytes) : null;
     if (found === null) {
         return false;
     }
-    name(r, found.model, `json:${found.from}:${found.to}`);
-    go(r, found.model, false);
+    name(variables, found.model, `json:${found.from}:${found.to}`);
+    go(r, variables, found.model, false);
     return true;
 }
 
@@ -91,22 +90,22 @@ function placeOf(scan) {
 
 // A name that no header can say is none, and meets the rules that a request without a model meets.
 function choose(r, model, place, isBroken) {
-    if (model && model.length <= LONGEST_NAME && !UNSPEAKABLE.test(model)) {
-        name(r, model, place);
+    const variables = r.variables;
+    if (model && model.length <= LONGEST_NAME && !/[\x00-\x1f\x7f]/.test(model)) {
+        name(variables, model, place);
     }
-    go(r, model, isBroken);
+    go(r, variables, model, isBroken);
 }
 
-function name(r, model, place) {
-    const variables = r.variables;
+function name(variables, model, place) {
     variables.infergate_model = model;
     variables.infergate_base_model = bases.of(model);
     variables.infergate_model_at = place;
 }
 
 // Goes on to the rule that the map chooses. The map is not asked before: it keeps its first value.
-function go(r, model, isBroken) {
-    const chosen = r.variables[r.variables.infergate_chooser];
+function go(r, variables, model, isBroken) {
+    const chosen = variables[variables.infergate_chooser];
     if (chosen === NO_RULE && isBroken) {
         errors.refuseBody(r);
         return;
