@@ -12,7 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from controller.picker.app import HTTP_ANSWERS, App, Picks, admin_app, closing
+from controller.picker.app import App, admin_app, closing
 from controller.picker.base_models import BaseModels
 from controller.picker.completions import remove_socket
 from controller.picker.completions_file import CompletionsFile
@@ -21,6 +21,7 @@ from controller.picker.metrics import State
 from controller.picker.model_lists import ModelLists
 from controller.picker.overdue import miss_overdue
 from controller.picker.parts import Parts, SourceOf, parts_of
+from controller.picker.picks import HTTP_ANSWERS, Picks
 from controller.picker.policies import admissions
 from controller.picker.replay.recorder import Recorder
 from controller.picker.scrape import Scraper
