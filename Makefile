@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models test check format bench bench-picking crds clean test-cluster bench-cluster conformance conformance-inference
+.PHONY: help demo models test check format compiled bench bench-picking crds clean test-cluster bench-cluster conformance conformance-inference
 
 help:
 	@echo "make demo    install Infergate and start the demo"
 	@echo "make models  install what the demo needs and do not start it; tests use it too"
 	@echo "make test    install what the tests need and run them"
+	@echo "make compiled  compile the hot paths of the picker and the relay, where there is a C compiler"
 	@echo "make check   format, lint, types, import rules"
 	@echo "make test-cluster  run the tests of tests/cluster on a cluster of processes, with the program rig"
 	@echo "make conformance   run the conformance suite of Gateway API there; PROFILES=..., CORE=1, RUN=..., CHANNEL=standard"
@@ -43,6 +44,11 @@ $(STAMPS)/test: $(STAMPS)/run
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[nginx,test]'
 	@touch $@
 
+$(STAMPS)/compile: $(STAMPS)/run
+	@echo "Installing Cython (some 20 MB, once) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[nginx,compile]'
+	@touch $@
+
 models: $(STAMPS)/demo
 
 demo: $(STAMPS)/demo
@@ -61,10 +67,14 @@ format: $(STAMPS)/test
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(STAMPS)/test
+compiled: $(STAMPS)/compile
+	@echo "Compiling the hot paths of the picker and the relay, as far as their sources changed (a minute or two at first) ..."
+	@$(BIN)/python -m tools.compile
+
+bench: $(STAMPS)/test compiled
 	@$(BIN)/python -m tools.bench $(ARGS)
 
-bench-picking: $(STAMPS)/test
+bench-picking: $(STAMPS)/test compiled
 	@$(BIN)/python -m tools.bench.picking $(ARGS)
 
 crds: $(STAMPS)/test
@@ -72,7 +82,7 @@ crds: $(STAMPS)/test
 	@$(BIN)/python -m tools.values_schema
 
 clean:
-	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build controller/_compiled .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 comma := ,
 
@@ -91,7 +101,7 @@ test-cluster: build/images.json
 	@INFERGATE_TEST_NEXT_IMAGE=infergate:next \
 	  $(RIG) run --quiet --images build/images.json -- $(BIN)/pytest tests/cluster tests/chart $(ARGS)
 
-bench-cluster: build/images.json
+bench-cluster: build/images.json compiled
 	@$(RIG) build --all
 	@$(RIG) run --quiet --images build/images.json -- $(BIN)/python -m tools.bench.cluster $(ARGS)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Final
 
-from controller import logs
+from controller import compiled, logs
 from controller.errors import InfergateError
 
 _COMMANDS: Final = {
@@ -23,6 +23,8 @@ _COMMANDS: Final = {
     "picker": ("controller.picker.command", "the endpoint picker beside nginx"),
     "relay": ("controller.relay.command", "beside nginx, speaks to external endpoint pickers"),
 }
+_HOT: Final = ("picker", "relay")
+"""Commands that all requests run through; they import compiled modules where there are any."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (module, summary) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name in given:
+            if name in _HOT:
+                compiled.install(os.environ)
             importlib.import_module(module).add_arguments(command)
     parsed = parser.parse_args(given)
     logs.configure(parsed.log_format)

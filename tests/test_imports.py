@@ -12,6 +12,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "alt_names": set(),
     "errors": set(),
     "backoff": set(),
+    "compiled": set(),
     "logs": set(),
     "settings": {"errors"},
     "plugins": set(),
@@ -32,9 +33,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "provider": {"backoff", "errors", "kube", "resources", "status"},
     "extproc": set(),
     "membership": {"bundle", "errors", "kube", "plugins", "provider", "resources", "topology"},
-    "picker": {"alt_names", "bundle", "errors", "extproc", "garbage", "logs", "membership", "plugins"},
+    "picker": {"alt_names", "bundle", "compiled", "errors", "extproc", "garbage", "logs", "membership", "plugins"},
     "dialer": {"alt_names", "bundle", "errors"},
-    "relay": {"alt_names", "bundle", "errors", "extproc", "garbage", "logs"},
+    "relay": {"alt_names", "bundle", "compiled", "errors", "extproc", "garbage", "logs"},
     "simulator": {"errors", "logs"},
     "demo": {"agent", "errors", "simulator"},
     "refused": {"bundle", "errors", "ir", "render", "resources", "topology"},
@@ -51,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "plugins", "probes", "provider", "reconcile", "render", "resources", "settings", "simulator", "status",
         "topology", "translate",
     },
-    "__main__": {"commands", "errors", "logs", "picker", "relay", "simulator"},
+    "__main__": {"commands", "compiled", "errors", "logs", "picker", "relay", "simulator"},
 }  # fmt: skip
 
 PURE = ("ir", "resources", "topology", "translate", "status")

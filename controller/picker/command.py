@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 from pydantic import ValidationError
 
+from controller import compiled
 from controller.errors import SettingInvalid
 from controller.garbage import collect_seldom
 from controller.picker.config import PickerSettings
@@ -133,11 +134,13 @@ async def _serve_until_signal(settings: PickerSettings) -> None:
     ending = asyncio.create_task(_end(settings, asked=asked, stopping=stopping))
     try:
         if settings.ext_proc is None:
+            compiled.tell(log, "picker starts")
             await serve(settings, rng=random.Random(), stopping=stopping)
         else:
             # Imported here alone: a picker beside NGINX has no use for gRPC, nor for an API server.
             from controller.picker.ext_proc.serving import serve_gateways
 
+            compiled.tell(log, "picker starts")
             await serve_gateways(settings, rng=random.Random(), stopping=stopping)
     finally:
         ending.cancel()

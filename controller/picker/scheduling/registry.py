@@ -65,7 +65,8 @@ class PluginType:
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         """Its parameters, in the order of the class."""
-        listed = list(inspect.signature(self.make).parameters.values())[1:]
+        # Annotations of compiled modules are text until they are evaluated.
+        listed = list(inspect.signature(self.make, eval_str=True).parameters.values())[1:]
         return tuple(Parameter(one.name, inspect.formatannotation(one.annotation), one.default) for one in listed)
 
 
