@@ -5,7 +5,7 @@ ARG NGINX=nginx:1.31.7
 
 FROM ${NGINX} AS build
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends python3 python3-venv \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
@@ -13,6 +13,9 @@ COPY controller controller
 COPY templates templates
 COPY nginx nginx
 COPY crds crds
+COPY tools/__init__.py tools/compile.py tools/wheel.py tools/
+# The hot paths of the picker and the relay are compiled; the compiler stays in this stage.
+ENV INFERGATE_COMPILE=1
 RUN python3 -m venv /opt/infergate \
     && /opt/infergate/bin/pip install --no-cache-dir . \
     && /opt/infergate/bin/python -m compileall -q /opt/infergate/lib \

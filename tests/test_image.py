@@ -1,6 +1,7 @@
 """The image, built and started where there is a container engine."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,21 @@ import docker
 import pytest
 from docker.errors import DockerException
 
+from controller import compiled
 from controller.dataplane import pods
+from tools.compile import what_is_lacking
 
 ROOT = Path(__file__).parent.parent
+VARIABLE = "INFERGATE_COMPILE"
+"""Makes a wheel with compiled modules."""
+IMPORTS_ALL = """\
+import importlib, os
+from controller import compiled
+compiled.install(os.environ)
+for name in compiled.MODULES:
+    importlib.import_module(name)
+print(compiled.count())
+"""
 GATEWAY = """\
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -67,15 +80,8 @@ def test_image_is_made_of_what_the_build_gets() -> None:
 
 def test_what_is_copied_makes_a_program_that_writes_nothing_beside_its_state(tmp_path: Path) -> None:
     """The build's own steps but for the libraries, and a run on what they made."""
-    if find_spec("hatchling") is None or find_spec("pip") is None:
-        pytest.skip("needs pip and hatchling, which make the package")
-    source, installed, given = tmp_path / "source", tmp_path / "installed", tmp_path / "given"
-    for line in _build_stage():
-        if line.startswith("COPY "):
-            for name in line.split()[1:-1]:
-                _copy(ROOT / name, source / name)
-    options = ("--no-deps", "--no-build-isolation", "--no-index", "--no-compile", "--quiet")
-    _python("-m", "pip", "install", *options, "--target", str(installed), str(source))
+    given = tmp_path / "given"
+    installed = _installed(tmp_path, **{VARIABLE: "0"})
     given.mkdir()
     (given / "gateway.yaml").write_text(GATEWAY)
     before = _files(installed)
@@ -86,6 +92,51 @@ def test_what_is_copied_makes_a_program_that_writes_nothing_beside_its_state(tmp
     assert list((tmp_path / "out").rglob("port_8080.conf"))
     assert list((tmp_path / "out").rglob("njs/errors.js"))
     assert _files(installed) == before
+    assert not (installed / "controller/_compiled").exists()
+    assert "Root-Is-Purelib: true" in _wheel(installed)
+
+
+def test_image_has_the_hot_paths_compiled(tmp_path: Path) -> None:
+    """Every binary is there before, as compiling all takes minutes."""
+    if lacking := what_is_lacking():
+        pytest.skip(f"needs what compiles: {lacking}")
+    if missing := [name for name in compiled.MODULES if not compiled.binary_of(name).exists()]:
+        pytest.skip(f"needs the binaries of `make compiled`: there is none of {missing[0]}")
+    assert f"ENV {VARIABLE}=1" in _build_stage()
+
+    installed = _installed(tmp_path, **{VARIABLE: "1"})
+    printed = _python("-c", IMPORTS_ALL, PYTHONPATH=str(installed))
+
+    assert printed.split() == [f"{len(compiled.MODULES)}/{len(compiled.MODULES)}"]
+    assert "Root-Is-Purelib: false" in _wheel(installed)
+    assert f"-linux_{platform.machine()}" in _wheel(installed)
+
+
+def test_image_has_no_compiler_and_its_build_has_one() -> None:
+    final = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    assert "gcc" in "".join(_build_stage())
+    assert "gcc" not in final
+    assert "python3-dev" not in final
+
+
+def _installed(directory: Path, **environment: str) -> Path:
+    """What the steps of the build make of what they are given."""
+    if find_spec("hatchling") is None or find_spec("pip") is None:
+        pytest.skip("needs pip and hatchling, which make the package")
+    source, installed = directory / "source", directory / "installed"
+    for line in _build_stage():
+        if line.startswith("COPY "):
+            for name in line.split()[1:-1]:
+                _copy(ROOT / name, source / name)
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--no-compile", "--quiet")
+    _python("-m", "pip", "install", *options, "--target", str(installed), str(source), **environment)
+    return installed
+
+
+def _wheel(installed: Path) -> str:
+    """What the package says of the platforms it is for."""
+    (found,) = installed.glob("infergate-*.dist-info/WHEEL")
+    return found.read_text()
 
 
 def _build_stage() -> list[str]:
@@ -100,7 +151,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def _python(*arguments: str, **environment: str) -> None:
+def _python(*arguments: str, **environment: str) -> str:
     """Elsewhere than in this directory, whose packages would be found first."""
     done = subprocess.run(
         (sys.executable, *arguments),
@@ -112,6 +163,7 @@ def _python(*arguments: str, **environment: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def _files(directory: Path) -> dict[str, bytes]:
