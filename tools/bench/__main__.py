@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     where = machine(nginx)
     print(f"{where.processors} processors ({where.processor}), shared with the load generator and the backend;")
-    print(f"nginx {where.nginx}, Python {where.python}\n")
+    print(f"nginx {where.nginx}, Python {where.python}, modules of the hot paths compiled: {where.compiled}\n")
     status = 0
     for name in chosen.names or BENCHMARKS:
         began, where = time.monotonic(), machine(nginx)

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from controller import compiled
 from controller.agent.nginx import Nginx
 
 _CPU_INFO: Final = Path("/proc/cpuinfo")
@@ -59,6 +60,8 @@ class Machine:
     """Over the minute before the benchmark: what others do on the machine shows in it."""
     python: str
     nginx: str
+    compiled: str
+    """How many modules of the hot paths a process finds compiled, of all of them."""
 
 
 def machine(nginx: Nginx) -> Machine:
@@ -68,6 +71,7 @@ def machine(nginx: Nginx) -> Machine:
         load_average=os.getloadavg()[0],
         python=platform.python_version(),
         nginx=".".join(map(str, nginx.version)),
+        compiled=compiled.available(os.environ),
     )
 
 

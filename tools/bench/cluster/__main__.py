@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         done()
     path = write(outcome, name="cluster", directory=chosen.output, quick=chosen.quick, machine=where)
-    print(f"{show(outcome)}\n\n{path}", flush=True)
+    print(f"{show(outcome)}\n\n{path}; modules of the hot paths compiled: {where.compiled}", flush=True)
     return 0
 
 

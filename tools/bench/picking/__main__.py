@@ -125,7 +125,7 @@ def _line(run: Run) -> str:
         f"{time.strftime('%H:%M:%S')} {run.scenario} {run.policy} seed {run.seed}: "
         f"p50 {figures.first_p50:.3f} p90 {figures.first_p90:.3f} s, goodput {figures.goodput:.3f}, "
         f"hits {figures.hit_share:.3f}, {figures.requests} requests, {figures.failed} failed; "
-        f"{parts}, others {shares.others:.2f}, busy {shares.busy:.0%}"
+        f"{parts}, others {shares.others:.2f}, busy {shares.busy:.0%}, compiled {run.compiled}"
     )
     return f"{text}\n  means nothing: {', '.join(run.strain)}" if run.strain else text
 

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from controller import compiled
 from controller.bundle import POOLS_FILE, Pools
 from tools.bench.failures import CannotMeasure
 from tools.bench.gateway import Gateway, gateway
@@ -70,6 +71,8 @@ class Run(msgspec.Struct, frozen=True):
     """Of the minute before: what others do on the machine shows in it."""
     strain: tuple[str, ...]
     """Why the figures mean nothing; empty when they do."""
+    compiled: str = ""
+    """How many modules of the hot paths were compiled, of all of them; empty where a run did not tell."""
 
 
 def measure(plan: Plan, *, length: Length, work: Path, version: str) -> Run:
@@ -104,6 +107,7 @@ def measure(plan: Plan, *, length: Length, work: Path, version: str) -> Run:
         lateness=lateness,
         load_average=load_average,
         strain=strain(shares, lateness),
+        compiled=compiled.available(os.environ),
     )
 
 
