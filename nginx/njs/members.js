@@ -58,7 +58,7 @@ function find(bytes) {
             }
             if (isNamed && close > at) {
                 const text = close - at <= LONGEST_NAME ? bytes.toString('utf8', at + 1, close) : '';
-                if (text === '' || /[\x00-\x1f\\\x7f\ufffd]/.test(text)) {
+                if (text === '' || /^ | $|[\x00-\x1f\\\x7f\ufffd]/.test(text)) {
                     return null;
                 }
                 found = { model: text, from: at, to: close + 1 };

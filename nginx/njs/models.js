@@ -11,6 +11,7 @@ import window from 'window.js';
 const LONGEST_NAME = 4096;
 const NO_RULE = '@infergate_error';
 const MODELS = '@infergate_models';
+const OF_A_MODEL = '/v1/models/';
 
 function route(r) {
     try {
@@ -52,13 +53,14 @@ function isQuick(r) {
     return true;
 }
 
-// The model in the path or the query; undefined where the API has it in the body.
+// The model in the path or the query, whatever stands before; undefined where the API has it in the body.
 function outsideOf(r) {
     const path = r.uri;
-    if (path.startsWith('/v1/models/')) {
-        return path.slice('/v1/models/'.length);
+    const at = path.indexOf(OF_A_MODEL);
+    if (at >= 0) {
+        return path.slice(at + OF_A_MODEL.length);
     }
-    if (path === '/v1/realtime') {
+    if (path.endsWith('/v1/realtime')) {
         const given = r.args.model;
         return Array.isArray(given) ? given[given.length - 1] : given || '';
     }
@@ -88,10 +90,11 @@ function placeOf(scan) {
     return scan.model ? `${scan.isForm ? 'form' : 'json'}:${scan.from}:${scan.to}` : '';
 }
 
-// A name that no header can say is none, and meets the rules that a request without a model meets.
+// A name that no header can say as it is is none, and meets the rules that a request without a model meets: spaces at its
+// ends are lost there, and a path or a query that is no UTF-8 has U+FFFD.
 function choose(r, model, place, isBroken) {
     const variables = r.variables;
-    if (model && model.length <= LONGEST_NAME && !/[\x00-\x1f\x7f]/.test(model)) {
+    if (model && model.length <= LONGEST_NAME && !/^ | $|[\x00-\x1f\x7f\ufffd]/.test(model)) {
         name(variables, model, place);
     }
     go(r, variables, model, isBroken);

@@ -1,5 +1,6 @@
 """Which rule a request meets by the model that it names."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ import pytest_asyncio
 from controller.agent.nginx import Nginx
 from tests.nginx.gateway import Gateway, run_gateway
 from tests.nginx.resources import Json, header, pool, request_headers, route, rule, service, to_pool, to_service
-from tests.nginx.servers import exchange, nobody, serve
+from tests.nginx.servers import Request, connect, exchange, nobody, serve
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
@@ -115,7 +116,8 @@ async def test_model_in_a_body_chooses_the_rule(
     "body",
     [b'{"model":"unknown"}', b'{"model":"Llama"}', b'{"model":"llama "}', b'{"model":null}', b'{"model":["llama"]}',
      b'{"model":"llama","model":null}', b'{"Model":"llama"}', b'{}', b'[{"model":"llama"}]', b'"llama"', b"7", b"",
-     rb'{"model":"llama\n"}', rb'{"model":"\ud800"}', b'{"model":"\xff"}', rb'{"model":"gpt-\u0000"}'],
+     rb'{"model":"llama\n"}', rb'{"model":"\ud800"}', b'{"model":"\xff"}', rb'{"model":"gpt-\u0000"}',
+     b'{"model":"gpt-4 "}', b'{"model":" x-any"}', b'{ "model":" x-any"}', rb'{"model":"gpt-4\u0020"}'],
 )  # fmt: skip
 async def test_body_without_a_model_that_a_rule_names_is_404(http: httpx.AsyncClient, body: bytes) -> None:
     answer = await _ask(http, body)
@@ -288,10 +290,43 @@ async def test_form_without_an_end_is_400(http: httpx.AsyncClient) -> None:
         ("/v1/models/meta/llama%203?a=b", "llama"),
         ("/v1/models/gpt-4", "pattern"),
         ("/v1/realtime?model=gpt%2D4", "pattern"),
+        ("/v1/realtime?model=qwen&model=gpt-4", "pattern"),
+        ("/openai/v1/models/llama", "llama"),
+        ("/openai/v1/models/meta/llama%203", "llama"),
+        ("/a/b/v1/realtime?model=llama", "llama"),
     ],
 )
 async def test_model_in_the_path_or_the_query_chooses_the_rule(http: httpx.AsyncClient, path: str, server: str) -> None:
     assert _seen(await http.get(path, headers={"host": "forth.example"}))[0] == server
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/v1/models/gpt-%ff", "/v1/models/gpt-%0a", "/v1/models/gpt-4%20", "/v1/realtime?model=gpt-%ff", "/v1/models/",
+     "/v1/realtime?model", "/v1/realtime?__proto__=gpt-4", "/v1/realtimes?model=gpt-4"],
+)  # fmt: skip
+async def test_path_or_query_that_no_header_can_say_names_no_model(gateway: Gateway, target: str) -> None:
+    head = f"GET {target} HTTP/1.1\r\nHost: forth.example\r\nConnection: close\r\n\r\n"
+    assert (await exchange(gateway.port, head.encode())).startswith(b"HTTP/1.1 404 ")
+
+
+async def test_connection_of_realtime_is_routed_by_its_query(gateway: Gateway) -> None:
+    async def upgrade(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        writer.write(await request.beyond())
+
+    async with serve(upgrade) as spoken:
+        await gateway.apply(
+            "spoken.yaml",
+            pool("spoken", spoken.address),
+            route("spoken", rule(to_pool("spoken"), matches=[_model("voice")]), hostnames=["spoken.example"]),
+        )
+        head = "GET /v1/realtime?model=voice HTTP/1.1\r\nHost: spoken.example\r\nConnection: Upgrade\r\n"
+        async with asyncio.timeout(15), connect(gateway.port) as (reader, writer):
+            writer.write(f"{head}Upgrade: websocket\r\n\r\n".encode())
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+            writer.write(b"frames")
+            assert await reader.readexactly(6) == b"frames"
 
 
 async def test_list_of_models_has_no_model(http: httpx.AsyncClient) -> None:

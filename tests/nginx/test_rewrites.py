@@ -169,7 +169,10 @@ async def test_body_names_the_target_and_is_otherwise_the_same(
     assert _sent(servers).values("content-length") == [str(len(arrives))]
 
 
-@pytest.mark.parametrize("body", [b'{"model":"other"}', b'{"model":3}', b'{"model":"chat"', b"", b"[]"])
+@pytest.mark.parametrize(
+    "body",
+    [b'{"model":"other"}', b'{"model":3}', b'{"model":" chat"}', b'{"model":"chat "}', b'{"model":"chat"', b"", b"[]"],
+)
 async def test_other_bodies_stay(http: httpx.AsyncClient, servers: Servers, body: bytes) -> None:
     await _ask(http, body)
     assert _sent(servers).body == body
