@@ -6,6 +6,7 @@ Resources appear only as keys, so that a rendered fragment can name the one that
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import Final
 
 from controller.bundle import Pool
 from controller.ir.certificates import Certificate as Certificate
@@ -13,6 +14,9 @@ from controller.ir.filters import Filter
 from controller.ir.policies import BackendTls, ClientValidation, Retry, Session, Timeouts
 from controller.ir.streams import StreamServer
 from controller.resources.meta import Key
+
+MODEL_HEADERS: Final = frozenset({"x-gateway-base-model-name", "x-gateway-model-name"})
+"""Headers that are computed from what a request names in its body, path or query, whatever a client sends."""
 
 
 class PathKind(StrEnum):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import unquote
 
-from controller.ir.types import Match, PathKind, PathMatch, ValueMatch
+from controller.ir.types import MODEL_HEADERS, Match, PathKind, PathMatch, ValueMatch
 from controller.resources.gateway_api import HTTPHeaderMatch, HTTPPathMatch, HTTPQueryParamMatch, HTTPRouteMatch
 from controller.resources.grpc_route import GRPCMethodMatch, GRPCRouteMatch
 from controller.topology.conditions import Condition, unsupported
@@ -45,6 +45,9 @@ def call_of(item: GRPCRouteMatch, *, where: str) -> Match | Condition:
     headers = _headers(item.headers, where=f"{where}.headers") if item.headers else ()
     if isinstance(headers, Condition):
         return headers
+    if computed := [item.name for item in headers if item.name in MODEL_HEADERS]:
+        found = f"found {', '.join(computed)}, which is computed from a body in JSON or a form"
+        return unsupported(f"{where}.headers: accepts headers that calls of gRPC can have, {found}")
     written = _written(path, headers=headers, query=())
     if written > LONGEST_ARGUMENT:
         found = f"it takes {written} bytes in nginx.conf, which accepts {LONGEST_ARGUMENT}"

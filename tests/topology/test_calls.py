@@ -57,3 +57,12 @@ def test_expression_that_nginx_cannot_have_is_told_with_its_field(field: str) ->
     assert isinstance(found, Condition)
     assert found.reason == "UnsupportedValue"
     assert found.message.startswith(f"rules[0].matches[0].method.{field}")
+
+
+@pytest.mark.parametrize("name", ["X-Gateway-Model-Name", "x-gateway-base-model-name"])
+def test_call_has_no_body_in_which_a_model_is_read(name: str) -> None:
+    match = GRPCRouteMatch.model_validate({"headers": [{"name": "x", "value": "y"}, {"name": name, "value": "llama"}]})
+    found = call_of(match, where="rules[0].matches[0]")
+    assert isinstance(found, Condition)
+    assert found.reason == "UnsupportedValue"
+    assert found.message.startswith("rules[0].matches[0].headers: accepts headers that calls of gRPC can have")
