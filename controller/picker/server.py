@@ -26,6 +26,7 @@ from controller.picker.policies import admissions
 from controller.picker.replay.recorder import Recorder
 from controller.picker.scrape import Scraper
 from controller.picker.transport import PickProtocol
+from controller.picker.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -142,13 +143,14 @@ def _servers(parts: Parts, settings: PickerSettings) -> list[tuple[_Server, sock
 
 def _protocol_of(picks: Picks) -> type[asyncio.Protocol]:
     """What uvicorn makes of each connection: first it is asked for picks, and uvicorn gets the others."""
+    turns = Turns()
 
     class Connection(PickProtocol):
         def __init__(self, *, server_state: ServerState, **given: Any) -> None:  # Any: uvicorn's own
             def other() -> asyncio.Protocol:
                 return HttpToolsProtocol(server_state=server_state, **given)
 
-            super().__init__(picks, connections=server_state.connections, other=other)
+            super().__init__(picks, connections=server_state.connections, turns=turns, other=other)
 
     return Connection
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 import httptools
 
 from controller.picker.requests import BodyPieces, Headers
+from controller.picker.turns import LARGE, Turns
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -36,11 +37,18 @@ class PickProtocol(asyncio.Protocol):
     """One connection."""
 
     def __init__(
-        self, exchange: Exchange, *, connections: MutableSet[Any], other: Callable[[], asyncio.Protocol]
-    ) -> None:  # Any: connections of uvicorn
+        self,
+        exchange: Exchange,
+        *,
+        connections: MutableSet[Any],  # Any: connections of uvicorn
+        turns: Turns,
+        other: Callable[[], asyncio.Protocol],
+    ) -> None:
         self._exchange = exchange
         self._connections = connections
         """Those that are open; uvicorn waits for them when it stops."""
+        self._turns = turns
+        """Of all connections."""
         self._other = other
         """Makes the protocol that takes the connection along."""
         self._transport: asyncio.Transport | None = None
@@ -56,6 +64,8 @@ class PickProtocol(asyncio.Protocol):
         """Whether the request under way is answered here; None before its headers were read."""
         self._waiting: asyncio.Future[bytes] | None = None
         self._closes = False
+        self._has_asked = False
+        """Whether it has a turn for the body under way, or waits for one."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
@@ -67,6 +77,7 @@ class PickProtocol(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         self._connections.discard(self)
         self._transport = None
+        self._leave()
         if self._waiting is not None:
             self._waiting.cancel()
         elif self._is_ours:
@@ -87,6 +98,15 @@ class PickProtocol(asyncio.Protocol):
             return
         if self._is_ours is False:
             self._hand_over()
+        elif self._is_ours and self._body.size > LARGE and not self._has_asked:
+            self._has_asked = True
+            if not self._turns.ask(self) and self._transport is not None:
+                self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """See `Taker`."""
+        if self._transport is not None:
+            self._transport.resume_reading()
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
@@ -121,12 +141,15 @@ class PickProtocol(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
+        self._leave()
         if not self._is_ours or self._waiting is not None or self._transport is None or self._transport.is_closing():
             return
         closes = self._closes or not self._parser.should_keep_alive() or b"upgrade" in self._headers
         answer = self._exchange.answer(self._method, self._path, self._headers, self._body)
         self._is_ours = None
         if isinstance(answer, bytes):
+            # The connection may rest for long.
+            self._body.drop()
             self._send(answer, closes=closes)
             return
         self._closes = closes
@@ -152,6 +175,11 @@ class PickProtocol(asyncio.Protocol):
     def _close_if_done(self) -> None:
         if self._transport is not None and self._waiting is None and self._is_ours is None and not self._unread:
             self._transport.close()
+
+    def _leave(self) -> None:
+        if self._has_asked:
+            self._has_asked = False
+            self._turns.leave(self)
 
     def _hand_over(self) -> None:
         transport, self._transport = self._transport, None

@@ -8,6 +8,7 @@ import pytest
 
 from controller.picker.requests import BodyPieces, Headers
 from controller.picker.transport import PickProtocol
+from controller.picker.turns import LARGE, Turns
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
@@ -20,6 +21,13 @@ class Wire(asyncio.Transport):
         self.written = b""
         self.closed = False
         self.protocol: asyncio.BaseProtocol | None = None
+        self.is_paused = False
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
@@ -63,10 +71,12 @@ class Other(asyncio.Protocol):
         self.received += data
 
 
-def connect(asked: Asked) -> tuple[PickProtocol, Wire, Other, set[Any]]:  # Any: connections
+def connect(
+    asked: Asked, *, turns: Turns | None = None
+) -> tuple[PickProtocol, Wire, Other, set[Any]]:  # Any: connections
     wire, other = Wire(), Other()
     connections: set[Any] = set()  # Any: as above
-    protocol = PickProtocol(asked, connections=connections, other=lambda: other)
+    protocol = PickProtocol(asked, connections=connections, turns=turns or Turns(), other=lambda: other)
     protocol.connection_made(wire)
     return protocol, wire, other, connections
 
@@ -181,3 +191,48 @@ async def test_second_request_before_the_answer_to_the_first_is_not_answered() -
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert (len(asked.requests), wire.written, wire.closed) == (1, OK, True)
+
+
+_BEGUN = b"POST /v1/x HTTP/1.1\r\nx: 1\r\ncontent-length: %d\r\n\r\n" % (LARGE + 3) + b"x" * (LARGE + 1)
+
+
+def test_large_bodies_are_received_in_turn() -> None:
+    asked, turns = Asked(), Turns(2)
+    some = [connect(asked, turns=turns)[:2] for _ in range(5)]
+    for protocol, _ in some:
+        protocol.data_received(_BEGUN)
+    assert [wire.is_paused for _, wire in some] == [False, False, True, True, True]
+    some[1][0].data_received(b"xx")
+    assert [wire.is_paused for _, wire in some] == [False, False, False, True, True]
+    some[3][0].connection_lost(None)  # waits
+    some[0][0].connection_lost(None)  # has a turn
+    assert not some[4][1].is_paused
+    for number in (2, 4):
+        some[number][0].data_received(b"xx")
+    assert ([size for *_, size in asked.requests], asked.given_up) == ([b"x" * (LARGE + 3)] * 3, 2)
+    begun = [connect(asked, turns=turns)[:2] for _ in range(3)]
+    for protocol, _ in begun:
+        protocol.data_received(_BEGUN)
+    assert [wire.is_paused for _, wire in begun] == [False, False, True], "all turns were given back"
+
+
+def test_small_body_needs_no_turn() -> None:
+    asked, turns = Asked(), Turns(0)
+    protocol, wire, _, _ = connect(asked, turns=turns)
+    protocol.data_received(POST[:-1])
+    protocol.data_received(POST[-1:])
+    protocol.data_received(_BEGUN + b"xx")
+    assert (len(asked.requests), wire.is_paused) == (2, False)
+
+
+def test_connection_that_rests_keeps_no_body() -> None:
+    kept: list[BodyPieces] = []
+
+    class Keeps(Asked):
+        def answer(self, method: str, path: str, headers: Headers, body: BodyPieces) -> bytes:
+            kept.append(body)
+            return OK
+
+    protocol, *_ = connect(Keeps())
+    protocol.data_received(POST)
+    assert [body.kept for body in kept] == [b""]
