@@ -158,6 +158,26 @@ async def test_large_bodies_that_are_rewritten_have_a_budget(running: tuple[Gate
         assert await asyncio.gather(*asked) == [200] * 3 + [429] * 2
 
 
+async def test_clients_that_leave_give_their_part_back(running: tuple[Gateway, Sink]) -> None:
+    gateway, sink = running
+    for _ in range(3):
+        sink.go.clear()
+        sink.arrived = 0
+        asked: list[asyncio.Task[int]] = []
+        for number in range(3):
+            asked.append(asyncio.create_task(_post(gateway, "rewritten.example", size=REWRITTEN)))
+            await eventually(lambda: _is(sink.arrived > number), seconds=SECONDS)  # noqa: B023 - asked at once
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        await gateway.idle()
+        sink.go.set()
+
+
+async def _is(condition: bool) -> bool:
+    return condition
+
+
 async def test_body_above_the_budget_is_rewritten_when_it_is_alone(running: tuple[Gateway, Sink]) -> None:
     gateway, sink = running
     sink.go.set()

@@ -46,6 +46,31 @@ RESPONSE_EVENTS = (
     b'event: response.completed\ndata: {"response":{"output":[],"usage":{"input_tokens":5,'
     b'"input_tokens_details":{"cached_tokens":2},"output_tokens":6,"total_tokens":11}}}\n\n',
 )
+ASKS = {"stream": True, "stream_options": {"include_usage": True}}
+MESSAGE = (
+    b'{"id":"1","type":"message","role":"assistant","model":"m","content":[{"type":"tool_use","id":"t","name":"n",'
+    b'"input":{"usage":{"input_tokens":1,"output_tokens":1}}}],"stop_reason":"tool_use","stop_sequence":null,'
+    b'"usage":{"input_tokens":4,"cache_creation_input_tokens":1,"cache_read_input_tokens":8,'
+    b'"cache_creation":{"ephemeral_5m_input_tokens":1},"output_tokens":40,"service_tier":"standard"}}'
+)
+RESPONSE = (
+    b'{"id":"r","object":"response","status":"completed","output":[{"type":"message","content":[{"type":"output_text",'
+    b'"text":"%s"}]}],"usage":{"input_tokens":5,"input_tokens_details":{"cached_tokens":2},"output_tokens":6,'
+    b'"output_tokens_details":{"reasoning_tokens":0},"total_tokens":11},"user":null,"metadata":{"a":"%s"}}'
+) % (b"x" * 9000, b"y" * 500)
+COMPLETION = (
+    b'{"id":"c","object":"text_completion","choices":[{"text":"%s"}],'
+    b'"usage":{"prompt_tokens":4,"total_tokens":13,"completion_tokens":9,"prompt_tokens_details":null}}'
+) % (b"x" * 9000)
+COMPLETION_EVENTS = (
+    *(
+        b'data: {"choices":[{"text":"a"}],"usage":{"prompt_tokens":4,"completion_tokens":%d}}\n\n' % n
+        for n in range(30)
+    ),
+    b'data: {"choices":[],"usage":{"prompt_tokens":4,"completion_tokens":9,'
+    b'"prompt_tokens_details":{"cached_tokens":1}}}\n\n'
+    b"data: [DONE]\n\n",
+)
 
 
 @dataclass
@@ -103,7 +128,12 @@ async def _logged(gateway: Gateway, http: httpx.AsyncClient, path: str, **body: 
         (CHAT, {"stream": True, "stream_options": {"include_usage": True}}, EVENTS[:1], (None, None, None)),
         (MESSAGES, {"stream": True}, MESSAGE_EVENTS, (13, 8, 40)),
         (MESSAGES, {}, (b'{"content":[],"usage":{"input_tokens":9,"output_tokens":2}}',), (9, None, 2)),
+        (MESSAGES, {}, (MESSAGE,), (13, 8, 40)),
         ("/read/v1/responses", {"stream": True}, RESPONSE_EVENTS, (5, 2, 6)),
+        ("/read/v1/responses", {}, (RESPONSE,), (5, 2, 6)),
+        ("/read/v1/completions", {}, (COMPLETION,), (4, None, 9)),
+        ("/read/v1/completions", ASKS, COMPLETION_EVENTS, (4, 1, 9)),
+        ("/read/v1/completions", {"stream": True}, COMPLETION_EVENTS, (None, None, None)),
         (CHAT, {}, (b'{"usage":{"prompt_tokens":"12","completion_tokens":-3}}',), (None, None, None)),
         (CHAT, {}, (b'{"usage":{"prompt_tokens":}}',), (None, None, None)),
         ("/read/v1/models", {}, (WHOLE,), (None, None, None)),
@@ -245,3 +275,32 @@ async def test_picker_compares_what_it_expected_with_what_answers_tell(
     await eventually(is_compared)
     expected = (await gateway.metrics())['infergate_compared_predicted_cached_tokens_total{pool="default/gpu"}']
     assert expected == pytest.approx(told["cached"], rel=0.1)
+
+
+@pytest.mark.usefixtures("simulation")
+async def test_tokens_are_counted_by_model_and_pool(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    async def counted() -> list[float]:
+        metrics = await gateway.metrics()
+        names = ("answers", "prompt_tokens", "cached_tokens", "completion_tokens")
+        labels = 'model="tuned",pool="default/gpu"'
+        return [metrics.get(f"infergate_model_{name}_total{{{labels}}}", 0.0) for name in names]
+
+    async def is_known() -> bool:
+        """A model that no endpoint has told of yet counts as another one."""
+        await _logged(gateway, http, "/v1/completions", model="tuned", prompt="word " * 500, max_tokens=5)
+        return (await counted())[0] > 0
+
+    await eventually(is_known)
+    before = await counted()
+    stream = {"stream": True, "stream_options": {"include_usage": True}}
+    lines = [
+        await _logged(gateway, http, "/v1/completions", model="tuned", prompt="word " * 500, max_tokens=5, **more)
+        for more in ({}, stream, {"stream": True})
+    ]
+    assert lines[2]["prompt_tokens"] is None, "a stream that was not asked to tell does not"
+    told = [2, *(sum(line[name] for line in lines[:2]) for name in TOKENS)]
+
+    async def is_counted() -> bool:
+        return [after - earlier for after, earlier in zip(await counted(), before, strict=True)] == told
+
+    await eventually(is_counted)
