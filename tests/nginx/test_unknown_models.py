@@ -36,6 +36,7 @@ async def simulation(gateway: Gateway) -> AsyncIterator[Simulation]:
         headers = [{"name": "X-Gateway-Model-Name", "value": name}]
         return {"path": {"type": "PathPrefix", "value": path}, "headers": headers}
 
+    any_name = [{"type": "RegularExpression", "name": "X-Gateway-Model-Name", "value": ".*"}]
     stripped = [rewrite(path={"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"})]
     async with await simulate(pods) as simulation:
         at = simulation.addresses
@@ -49,6 +50,11 @@ async def simulation(gateway: Gateway) -> AsyncIterator[Simulation]:
                 "all",
                 rule(to_pool("llama"), path="/llama", filters=stripped),
                 rule(to_pool("qwen"), path="/qwen", filters=stripped),
+                rule(
+                    to_pool("llama"),
+                    matches=[{"path": {"type": "PathPrefix", "value": "/any"}, "headers": any_name}],
+                    filters=stripped,
+                ),
                 rule(to_pool("llama"), matches=[named("llama", "/named")], filters=stripped),
                 rule(to_pool("qwen"), matches=[named("qwen", "/named")]),
                 rule(to_pool("qwen"), matches=[named("qwen", "/other")]),
@@ -82,6 +88,17 @@ async def test_unknown_model_is_404_and_the_error_names_the_others(
     await eventually(is_refused)
     answer = await _ask(http, path, "gpt-4")
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+
+
+@pytest.mark.usefixtures("simulation")
+@pytest.mark.parametrize("size", [300_000, 9_000_000])
+async def test_large_body_is_refused_where_nginx_reads_its_model(http: httpx.AsyncClient, size: int) -> None:
+    async def is_refused() -> bool:
+        messages = [{"role": "user", "content": "x" * size}]
+        answer = await http.post("/any/v1/chat/completions", json={"messages": messages, "model": "gpt-4"})
+        return answer.json()["error"]["code"] == "model_not_found" and answer.headers.get("x-simulated-pod") is None
+
+    await eventually(is_refused)
 
 
 @pytest.mark.usefixtures("simulation")
