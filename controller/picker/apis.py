@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from controller.picker.forms import boundary_of, model_in_form
-from controller.picker.prompt import NO_PROMPT, Prompt, model_alone
+from controller.picker.prompt import NO_PROMPT, Prompt, model_alone, unmarked
 
 _BY_NAME: Final = {"rerank": True, "score": True, "classify": True, "pooling": True}
 _BY_PLACE: Final = {
@@ -42,6 +42,7 @@ def read_named(path: str, content_type: str, body: bytes) -> Prompt:
     boundary = boundary_of(content_type)
     if boundary is not None:
         return Prompt(model=model_in_form(body, boundary), tells_usage=tells_usage)
+    body = unmarked(body)
     try:
         asked = _NAMED.decode(body)
     except (ValueError, RecursionError):

@@ -16,6 +16,8 @@ function make() {
 
     const SPACE = 32;
     const LETTER_M = 109;
+    // The first byte of U+FEFF, which some programs write before a text.
+    const MARK = 0xef;
 
     const NEAR = 16;
     // Bytes.
@@ -87,6 +89,9 @@ function make() {
         }
         if (isWhite(byte)) {
             return at + 1;
+        }
+        if (byte === MARK && scan.base + at === 0) {
+            return bytes.length < 3 && !isLast ? MORE : bytes[1] === 0xbb && bytes[2] === 0xbf ? 3 : BROKEN;
         }
         // Another value has no members.
         return value(scan, bytes, at, isLast);

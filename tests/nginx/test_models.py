@@ -95,6 +95,7 @@ def _seen(answer: httpx.Response) -> tuple[str, str]:
         (b'{"model":3,"model":"llama"}', "llama", "llama"),
         (b'{"x":{"model":"qwen"},"y":[{"model":"qwen"}],"model":"llama","z":{"model":"qwen"}}', "llama", "llama"),
         (rb'{"x":"\"model\":\"qwen\"\\","model":"llama","y":"}\\\\"}', "llama", "llama"),
+        (b'\xef\xbb\xbf{"model":"llama"}', "llama", "llama"),
         (b'{"model":"qwen"}', "qwen", "qwen"),
         (b'{"model":"gpt-4"}', "pattern", "gpt-4"),
         (b'{"prompt":[1,2,3,[4]],"e":{},"f":[],"model":"x-any","g":true}', "pattern", "x-any"),

@@ -93,6 +93,8 @@ class _Writer:
             return self._spoilt(made)
         if kind < 0.32:
             return self._value(depth=1)
+        if kind < 0.34:
+            return b"\xef\xbb\xbf" + made
         return made
 
     def _object(self, *, depth: int) -> bytes:
@@ -144,7 +146,8 @@ def _no_constant(name: str) -> Any:  # never returns
 def reference(body: bytes) -> tuple[str, bool]:
     """The model that Python's parser finds, empty without one, and whether it takes the body for JSON."""
     try:
-        read = json.loads(body.decode("utf-8", "surrogateescape"), parse_constant=_no_constant)
+        text = body.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+        read = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return "", False
     model = read.get("model") if isinstance(read, dict) else None

@@ -46,6 +46,15 @@ APIS: list[tuple[str, dict[str, Any], bool, bool]] = [  # any: fields of a body
 ]
 
 
+@pytest.mark.parametrize("odd", [{}, {"max_tokens": "many", "stream": "no"}])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/rerank"])
+def test_byte_order_mark_is_passed_over(path: str, odd: dict[str, Any]) -> None:
+    body = json.dumps({"messages": MESSAGES, "model": "m", **odd}).encode()
+    marked, plain = _asked(path, b"\xef\xbb\xbf" + body), _asked(path, body)
+    assert (marked.model, list(marked.hashes)) == ("m", list(plain.hashes))
+    assert _asked(path, b"\xef\xbb\xbf" * 2 + body).model == ""
+
+
 @pytest.mark.parametrize("prefix", ["", "/gpu"])
 @pytest.mark.parametrize(("path", "body", "has_prompt", "tells"), APIS, ids=[row[0] for row in APIS])
 def test_model_in_json(prefix: str, path: str, body: dict[str, Any], has_prompt: bool, tells: bool) -> None:
