@@ -156,6 +156,15 @@ async def test_header_of_a_client_neither_counts_nor_arrives(http: httpx.AsyncCl
     assert names == ({"x-gateway-model-name": "more"} if host == "filled.example" else {})
 
 
+@pytest.mark.parametrize("host", ["forth.example", "plain.example"])
+async def test_header_of_a_client_is_no_model_for_the_picker(
+    gateway: Gateway, http: httpx.AsyncClient, host: str
+) -> None:
+    """Not in a body without a model either, where it would decide on priorities and adapters."""
+    answer = await http.post("/v1/audio/x", content=b"{}", headers={"host": host, "X-Gateway-Model-Name": "llama"})
+    assert (await gateway.logged(answer.headers["x-request-id"]))["model"] == ""
+
+
 async def test_repeated_header_of_a_client_is_overwritten(gateway: Gateway) -> None:
     body = b'{"model":"llama"}'
     head = "POST / HTTP/1.1\r\nHost: forth.example\r\nConnection: close\r\nx-gateway-model-name: qwen\r\n"

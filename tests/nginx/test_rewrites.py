@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from controller.agent.nginx import Nginx
 from tests.nginx.gateway import Gateway, client_of, run_gateway
+from tests.nginx.http2 import serve_http2
 from tests.nginx.resources import Json, model_rewrite, picker_policy, pool, renamed, route, rule, to_pool
 from tests.nginx.servers import Backend, Request, close, nobody, response, serve
 
@@ -204,6 +205,25 @@ async def test_body_of_unknown_length_is_rewritten(gateway: Gateway, servers: Se
     assert answer.json()["model"] == "chat"
     assert _sent(servers).body == b'{"x":"' + b"y" * size + b'","model":"target"}'
     assert _sent(servers).values("transfer-encoding") == []
+
+
+@pytest.mark.parametrize("size", [100, 700_000])
+async def test_body_is_rewritten_for_a_pool_of_http2(gateway: Gateway, http: httpx.AsyncClient, size: int) -> None:
+    body = b'{"x":"%s","model":"chat"}' % (b"y" * size)
+    async with serve_http2() as address:
+        made, *slices = pool("two-http", address)
+        made["spec"]["appProtocol"] = "kubernetes.io/h2c"
+        await gateway.apply(
+            "http2.yaml",
+            made,
+            slices,
+            model_rewrite("two-http", "two-http", renamed("chat", target=1)),
+            route("two-http", rule(to_pool("two-http")), hostnames=["http2.example"]),
+        )
+        await gateway.knows("default/two-http", address)
+        shown = (await _ask(http, body, host="http2.example")).json()
+    assert shown["size"] == len(body) + len("target") - len("chat")
+    assert dict(shown["headers"])["content-length"] == str(shown["size"])
 
 
 @pytest.mark.parametrize("size", [100, 800_000])
