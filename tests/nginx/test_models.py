@@ -142,6 +142,16 @@ async def test_broken_body_meets_the_rule_that_wants_no_model(http: httpx.AsyncC
     assert _seen(await _ask(http, b'{"model":"llama"', host="filled.example"))[0] == "rest"
 
 
+@pytest.mark.parametrize("inside", [b"{bad}", b"[1 2]", b'{"a":nul}', b'{"a" 1}'])
+async def test_what_is_broken_within_a_member_is_left_to_the_model_server(
+    gateway: Gateway, http: httpx.AsyncClient, inside: bytes
+) -> None:
+    """The picker, which reads the whole, takes the model from NGINX."""
+    answer = await _ask(http, b'{"x":' + inside + b',"model":"llama"}')
+    assert _seen(answer) == ("llama", "llama")
+    assert (await gateway.logged(answer.headers["x-request-id"]))["model"] == "llama"
+
+
 async def test_body_that_is_no_json_matches_no_model(http: httpx.AsyncClient) -> None:
     answer = await _ask(http, b"llama", content_type="text/plain")
     assert answer.status_code == 404
