@@ -12,13 +12,13 @@ from controller.relay.asked import Exchange as Served
 from controller.relay.changes import changed, value_of
 from controller.relay.dialogue import Dialogue
 from controller.relay.errors import AnswerBroken, EndpointFailed, PickerFailed
-from controller.relay.pickers import Place
 from controller.relay.pools import RelayPool
 from controller.relay.refusals import refusal
 from controller.relay.relayed import Relayed, Services, as_relayed
 from controller.relay.server import Reply, Request
 from controller.relay.tallies import Outcome
 from controller.relay.tunnel import SWITCHED
+from controller.relay.watching import Place
 
 log = logging.getLogger(__name__)
 

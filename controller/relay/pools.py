@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from controller.bundle import Pool, decode_pools
-from controller.relay.pickers import Place
+from controller.relay.watching import Place
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,12 @@ from controller.extproc.http2.frames import StreamEnded
 from controller.relay.changes import ordinary, value_of
 from controller.relay.endpoints import Endpoints
 from controller.relay.errors import RelayError
-from controller.relay.pickers import Patience, Pickers
+from controller.relay.pickers import Pickers
 from controller.relay.pieces import Budget
 from controller.relay.pools import PoolTable
 from controller.relay.server import Reply, Request
 from controller.relay.tallies import Tallies, Tally
+from controller.relay.watching import Patience
 
 log = logging.getLogger(__name__)
 

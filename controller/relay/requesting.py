@@ -20,11 +20,11 @@ from controller.relay.dialogue import Dialogue
 from controller.relay.errors import EndpointFailed, Fault, PickerFailed
 from controller.relay.http1 import Fields
 from controller.relay.outlet import Outlet
-from controller.relay.pickers import Patience
 from controller.relay.places import place_of
 from controller.relay.pools import PoolTable, RelayPool
 from controller.relay.relayed import Relayed
 from controller.relay.server import Request
+from controller.relay.watching import Patience
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,12 @@ from controller.relay.endpoints import Endpoints
 from controller.relay.exchange import serve
 from controller.relay.http1 import Fields
 from controller.relay.metrics import RelayCollector, exposition
-from controller.relay.pickers import Patience, Pickers
+from controller.relay.pickers import Pickers
 from controller.relay.pieces import Budget
 from controller.relay.pools import EVERY, PoolTable
 from controller.relay.relayed import Services
 from controller.relay.server import Reply, Request, ServerConnection
+from controller.relay.watching import Patience
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ async def _follow(services: Services) -> None:
             services.endpoints.forget(tuple(before - now))
             services.tallies.keep(table.pools)
         services.endpoints.sweep()
+        services.pickers.sweep()
         await asyncio.sleep(EVERY)
 
 

@@ -144,6 +144,7 @@ async def serve_ext_proc(
     health: int | None = None,
     is_well: asyncio.Event | None = None,
     certificate: tuple[bytes, bytes] | None = None,
+    most_streams: int | None = None,
 ) -> AsyncIterator[Picker]:
     """A picker that treats each stream so.
 
@@ -172,6 +173,7 @@ async def serve_ext_proc(
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
+            *([("grpc.max_concurrent_streams", most_streams)] if most_streams else []),
         ]
     )
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {"Process": handler})])

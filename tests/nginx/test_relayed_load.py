@@ -63,7 +63,8 @@ async def _as_it_comes(stage: Stage, endpoint: str) -> None:
                 await stage.send(HeadersAnswer(Phase.RESPONSE))
 
 
-async def test_two_thousand_long_streams_to_one_picker(scene: Scene) -> None:
+@pytest.mark.parametrize(("most", "connections"), [(None, 1), (1024, 2), (100, 20)])
+async def test_two_thousand_long_streams_to_one_picker(scene: Scene, most: int | None, connections: int) -> None:
     arrived, go_on = asyncio.Semaphore(0), asyncio.Event()
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -75,7 +76,7 @@ async def test_two_thousand_long_streams_to_one_picker(scene: Scene) -> None:
     async def ask() -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", scene.gateway.port)
         try:
-            writer.write(b"POST /v1/x HTTP/1.1\r\nHost: close.test\r\nContent-Length: 2\r\n\r\n{}")
+            writer.write(b"POST /v1/x HTTP/1.1\r\nHost: many.test\r\nContent-Length: 2\r\n\r\n{}")
             return await reader.readuntil(b"last\r\n0\r\n\r\n")
         finally:
             writer.transport.abort()
@@ -83,18 +84,21 @@ async def test_two_thousand_long_streams_to_one_picker(scene: Scene) -> None:
     async def play(stage: Stage) -> None:
         await _as_it_comes(stage, scene.a.address)
 
-    scene.play, scene.answer = play, answer
-    async with asyncio.timeout(120):
+    scene.answer = answer
+    async with asyncio.timeout(120), serve_ext_proc(play, most_streams=most) as picker:
+        many = picked_pool("many", scene.a.address, pickers=[picker.address])
+        await scene.gateway.apply("many.yaml", *many, route("many", rule(to_pool("many")), hostnames=["many.test"]))
         asking = []
         for _ in range(STREAMS // WAVE):
             # More at once would overflow the queue of connections that the endpoint has not accepted yet.
             asking += [asyncio.create_task(ask()) for _ in range(WAVE)]
             for _ in range(WAVE):
                 await arrived.acquire()
-        at_once = scene.picker.open
+        at_once = picker.open
         go_on.set()
         answers = Counter(got.partition(b"\r\n")[0] for got in await asyncio.gather(*asking))
-    assert (answers, at_once, len(scene.picker.peers)) == ({b"HTTP/1.1 200 OK": STREAMS}, STREAMS, 1)
+        await scene.gateway.apply("many.yaml")
+    assert (answers, at_once, len(picker.peers)) == ({b"HTTP/1.1 200 OK": STREAMS}, STREAMS, connections)
 
 
 class _Holds:

@@ -12,7 +12,8 @@ from controller.extproc.http2.frames import StreamEnded
 from controller.extproc.messages import HeadersPart, Phase
 from controller.relay.errors import Fault, PickerFailed
 from controller.relay.grpc import Answers
-from controller.relay.pickers import Patience, Pickers, Place
+from controller.relay.pickers import Pickers
+from controller.relay.watching import Patience, Place
 from tests.nginx.certificates import certificate
 from tests.nginx.ext_proc import Stage, picks, serve_ext_proc
 
@@ -140,7 +141,7 @@ async def test_picker_that_is_cut_off_is_given_up(health: int | None) -> None:
 
 
 async def test_pings_without_an_answer_on_a_stream_are_few() -> None:
-    pings = 0
+    pings, left = 0, asyncio.Event()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal pings
@@ -153,7 +154,8 @@ async def test_pings_without_an_answer_on_a_stream_are_few() -> None:
                 if head[3] == 6:
                     pings += 1
                     writer.write(b"\0\0\x08\x06\x01\0\0\0\0" + payload)
-        writer.close()
+        writer.transport.abort()
+        left.set()
 
     server = await asyncio.start_server(converse, "127.0.0.1", 0)
     pickers, answers = Pickers(Patience(connect=0.5, silence=0.05, pong=0.2, check=60.0)), Answers()
@@ -165,21 +167,26 @@ async def test_pings_without_an_answer_on_a_stream_are_few() -> None:
                     await answers.receive()
         finally:
             pickers.close()
+        async with asyncio.timeout(10):
+            await left.wait()
     assert pings == 2
 
 
 async def test_wait_for_a_stream_has_an_end() -> None:
+    left = asyncio.Event()
+
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             writer.write(b"\0\0\x06\x04\0\0\0\0\0" + b"\0\x03\0\0\0\x01")  # one stream at a time
             while await reader.read(10_000):
                 pass
-        writer.close()
+        writer.transport.abort()
+        left.set()
 
     server = await asyncio.start_server(converse, "127.0.0.1", 0)
     async with server, asyncio.timeout(10), serve_ext_proc(_answer, tls=False) as free:
         full = Place(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "p", None)
-        pickers = Pickers(Patience(connect=5.0, answer=0.5, silence=60.0, check=60.0))
+        pickers = Pickers(Patience(connect=5.0, answer=0.5, silence=60.0, check=60.0), most=1)
         try:
             await pickers.call([full], Answers())
             with pytest.raises(PickerFailed, match="no more streams") as problem:
@@ -189,6 +196,7 @@ async def test_wait_for_a_stream_has_an_end() -> None:
             assert [len(links) and links[0].streams for links in pickers.by_address().values()].count(1) == 2
         finally:
             pickers.close()
+        await left.wait()
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ A connection that is told to go away lets its streams end.
 import asyncio
 import struct
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from hpack import Decoder
@@ -192,6 +193,8 @@ class Connection(Peer[Stream]):
         self.ready: asyncio.Future[None] = self._loop.create_future()
         """Done once the other end sent its settings. Raises StreamEnded when it never will."""
         self.failure: str | None = None
+        self.on_room: Callable[[], None] = _nothing
+        """Called when it may take another stream, and when it ended."""
         self.pings = 0
         """Sent since headers or data of a stream came last: what servers count against whoever pings."""
         self.pinged_at = self._loop.time()
@@ -200,6 +203,11 @@ class Connection(Peer[Stream]):
     def is_full(self) -> bool:
         """Whether as many streams are open as the other end takes."""
         return len(self._streams) >= self._max_streams
+
+    @property
+    def room(self) -> int:
+        """How many more streams the other end takes."""
+        return max(0, self._max_streams - len(self._streams))
 
     # What callers do.
 
@@ -354,6 +362,10 @@ class Connection(Peer[Stream]):
         for each in waiting:
             if not each.done():
                 each.set_result(None)
+        self.on_room()
+
+
+def _nothing() -> None: ...
 
 
 class Asked:
