@@ -20,6 +20,8 @@ _LONGEST_PAUSE: Final = 1.0
 """Seconds between two tries to connect; in between, requests fail at once, or wait where there is a connection."""
 MOST_CONNECTIONS: Final = 32
 """To one picker. Servers of gRPC may take no more than 100 streams each, and 2,000 long answers are to pass."""
+SPARE: Final = 5.0
+"""Seconds without streams after which a connection beside another one ends."""
 _TRIES: Final = 2
 """Connections that end between a wait for them and the request."""
 
@@ -97,11 +99,14 @@ class Link:
         for one in list(self._connections):
             one.close("the relay needs it no more")
 
-    def sweep(self) -> None:
-        """Close connections that are needed no more: without streams, and not the first."""
+    def sweep(self, now: float) -> None:
+        """Close connections that were not needed for a while, but for the first. `now` is the time of the loop."""
         taking = [one for one in self._connections if one.takes_streams]
-        for one in [one for one in taking[1:] if one.connection.streams == 0]:
-            one.close("it is needed no more")
+        for one in taking[1:]:
+            if one.connection.streams:
+                one.idle_since = now
+            elif now - one.idle_since >= SPARE:
+                one.close("it is needed no more")
 
     @property
     def _is_pausing(self) -> bool:

@@ -47,8 +47,9 @@ class Pickers:
 
     def sweep(self) -> None:
         """Close connections that are needed no more."""
+        now = asyncio.get_running_loop().time()
         for link in self._links.values():
-            link.sweep()
+            link.sweep(now)
 
     def close(self) -> None:
         for link in self._links.values():

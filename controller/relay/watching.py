@@ -54,6 +54,8 @@ class Watched:
     ) -> None:
         """`tell` hears whether the picker serves, each time it says so."""
         self.connection = connection
+        self.idle_since = asyncio.get_running_loop().time()
+        """As far as somebody looked."""
         self._place = place
         self._patience = patience
         self._tell = tell

@@ -13,7 +13,7 @@ from controller.extproc.messages import HeadersPart, Phase
 from controller.relay import calling
 from controller.relay.errors import PickerFailed
 from controller.relay.grpc import Answers, Call
-from controller.relay.links import Link
+from controller.relay.links import SPARE, Link
 from controller.relay.watching import Patience, Place
 from tests.nginx.ext_proc import Picker, Stage, picks, serve_ext_proc
 
@@ -97,12 +97,16 @@ async def test_those_beyond_all_connections_wait_for_a_stream() -> None:
 async def test_connections_that_are_needed_no_more_end() -> None:
     async with _bench(1) as bench:
         await bench.ask_at_once(3)
+        now = asyncio.get_running_loop().time()
+        bench.link.sweep(now + 10)
         bench.calls[2][0].cancel()
-        bench.link.sweep()
+        bench.link.sweep(now + 10 + SPARE - 0.1)
+        assert (bench.link.connections, bench.link.streams) == (3, 2)
+        bench.link.sweep(now + 10 + SPARE)
         assert (bench.link.connections, bench.link.streams) == (2, 2)
         for call, _ in bench.calls[:2]:
             call.cancel()
-        bench.link.sweep()
+        bench.link.sweep(now + 100)
         assert bench.link.connections == 1
         await bench.ask_at_once(1)
 
