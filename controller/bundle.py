@@ -72,6 +72,10 @@ MODEL_HEADER: Final = "x-infergate-model"
 DIALED_HEADER: Final = "x-infergate-dialed"
 """From nginx to the relay: the stem of the sockets behind which the dialer has the endpoints; empty in plain text."""
 
+CONNECTION_HEADER: Final = "x-infergate-connection"
+"""From nginx to the relay: what the client's `Connection` says, but for what is said in most requests; and behind a
+semicolon the names of headers that the rule sets, which are no client's to remove."""
+
 EXPLAIN_HEADER: Final = "x-infergate-explain"
 """From the client: `1` asks why its endpoint was chosen. From the picker, through nginx to the client: why, as JSON."""
 

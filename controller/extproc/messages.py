@@ -22,6 +22,10 @@ SERVED_KEY: Final = "x-gateway-destination-endpoint-served"
 SUBSET_KEY: Final = "x-gateway-destination-endpoint-subset"
 ENDPOINT_NAMESPACE: Final = "envoy.lb"
 SUBSET_NAMESPACE: Final = "envoy.lb.subset_hint"
+OWN_NAMESPACE: Final = "infergate.dev"
+"""What Infergate's gateway and Infergate's picker tell each other besides; no client can say it."""
+MODEL_KEY: Final = "model"
+"""Key of `OWN_NAMESPACE` in the answer to a request: the model that the request names."""
 
 
 class MessageUnreadable(ValueError):

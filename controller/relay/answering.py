@@ -5,10 +5,9 @@ import logging
 from contextlib import suppress
 from typing import Final
 
-from controller.bundle import ENDPOINT_HEADER
 from controller.extproc.messages import ENDPOINT_NAMESPACE, SERVED_KEY, Phase
 from controller.relay.asked import Exchange
-from controller.relay.changes import changed, ordinary, status_of, value_of
+from controller.relay.changes import changed, explanation_of, ordinary, status_of, value_of
 from controller.relay.dialogue import Dialogue
 from controller.relay.errors import AnswerBroken, EndpointFailed, Fault, PickerFailed
 from controller.relay.http1 import NO_BODY, Fields
@@ -58,6 +57,7 @@ class Answering:
         status = served.status
         if answer is not None:
             fields, status = changed(fields, answer.changes), status_of(answer.changes, status)
+            relayed.explanation = explanation_of(answer.changes)
         if answer is not None or not is_empty:
             fields = [item for item in fields if item[0] != b"content-length"]
         if served.status in NO_BODY:
@@ -65,7 +65,7 @@ class Answering:
         unchanged = answer is None and not dialogue.response.is_half
         await relayed.reply.begin(
             status,
-            [*fields, (ENDPOINT_HEADER.encode(), address.encode())],
+            [*fields, *relayed.notes(address)],
             length=length if unchanged or is_empty else None,
         )
         if status not in NO_BODY and (not is_empty or dialogue.response.body.size):

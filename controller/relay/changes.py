@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv6Address
 from typing import Final
 
+from controller.bundle import EXPLAIN_HEADER
 from controller.extproc.messages import (
     ENDPOINT_KEY,
     ENDPOINT_NAMESPACE,
@@ -23,6 +24,15 @@ HOP_BY_HOP: Final = frozenset(
 _FRAMING: Final = HOP_BY_HOP | {b"content-length"}
 _NOT_NAMED: Final = frozenset({b"host", b"content-length", b"content-type"})
 """Belong to the message, whatever a sender says."""
+_OWN: Final = _NOT_NAMED | {
+    b"x-request-id",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+    b"x-real-ip",
+    b"x-gateway-model-name",
+}
+"""What NGINX says of a request; a client has no say in them."""
 _STEERING: Final = (b"x-accel-", b"x-infergate-", b"x-gateway-destination-endpoint")
 """Beginnings of names that NGINX, or this program, takes orders from."""
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -40,6 +50,14 @@ def ordinary(fields: Fields) -> list[tuple[bytes, bytes]]:
         option.strip().lower() for name, value in fields if name == b"connection" for option in value.split(b",")
     } - _NOT_NAMED
     return [item for item in fields if is_ordinary(item[0]) and item[0] not in named]
+
+
+def without_named(fields: Fields, said: bytes) -> list[tuple[bytes, bytes]]:
+    """Headers of a request without those that the client's `Connection` names. See `CONNECTION_HEADER`."""
+    named, _, kept = said.partition(b";")
+    own = _OWN.union(kept.split(b","))
+    hidden = {option.strip().lower() for option in named.split(b",")} - own
+    return [item for item in fields if item[0] not in hidden]
 
 
 def changed(fields: Fields, changes: Changes) -> list[tuple[bytes, bytes]]:
@@ -79,6 +97,12 @@ def status_of(changes: Changes, status: int) -> int:
     """The status of an answer, which a picker may change by `:status`."""
     values = [item.value for item in changes.set if item.name == ":status"]
     return int(values[-1]) if values and re.fullmatch(rb"[2-5][0-9]{2}", values[-1]) else status
+
+
+def explanation_of(changes: Changes) -> bytes:
+    """Why an endpoint was chosen, where Infergate's own picker tells the client; empty where it does not."""
+    values = [item.value for item in changes.set if item.name == EXPLAIN_HEADER]
+    return values[-1] if values and _VALUE.fullmatch(values[-1]) else b""
 
 
 def length_of(changes: Changes) -> int | None:

@@ -9,7 +9,7 @@ from controller.extproc.messages import Immediate
 from controller.relay import requesting, switching
 from controller.relay.answering import Answering
 from controller.relay.asked import Exchange as Served
-from controller.relay.changes import changed, value_of
+from controller.relay.changes import changed, explanation_of, value_of
 from controller.relay.dialogue import Dialogue
 from controller.relay.errors import AnswerBroken, EndpointFailed, PickerFailed
 from controller.relay.pools import RelayPool
@@ -106,6 +106,7 @@ class _Exchange:
         patience = services.patience.answer - (asyncio.get_running_loop().time() - begun)
         answer = await dialogue.request.head(patience=max(0.0, patience), what="a choice")
         assert answer is not None  # a picker that ends before it chose has failed
+        relayed.take_note(dialogue.request.metadata)
         tally.choices.observe(asyncio.get_running_loop().time() - begun)
         addresses = await requesting.chosen(answer, dialogue.request.metadata, pool=pool, table=services.table)
         if relayed.request.upgrade and not pool.speaks_http2:
@@ -162,7 +163,8 @@ class _Exchange:
             return
         self._relayed.tally.outcomes[Outcome.REFUSED] += 1
         fields = changed([(b"content-type", b"text/plain")] if immediate.body else [], immediate.changes)
-        await self._relayed.reply.whole(immediate.status, fields, immediate.body)
+        self._relayed.explanation = explanation_of(immediate.changes)
+        await self._relayed.reply.whole(immediate.status, [*fields, *self._relayed.notes()], immediate.body)
 
     async def _without_picker(self, problem: PickerFailed) -> None:
         """NGINX has the whole request still, and goes on as the pool's failure mode says."""
@@ -178,9 +180,9 @@ class _Exchange:
     async def _without_endpoint(self, problem: EndpointFailed) -> None:
         self._relayed.tally.outcomes[Outcome.ENDPOINT_FAILED] += 1
         log.warning("no endpoint answered", extra={"pool": self._relayed.pool, "reason": str(problem)})
-        message = "the backend cannot be reached"
-        fields, body = refusal(self._relayed.request.target, message=message, code="backend_unavailable")
-        await self._relayed.reply.whole(502, fields, body)
+        message = "the model servers that were tried failed"
+        fields, body = refusal(self._relayed.request.target, message=message, code="endpoints_failed")
+        await self._relayed.reply.whole(502, [*fields, *self._relayed.notes()], body)
 
     def _note_fault(self) -> None:
         """A picker that failed once an endpoint was asked."""

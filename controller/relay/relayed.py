@@ -6,9 +6,19 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Final
 
-from controller.bundle import DIALED_HEADER, POOL_HEADER
+from controller.bundle import (
+    CONNECTION_HEADER,
+    DIALED_HEADER,
+    ENDPOINT_HEADER,
+    EXPLAIN_HEADER,
+    MODEL_HEADER,
+    POOL_HEADER,
+    TRIED_HEADER,
+    TryOutcome,
+)
 from controller.extproc.http2.frames import StreamEnded
-from controller.relay.changes import ordinary, value_of
+from controller.extproc.messages import MODEL_KEY, OWN_NAMESPACE, Metadata
+from controller.relay.changes import ordinary, value_of, without_named
 from controller.relay.endpoints import Endpoints
 from controller.relay.errors import RelayError
 from controller.relay.pickers import Pickers
@@ -22,6 +32,13 @@ log = logging.getLogger(__name__)
 
 _POOL: Final = POOL_HEADER.encode()
 _DIALED: Final = DIALED_HEADER.encode()
+_CONNECTION: Final = CONNECTION_HEADER.encode()
+_ENDPOINT: Final = ENDPOINT_HEADER.encode()
+_TRIED: Final = TRIED_HEADER.encode()
+_MODEL: Final = MODEL_HEADER.encode()
+_EXPLAIN: Final = EXPLAIN_HEADER.encode()
+_LONGEST_MODEL: Final = 256
+"""Characters that the access log shows."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,11 @@ class Relayed:
     fields: list[tuple[bytes, bytes]]
     """Headers of the request that may pass on."""
     tally: Tally
+    model: bytes = b""
+    """That the picker says the request names."""
+    explanation: bytes = b""
+    """That the picker gives the client."""
+    _tried: bytes = b""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def start(self, work: Coroutine[None, None, None]) -> None:
@@ -58,6 +80,28 @@ class Relayed:
         task.add_done_callback(_look_at)
         self._tasks.append(task)
 
+    def take_note(self, metadata: Metadata) -> None:
+        """Keep what the picker says for the access log."""
+        model = metadata.get(OWN_NAMESPACE, {}).get(MODEL_KEY)
+        # A name that a header cannot hold is no model's.
+        if isinstance(model, str) and len(model) <= _LONGEST_MODEL and model.isprintable():
+            self.model = model.encode()
+
+    def failed_at(self, address: str) -> None:
+        """An endpoint was asked in vain."""
+        self.tally.tries_failed += 1
+        self._tried += f"{address}={TryOutcome.FAILED};".encode()
+
+    def notes(self, address: str = "") -> list[tuple[bytes, bytes]]:
+        """Headers of the answer for NGINX: the endpoint that serves, if any, those that failed, the model, and why."""
+        told = (
+            (_ENDPOINT, address.encode()),
+            (_TRIED, self._tried),
+            (_MODEL, self.model),
+            (_EXPLAIN, self.explanation),
+        )
+        return [item for item in told if item[1]]
+
     def close(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -65,6 +109,10 @@ class Relayed:
 
 def as_relayed(request: Request, reply: Reply, services: Services) -> Relayed:
     """A request with what its headers say to the relay."""
+    fields = ordinary(request.fields)
+    named = value_of(request.fields, _CONNECTION)
+    if named is not None:
+        fields = without_named(fields, named)
     name = (value_of(request.fields, _POOL) or b"").decode("latin-1")
     return Relayed(
         request,
@@ -72,7 +120,7 @@ def as_relayed(request: Request, reply: Reply, services: Services) -> Relayed:
         services,
         pool=name,
         stem=(value_of(request.fields, _DIALED) or b"").decode("latin-1"),
-        fields=ordinary(request.fields),
+        fields=fields,
         tally=services.tallies.of(name if name in services.table.pools else ""),
     )
 

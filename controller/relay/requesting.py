@@ -5,7 +5,9 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
+from controller.bundle import EXPLAIN_HEADER, PRIORITY_HEADERS
 from controller.extproc.messages import (
+    OWN_NAMESPACE,
     SUBSET_KEY,
     SUBSET_NAMESPACE,
     Changes,
@@ -33,6 +35,8 @@ _GRACE: Final = 1.0
 _WHOLE: Final = 0.1
 """Seconds for the picker to give back a whole body; one that takes longer is sent on as it comes."""
 _SUBSET: Final = SUBSET_KEY.encode()
+_EXPLAIN: Final = EXPLAIN_HEADER.encode()
+_TOLD: Final = frozenset((_SUBSET, *(name.encode() for name in PRIORITY_HEADERS)))
 _REPLACED: Final = frozenset({b"host", b"content-length", b"expect"})
 """Headers of a request that the relay writes itself."""
 
@@ -41,7 +45,7 @@ def tell(relayed: Relayed, dialogue: Dialogue) -> None:
     """Send the picker what came of the request. A task sends the rest, where there is one."""
     request = relayed.request
     head = _head_for_picker(relayed)
-    dialogue.send_head(Phase.REQUEST, head, end=not request.has_body, metadata=_subset(request))
+    dialogue.send_head(Phase.REQUEST, head, end=not request.has_body, metadata=_metadata(request))
     if not request.has_body:
         return
     if data := request.take():
@@ -101,7 +105,7 @@ async def ask(
             )
         except EndpointFailed as problem:
             failure = problem
-            relayed.tally.tries_failed += 1
+            relayed.failed_at(address)
             log.info("endpoint failed", extra={"pool": relayed.pool, "endpoint": address, "reason": str(problem)})
             continue
         return address, served
@@ -137,15 +141,25 @@ def _head_for_picker(relayed: Relayed) -> Fields:
         (b":authority", value_of(request.fields, b"host") or b""),
         (b":path", request.target),
         *(item for item in relayed.fields if item[0] != b"host"),
+        *(item for item in request.fields if item[0] == _EXPLAIN),
     ]
 
 
-def _subset(request: Request) -> Metadata | None:
-    """Endpoints that NGINX restricts the choice to. A client cannot say this: NGINX removes its header."""
-    value = value_of(request.fields, _SUBSET)
-    if not value:
+def _metadata(request: Request) -> Metadata | None:
+    """What NGINX says of the request: endpoints that it restricts the choice to, and the priority that the route gives.
+
+    A client cannot say this: NGINX removes its headers.
+    """
+    told = {name: value.decode("latin-1") for name, value in request.fields if name in _TOLD and value}
+    if not told:
         return None
-    return {SUBSET_NAMESPACE: {SUBSET_KEY: list(endpoints_of(value.decode("latin-1")))}}
+    metadata: dict[str, dict[str, object]] = {}
+    subset = told.pop(_SUBSET, None)
+    if subset is not None:
+        metadata[SUBSET_NAMESPACE] = {SUBSET_KEY: list(endpoints_of(subset))}
+    if told:
+        metadata[OWN_NAMESPACE] = {name.decode(): value for name, value in sorted(told.items())}
+    return metadata
 
 
 async def _send_rest(request: Request, dialogue: Dialogue) -> None:

@@ -6,7 +6,6 @@ How bytes pass is in `tunnel`.
 from collections.abc import Sequence
 from contextlib import suppress
 
-from controller.bundle import ENDPOINT_HEADER
 from controller.extproc.messages import ENDPOINT_NAMESPACE, SERVED_KEY, HeadersAnswer, Phase
 from controller.relay import tunnel
 from controller.relay.changes import changed, ordinary
@@ -32,7 +31,7 @@ async def ask(relayed: Relayed, addresses: Sequence[str], *, answer: HeadersAnsw
             return address, await tunnel.ask(place, head, relayed.request.upgrade)
         except EndpointFailed as problem:
             failure = problem
-            relayed.tally.tries_failed += 1
+            relayed.failed_at(address)
     raise failure
 
 
@@ -53,8 +52,8 @@ async def join(relayed: Relayed, dialogue: Dialogue, connection: Tunnel, *, addr
     if answer is not None:
         fields = changed(fields, answer.changes)
     agreed = next((value for name, value in connection.fields if name == b"upgrade"), relayed.request.upgrade)
-    shown = (ENDPOINT_HEADER.encode(), address.encode())
-    await relayed.reply.begin(tunnel.SWITCHED, [*fields, *tunnel.upgrading(agreed), shown])
+    head = [*fields, *tunnel.upgrading(agreed), *relayed.notes(address)]
+    await relayed.reply.begin(tunnel.SWITCHED, head)
     await tunnel.join(relayed.request, relayed.reply, connection)
     with suppress(PickerFailed):
         dialogue.send_body(Phase.RESPONSE, b"", end=True)

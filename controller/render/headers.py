@@ -4,7 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from controller.bundle import POOL_HEADER, STEERING_HEADERS, THEN_HEADER
+from controller.bundle import (
+    CONNECTION_HEADER,
+    EXPLAIN_HEADER,
+    POOL_HEADER,
+    PRIORITY_HEADERS,
+    STEERING_HEADERS,
+    THEN_HEADER,
+)
 from controller.ir.filters import Filter, HeaderChange, RequestHeaders, ResponseHeaders
 from controller.render.cors import ANSWERS, cors_of
 from controller.render.maps import MODEL_HEADERS
@@ -30,8 +37,14 @@ not take over the client's connection."""
 _OF_CALLS = _NO_UPGRADE | {":authority": "$infergate_host", "host": ""}
 """For gRPC, whose servers read the host from `:authority`. nginx writes headers in the order of the file, and this name
 sorts before all others, as pseudo-headers have to (RFC 9113, section 8.3)."""
-_FOR_RELAY = {POOL_HEADER: "$infergate_pool", THEN_HEADER: "$infergate_without_picker"}
-"""What the relay is told: the pool, and where a request goes whose picker fails."""
+_FOR_RELAY = {
+    POOL_HEADER: "$infergate_pool",
+    THEN_HEADER: "$infergate_without_picker",
+    CONNECTION_HEADER: "$infergate_named",
+    EXPLAIN_HEADER: "$http_x_infergate_explain",
+} | {name: "$" + name.removeprefix("x-").replace("-", "_") for name in PRIORITY_HEADERS}
+"""What the relay is told: the pool, where a request goes whose picker fails, which headers are of the client's
+connection, whether it asks why, and what the route says of the priority."""
 
 _HIDDEN = (*STEERING_HEADERS, "x-infergate-first-byte", "x-request-id")
 """Headers of backends that clients never see: those that steer, and those that the gateway states itself."""
@@ -76,10 +89,19 @@ def request_headers(
             values[name] = _appended(values, name, inside(value))
         for name in change.remove:
             values[name] = ""
+    if to_relay:
+        values[CONNECTION_HEADER] += _set_by(filters)
     if not encodings:
         values = {name: value for name, value in values.items() if name.lower() != "accept-encoding"}
         values["accept-encoding"] = ""
     return tuple(Header(name, expression(value)) for name, value in sorted(values.items()))
+
+
+def _set_by(filters: Iterable[Filter]) -> str:
+    """Names of headers that the filters set, behind a semicolon."""
+    changes = [item.change for item in filters if isinstance(item, RequestHeaders)]
+    names = {name.lower() for change in changes for name, _ in (*change.assign, *change.append)}
+    return ";" + ",".join(sorted(names)) if names else ""
 
 
 def appended_headers(filters: Iterable[Filter]) -> tuple[str, ...]:

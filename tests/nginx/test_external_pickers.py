@@ -293,6 +293,19 @@ async def test_path_is_the_pickers_and_the_method_is_not(scene: Scene) -> None:
     assert (scene.a.requests[0].target, scene.a.requests[0].method) == ("/v2/other?a=b", "POST")
 
 
+@pytest.mark.parametrize("said", ["x-hop", "keep-alive, X-Hop , X-Forwarded-For, Content-Type, x-request-id"])
+async def test_headers_of_the_clients_connection_stay_there(scene: Scene, said: str) -> None:
+    got = await scene.post(connection=said, x_hop="1", x_end="1", content_type="text/plain")
+    stage = await scene.stage()
+    assert got.status_code == 200
+    (head,) = (part for part, _ in stage.parts if isinstance(part, HeadersPart) and part.phase is Phase.REQUEST)
+    expected = {"x-end", "x-forwarded-for", "x-request-id", "content-type"}
+    wanted = {"x-hop", *expected}
+    assert {name for name, _ in head.headers} & wanted == expected
+    assert {name for name, _ in scene.a.requests[0].headers} & wanted == expected
+    assert not [name for name, _ in head.headers if name.startswith(("x-infergate", "connection"))]
+
+
 async def test_headers_of_the_endpoints_connection_stay_there(scene: Scene) -> None:
     async def answer(_: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(response(b"ok", "Connection: x-hop", "X-Hop: 1", "X-End: 1"))
@@ -348,7 +361,7 @@ async def test_next_endpoint_of_the_list_is_asked_when_one_fails(scene: Scene, f
 async def test_endpoint_that_cannot_be_reached_is_502(scene: Scene) -> None:
     scene.answer = reset
     got = await scene.post(mode="FailOpen")
-    assert (got.status_code, got.json()["error"]["code"]) == (502, "backend_unavailable")
+    assert (got.status_code, got.json()["error"]["code"]) == (502, "endpoints_failed")
     assert scene.a.requests
     assert not scene.b.requests
 

@@ -3,7 +3,17 @@
 import pytest
 
 from controller.extproc.messages import ENDPOINT_KEY, Action, Changes, SetHeader
-from controller.relay.changes import changed, destinations, length_of, normal, ordinary, status_of, target_of, within
+from controller.relay.changes import (
+    changed,
+    destinations,
+    length_of,
+    normal,
+    ordinary,
+    status_of,
+    target_of,
+    within,
+    without_named,
+)
 
 FIELDS = [(b"host", b"h"), (b"a", b"1"), (b"a", b"2"), (b"b", b"3")]
 CASES = [
@@ -92,3 +102,20 @@ def test_headers_that_connection_names_do_not_pass() -> None:
     ]
     assert ordinary(given) == [(b"x-a", b"1")]
     assert ordinary([(b"connection", b"content-length"), (b"content-length", b"2")]) == [(b"content-length", b"2")]
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        (b"x-a", b"b"),
+        (b"close, X-A ,x-b", b""),
+        (b"x-a,x-b;x-b", b"b"),
+        (b"x-c;x-a", b"ab"),
+        (b";x-a", b"ab"),
+        (b"content-length, host, x-forwarded-for, x-real-ip", b"ab"),
+    ],
+)
+def test_headers_that_a_client_names_are_left_out_but_for_those_of_the_gateway(said: bytes, left: bytes) -> None:
+    own = [(b"host", b"h"), (b"content-length", b"1"), (b"x-forwarded-for", b"f"), (b"x-real-ip", b"r")]
+    fields = [*own, (b"x-a", b"a"), (b"x-b", b"b")]
+    assert without_named(fields, said) == [*own, *(item for item in fields if item[1] in [left[:1], left[1:]])]

@@ -16,7 +16,9 @@ from controller.extproc.encoding import encode_answer
 from controller.extproc.messages import (
     ENDPOINT_KEY,
     ENDPOINT_NAMESPACE,
+    MODEL_KEY,
     NO_CHANGES,
+    OWN_NAMESPACE,
     SERVED_KEY,
     BodyAnswer,
     BodyMode,
@@ -243,6 +245,8 @@ class Exchange:
         endpoints = picked.endpoints
         changes = Changes(set=(SetHeader(ENDPOINT_HEADER, endpoints.encode()),), remove=self._intake.removed)
         metadata = {ENDPOINT_NAMESPACE: {ENDPOINT_KEY: endpoints}}
+        if picked.request.model:
+            metadata[OWN_NAMESPACE] = {MODEL_KEY: picked.request.model}
         mode = self._modes[0]
         if mode in (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL):
             if self._has_trailers:

@@ -1,14 +1,15 @@
 """A request as a gateway shows it, read as the picker reads one from NGINX.
 
-What a client sends of the headers that steer Infergate's own gateway counts for nothing here: no route of ours has set
-them. They are removed on the way.
+What a client sends of the headers that steer Infergate's own gateway counts for nothing here and is removed on the way:
+that gateway says what its routes say in metadata, which clients cannot.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-from controller.bundle import ENDPOINT_HEADER, EXPLAIN_HEADER, STEERING_HEADERS
-from controller.extproc.messages import SUBSET_KEY, SUBSET_NAMESPACE, Headers, Metadata, endpoints_in
+from controller.bundle import ENDPOINT_HEADER, EXPLAIN_HEADER, PRIORITY_HEADERS, STEERING_HEADERS
+from controller.extproc.messages import OWN_NAMESPACE, SUBSET_KEY, SUBSET_NAMESPACE, Headers, Metadata, endpoints_in
+from controller.picker.apis import read_named
 from controller.picker.prompt import KEPT, NO_PROMPT, read_prompt
 from controller.picker.requests import PickRequest, hashed
 
@@ -32,6 +33,8 @@ class Intake:
     def request(self, identity: str, *, pool: str, body: bytes, size: int) -> PickRequest:
         """The pick for it. `body` may be empty although there are `size` bytes of it: it is not read then."""
         prompt = read_prompt(self.path, body) if body and len(body) <= KEPT else NO_PROMPT
+        if prompt is NO_PROMPT and body:
+            prompt = read_named(self.path, self.headers.get(b"content-type", b"").decode("latin-1"), body)
         hashes, turn = hashed(prompt)
         return PickRequest(
             id=identity,
@@ -70,6 +73,11 @@ def intake_of(headers: Headers, metadata: Metadata) -> Intake:
                 kept[name.encode()] = value
         else:
             kept[name.encode("utf-8", "replace")] = value
+    own = metadata.get(OWN_NAMESPACE)
+    if own:
+        for name in PRIORITY_HEADERS:
+            if isinstance(said := own.get(name), str):
+                kept[name.encode()] = said.encode("latin-1", "replace")
     return Intake(method, path, kept, tuple(removed), _subset(metadata))
 
 

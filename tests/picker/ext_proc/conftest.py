@@ -182,7 +182,7 @@ class Talk:
         answer, metadata = await self.next()
         assert isinstance(answer, HeadersAnswer), answer
         (endpoint,) = [one.value.decode() for one in answer.changes.set if one.name == "x-gateway-destination-endpoint"]
-        assert metadata == {"envoy.lb": {"x-gateway-destination-endpoint": endpoint}}
+        assert metadata["envoy.lb"] == {"x-gateway-destination-endpoint": endpoint}
         return endpoint
 
     async def body(self, phase: Phase = Phase.REQUEST) -> tuple[bytes, list[int]]:

@@ -133,6 +133,15 @@ async def test_full_queue_is_429(picker: Served, gateway: Gateway) -> None:
     assert int(headers_of(answer)["retry-after"]) > 0
 
 
+async def test_priority_is_what_the_gateway_says_and_not_the_client(picker: Served, gateway: Gateway) -> None:
+    await saturated(picker, gateway)
+    low, claimed = gateway.talk(), gateway.talk()
+    await low.ask(body=b"{}", metadata={"infergate.dev": {"x-infergate-priority": "-1"}})
+    assert (await low.refused()).status == 429
+    await claimed.ask(body=b"{}", headers={"x-infergate-priority": "-1"})
+    await waits(picker)
+
+
 async def test_models_are_listed_by_the_picker(picker: Served, gateway: Gateway) -> None:
     page = b'{"data":[{"id":"m"}]}'
 

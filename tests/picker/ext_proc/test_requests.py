@@ -115,7 +115,7 @@ async def test_buffered_body_is_answered_by_the_headers_of_its_answer(
     answer, metadata = await talk.next()
     assert isinstance(answer, BodyAnswer)
     assert (answer.chunk, [one.value for one in answer.changes.set]) == (None, [POD.encode()])
-    assert metadata == {"envoy.lb": {"x-gateway-destination-endpoint": POD}}
+    assert metadata["envoy.lb"] == {"x-gateway-destination-endpoint": POD}
     assert (await picker.decisions())[0]["promptTokens"] > 0
 
 
@@ -205,6 +205,28 @@ async def test_headers_that_steer_count_for_nothing_and_go_no_further(picker: Se
     assert set(answer.changes.remove) == headers.keys() - {"x-gateway-destination-endpoint"}
     (endpoint,) = [one.value for one in answer.changes.set if one.name == "x-gateway-destination-endpoint"]
     assert endpoint in (b"127.1.0.1:8000", b"127.1.0.2:8000")
+
+
+FORM = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper\r\n--b--\r\n'
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body", "model"),
+    [
+        (CHAT, "application/json", b'{"model":"m","messages":[]}', "m"),
+        ("/v1/rerank", "application/json", b'{"model":"m","query":"q"}', "m"),
+        ("/v1/audio/transcriptions", "multipart/form-data; boundary=b", FORM, "whisper"),
+        ("/v1/things", "application/json", b'{"model":"m"}', None),
+    ],
+)
+async def test_gateway_is_told_of_the_model(
+    picker: Served, gateway: Gateway, path: str, kind: str, body: bytes, model: str | None
+) -> None:
+    await picker.serving(POD)
+    talk = gateway.talk()
+    await talk.ask(path, body=body, headers={"content-type": kind})
+    _, metadata = await talk.next()
+    assert metadata.get("infergate.dev", {}).get("model") == model
 
 
 SUBSETS = [
