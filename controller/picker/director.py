@@ -72,8 +72,7 @@ class Director:
             request.trace.is_of_session = not fallbacks
         chosen = chosen or run.run(request, candidates, now=now)
         if not chosen:
-            message = "no model server of the pool fits the request"
-            return self._refuse(request, Refusal(Outcome.FILTERED, 429, message, RETRY_AFTER))
+            return self._refuse(request, _left_out(profile, request, candidates, now=now))
         outcome = self._outcome(pool, chosen[0], now=now)
         self._send(request, pool, profile, chosen, now=now)
         self.picks[request.pool, outcome] += 1
@@ -219,6 +218,16 @@ class Director:
         for witness in profile.witnesses:
             witness.sent(request, endpoint, now=now)
         remember(request, endpoint)
+
+
+def _left_out(profile: Profile, request: PickRequest, candidates: Sequence[Endpoint], *, now: float) -> Refusal:
+    """The error for a request for which the filters leave no endpoint.
+
+    Only load is a reason to come again, which is what 429 says: labels that no pod has are a mistake of the pool.
+    """
+    if profile.is_busy(request, candidates, now=now):
+        return Refusal(Outcome.BUSY, 429, "every model server of the pool is busy", RETRY_AFTER, "rate_limit_error")
+    return Refusal(Outcome.FILTERED, 503, "no model server of the pool fits the request", RETRY_AFTER)
 
 
 def _of_session(request: PickRequest, pool: PoolState) -> Chosen:

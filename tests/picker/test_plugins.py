@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from controller.picker.answers import Refusal
 from controller.picker.endpoints import Endpoint
 from controller.picker.scheduling.profile import InvalidProfile, PluginSpec, build_profile
 from controller.picker.scheduling.registry import PLUGINS, Kind
@@ -199,12 +200,64 @@ def test_utilization(pool: Picker, metric: Any, most: float, fallback: bool, exp
     assert kept(pool, "utilization-filter", conditions=conditions, fallback_on_empty=fallback) == expected
 
 
-def test_where_the_filters_leave_none_the_request_is_refused(picker: Picker) -> None:
-    picker.plugins = (PluginSpec("label-selector-filter", parameters={"match_labels": {"gpu": "h100"}}),)
-    picker.profile = (("label-selector-filter", 1.0),)
+@pytest.mark.parametrize(
+    ("depth", "kv_use", "headroom", "expected"),
+    [(5, 0.8, 0.0, "abc"), (4, 0.8, 0.0, "ab"), (5, 0.7, 0.0, "ab"), (5, 0.7, 0.1, "abc"), (1, 0.5, 0.0, "a")],
+)
+def test_utilization_detector_as_a_filter(
+    pool: Picker, depth: int, kv_use: float, headroom: float, expected: str
+) -> None:
+    thresholds: dict[str, Any] = {
+        "queue_depth_threshold": depth,
+        "kv_cache_util_threshold": kv_use,
+        "headroom": headroom,
+    }  # Any: fields of a filter
+    assert kept(pool, "utilization-detector", **thresholds) == expected
+
+
+def test_utilization_detector_leaves_all_where_all_are_full(picker: Picker) -> None:
+    picker.serve("a", "b")
+    picker.read("a", running=4, waiting=9)
+    picker.read("b", running=4, waiting=9)
+    assert kept(picker, "utilization-detector") == "ab"
+
+
+def test_concurrency_detector_as_a_filter(picker: Picker) -> None:
+    picker.serve("a", "b")
+    picker.pick("1", prompt=b"x" * 4000)
+    (busy,) = (name for name in "ab" if picker.count(name))
+    idle = "ab".replace(busy, "")
+    assert kept(picker, "concurrency-detector", max_concurrency=1) == idle
+    assert kept(picker, "concurrency-detector", max_concurrency=1, headroom=1.0) == "ab"
+    tokens: dict[str, Any] = {"concurrency_mode": "tokens", "max_token_concurrency": 1000}  # Any: as above
+    assert kept(picker, "concurrency-detector", **tokens) == idle
+
+
+@pytest.mark.parametrize(
+    ("filter_", "parameters", "status", "outcome"),
+    [
+        ("label-selector-filter", {"match_labels": {"gpu": "h100"}}, 503, "endpoints_filtered_out"),
+        ("concurrency-detector", {"max_concurrency": 1}, 429, "endpoints_busy"),
+        (
+            "utilization-filter",
+            {"conditions": (UtilizationCondition(metric="active-requests", maxValue=0),)},
+            429,
+            "endpoints_busy",
+        ),
+    ],
+)
+def test_only_filters_of_busy_endpoints_refuse_with_429(
+    picker: Picker, filter_: str, parameters: dict[str, Any], status: int, outcome: str
+) -> None:
     picker.serve("a")
-    assert picker.pick("1") == "endpoints_filtered_out"
-    assert len(picker.in_flight) == 0
+    picker.pick("runs")
+    picker.plugins = (PluginSpec(filter_, parameters=parameters),)
+    picker.profile = ((filter_, 1.0),)
+    picker.serve("a")
+    refused = picker.director.pick(request_of("1"))
+    assert isinstance(refused, Refusal)
+    assert (refused.status, refused.outcome.value, refused.retry_after) == (status, outcome, 1)
+    assert len(picker.in_flight) == 1
 
 
 def test_prefix_affinity_holds_until_it_costs_too_much(pool: Picker) -> None:

@@ -17,7 +17,8 @@ from controller.picker.scheduling.pickers.by_score import MaxScorePicker, Weight
 from controller.picker.scheduling.profile import Profile
 from controller.picker.scheduling.scorers.expected_time import ExpectedTimeScorer
 from controller.picker.scheduling.scorers.readings import QueueScorer
-from controller.plugins.catalogue import BUILT_IN, Catalogue, Kind, Plugin
+from controller.plugins.catalogue import BUILT_IN, SCHEDULING_KINDS, Catalogue, Kind, Plugin
+from controller.plugins.parse import PickerConfig, parse
 from controller.plugins.types import (
     DEFAULT_POLICY,
     Admission,
@@ -63,6 +64,18 @@ def test_fallbacks_are_asked_of_the_default_rule_too() -> None:
     profile = _profile(AppliedPolicy(fallbacks=2))
     assert isinstance(profile.picker, MaxScorePicker)
     assert isinstance(profile.scorers[0][0], ExpectedTimeScorer)
+
+
+@pytest.mark.parametrize("type_", BUILT_IN.types(*SCHEDULING_KINDS))
+def test_every_plugin_that_a_policy_may_name_is_made(type_: str, caplog: pytest.LogCaptureFixture) -> None:
+    parameters = {"conditions": [{"metric": "waiting-queue", "maxValue": 5}]} if type_ == "utilization-filter" else {}
+    plugin = {"type": type_, "parameters": parameters}
+    profile = {"name": "default", "plugins": [{"pluginRef": type_}]}
+    config = parse({"plugins": [plugin], "schedulingProfiles": [profile]})
+    assert isinstance(config, PickerConfig)
+    names = _profile(AppliedPolicy(scheduling=config.scheduling)).names
+    assert type_ in {*names.filters, *names.scorers, names.picker}
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("part", [ConfiguredPlugin("unheard-of", "x"), ConfiguredPlugin("queue-scorer", "x", {"y": 1})])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from controller.picker.scheduling.registry import PLUGINS, Kind, Parameter
-from controller.plugins.catalogue import BUILT_IN, arguments_of
+from controller.plugins.catalogue import BUILT_IN, SCHEDULING_KINDS, arguments_of
 
 from .conftest import Picker
 
@@ -37,7 +37,8 @@ def test_plugin_is_documented_with_its_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", PLUGINS)
 def test_plugin_takes_what_the_control_plane_accepts(picker: Picker, name: str) -> None:
     listed = BUILT_IN.by_name[name]
-    assert {kind.value for kind in listed.kinds} == {kind.value for kind in PLUGINS[name].kinds}
+    kinds = {kind.value for kind in listed.kinds if kind in SCHEDULING_KINDS}
+    assert kinds == {kind.value for kind in PLUGINS[name].kinds}
     if any(field.is_required() for field in listed.parameters.model_fields.values()):
         return
     arguments = arguments_of(listed.parameters.model_validate({}))
@@ -48,6 +49,11 @@ def test_plugin_takes_what_the_control_plane_accepts(picker: Picker, name: str) 
             assert defaults[argument] == value
     picker.serve("a")
     PLUGINS[name].make(picker.surroundings(picker.table.pools["llm/gpu"]), **arguments)
+
+
+def test_picker_has_every_plugin_that_a_profile_may_name() -> None:
+    named = BUILT_IN.types(*SCHEDULING_KINDS)
+    assert set(named) == set(PLUGINS)
 
 
 def test_kinds_follow_from_what_a_plugin_can_do() -> None:

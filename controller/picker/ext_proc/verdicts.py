@@ -12,7 +12,8 @@ from controller.picker.requests import PickRequest
 _REASONS: Final = {
     Outcome.NOT_READY: b"rejected-no-endpoints",
     Outcome.POOL_EMPTY: b"rejected-no-endpoints",
-    Outcome.FILTERED: b"rejected-saturated",
+    Outcome.FILTERED: b"rejected-no-endpoints",
+    Outcome.BUSY: b"rejected-saturated",
     Outcome.NO_ROOM: b"rejected-saturated",
 }
 """Values are the field's; a refusal of the flow control brings its own."""

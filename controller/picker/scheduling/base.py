@@ -8,7 +8,7 @@ the endpoints or in the pool's memory, so that a profile can be replaced while r
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from controller.picker.endpoints import Endpoint
 from controller.picker.memory import PoolMemory
@@ -21,6 +21,14 @@ class Filter(Protocol):
     def filter(self, request: PickRequest, endpoints: Sequence[Endpoint], *, now: float) -> Sequence[Endpoint]:
         """The endpoints that remain, in their order. Where none does, the request is refused."""
         ...
+
+
+@runtime_checkable
+class LoadFilter(Protocol):
+    """A filter of endpoints that are busy, where others leave out what does not fit."""
+
+    is_about_load: bool
+    """Whether a request for which it leaves none may come again in a moment."""
 
 
 class Scorer(Protocol):

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from controller.picker.endpoints import Endpoint
 from controller.picker.requests import PickRequest
-from controller.picker.scheduling.base import Filter, Picker, Scorer, Surroundings, Witness
+from controller.picker.scheduling.base import Filter, LoadFilter, Picker, Scorer, Surroundings, Witness
 from controller.picker.scheduling.registry import PLUGINS, Kind, PluginType
 
 HEALTHY: Final = "healthy-filter"
@@ -70,6 +70,14 @@ class Profile:
         place = endpoints.index(chosen[0])
         request.scores = (self.names.scorers, tuple([scores[place] for scores in told]))
         return chosen
+
+    def is_busy(self, request: PickRequest, endpoints: Sequence[Endpoint], *, now: float) -> bool:
+        """Whether it is for the load of the endpoints that the filters leave none of them."""
+        for part in self.filters:
+            endpoints = part.filter(request, endpoints, now=now)
+            if not endpoints:
+                return isinstance(part, LoadFilter) and part.is_about_load
+        return False
 
     def run_preferring(
         self, preferred: Sequence[Endpoint], request: PickRequest, endpoints: Sequence[Endpoint], *, now: float

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from controller.picker.scheduling.context_length import ContextLengthAware
+from controller.picker.scheduling.filters.detectors import ConcurrencyDetectorFilter, UtilizationDetectorFilter
 from controller.picker.scheduling.filters.healthy import HealthyFilter
 from controller.picker.scheduling.filters.labels import LabelSelectorFilter
 from controller.picker.scheduling.filters.prefix_affinity import PrefixCacheAffinityFilter
@@ -74,6 +75,7 @@ PLUGINS: Final[Mapping[str, PluginType]] = {
     name: PluginType(name, make)
     for name, make in {
         "active-request-scorer": ActiveRequestScorer,
+        "concurrency-detector": ConcurrencyDetectorFilter,
         "context-length-aware": ContextLengthAware,
         "expected-time-scorer": ExpectedTimeScorer,
         "healthy-filter": HealthyFilter,
@@ -92,6 +94,7 @@ PLUGINS: Final[Mapping[str, PluginType]] = {
         "session-affinity-filter": SessionAffinityFilter,
         "session-affinity-scorer": SessionAffinityScorer,
         "token-load-scorer": TokenLoadScorer,
+        "utilization-detector": UtilizationDetectorFilter,
         "utilization-filter": UtilizationFilter,
         "weighted-random-picker": WeightedRandomPicker,
     }.items()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from controller.picker.endpoints import Endpoint
 from controller.picker.model_servers import Reading
@@ -21,6 +21,8 @@ _REPORTED: Final[Mapping[str, Callable[[Reading], float]]] = {
 @dataclass(frozen=True)
 class UtilizationFilter:
     """Endpoints of which every condition holds. Where nothing fresh is known, a condition on a reading holds."""
+
+    is_about_load: ClassVar[bool] = True
 
     surroundings: Surroundings
     conditions: Sequence[UtilizationCondition] = ()
