@@ -12,7 +12,7 @@ from tools.bench.__main__ import BENCHMARKS, main
 
 FIELDS = {
     "request_path": {"rounds", "seconds_per_cell", "cells", "ratios"},
-    "pick": {"rounds", "seconds_per_cell", "connections", "endpoints", "idle_cores", "cells"},
+    "pick": {"rounds", "seconds_per_cell", "connections", "endpoints", "idle_endpoints", "idle_cores", "cells"},
     "change_to_live": {"rows"},
     "memory": {"routes", "idle_seconds", "processes"},
     "pipeline": {"rows"},
@@ -28,8 +28,8 @@ ROWS: dict[str, tuple[str, int, set[str]]] = {
     ),
     "pick": (
         "cells",
-        11,
-        {"body_bytes", "way", "requests", "median_us", "requests_per_second", "cpu_us", "compared"},
+        13,
+        {"body_bytes", "way", "requests", "median_us", "requests_per_second", "cpu_us", "picked_within_us", "compared"},
     ),
     "change_to_live": ("rows", 2, {"routes", "changes", "live_ms", "live_p95_ms", "logged_ms", "steps_ms"}),
     "memory": ("processes", 4, {"role", "resident_mb", "proportional_mb"}),

@@ -1,5 +1,7 @@
 import asyncio
 import json
+import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,8 @@ import pytest
 from tools.bench.bodies import chat_body
 from tools.bench.failures import CannotMeasure
 from tools.bench.load import Job, Load, load_generator
+from tools.bench.pick_times import parse as parse_pick_times
+from tools.bench.pick_times import within
 from tools.bench.processes import (
     Memory,
     Role,
@@ -167,3 +171,17 @@ async def _load_on(answer: str) -> Load:
     async with server:
         with load_generator() as load:
             return await asyncio.to_thread(load.run, job)
+
+
+def test_share_of_picks_was_made_within_a_time_inside_a_bucket() -> None:
+    name = "infergate_scheduler_e2e_duration_seconds_bucket"
+    page = f'{name}{{le="0.0001"}} 90.0\n{name}{{le="0.0002"}} 100.0\n{name}{{le="+Inf"}} 100.0\nother 7.0\n'
+    times = parse_pick_times(page)
+    assert times == {0.0001: 90, 0.0002: 10, math.inf: 0}
+    assert within(times, 0.99) == pytest.approx(0.00019)
+    assert within(times, 0.45) == pytest.approx(0.000075)
+    assert within(times - times, 0.99) is None
+
+
+def test_picks_above_the_last_bound_took_at_least_that() -> None:
+    assert within(Counter({0.05: 1, math.inf: 9}), 0.99) == 0.05

@@ -2,7 +2,8 @@
 
 Six and 64 endpoints, with a policy that switches everything on: flow control, objectives, explanations, usage. A long
 prompt is also sent to a path without prompts, where its bytes are carried and nothing is read: what a prompt costs
-beyond its transport. All ways take turns within each round.
+beyond its transport. All ways take turns within each round. How long a pick takes the picker, once its request is
+whole, is read from its own metrics, up to 1 MB; what it takes to read 100 endpoints, before there are requests.
 """
 
 import os
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from controller.agent.nginx import Nginx
+from controller.agent.state import PICKER_SOCKET
 from tools.bench.gateway import gateway
 from tools.bench.load import Job, Load, load_generator
+from tools.bench.pick_times import PickTimes, pick_times, within
 from tools.bench.processes import Role, cpu_seconds, tree
 from tools.bench.progress import Progress
 from tools.bench.report import Bar, Outcome, Table
@@ -29,10 +32,16 @@ _BARS: Final = {1_000: 1.6, 16_000: 1.6, 200_000: 1.3}
 """CPU of a pick among a few endpoints as a multiple of NGINX's for a plain request, by bytes of the body."""
 _FEW: Final = 6
 _MANY: Final = 64
+_READ: Final = 100
+"""Endpoints that are read, those of the two pools among them."""
+_IDLE_BAR: Final = 0.1
+"""Cores that reading them takes."""
 _MANY_BAR: Final = 1.6
 """Times a pick among a few."""
 _LONG: Final = 120_000
 """Bytes of 30,000 tokens."""
+_LARGE: Final = 1_000_000
+"""Bytes of the largest body."""
 _LONG_BAR: Final = 2.0
 """Times what its bytes cost in transport."""
 _PATH_WITHOUT_PROMPTS: Final = "/v1/files"
@@ -55,6 +64,8 @@ _JOBS: Final = (
     *((size, way) for size in _BARS for way in (Way.PLAIN, Way.FEW, Way.MANY)),
     (_LONG, Way.BYTES),
     (_LONG, Way.FEW),
+    (_LARGE, Way.PLAIN),
+    (_LARGE, Way.FEW),
 )
 
 
@@ -70,6 +81,8 @@ class Cell:
     requests_per_second: Spread
     cpu_us: Spread
     """Microseconds per request: of the picker, and for a plain one of NGINX."""
+    picked_within_us: float | None
+    """Microseconds from the whole request to the answer, of 99 in 100 picks; None where there are none."""
     compared: Spread | None
     """As a multiple, in the same round: a few of plain, many of a few, a prompt of its bytes."""
 
@@ -81,6 +94,8 @@ class _Target:
     pids: tuple[int, ...]
     access_log: Path
     path: str = CHAT_PATH
+    picker: Path | None = None
+    """Socket on which the picker tells how long picks took."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,8 @@ class _Measured:
     load: Load
     cpu: float
     """Seconds."""
+    picks: PickTimes
+    """By how long they took."""
 
     @property
     def per_request(self) -> float:
@@ -109,32 +126,36 @@ def run(*, quick: bool, work: Path, nginx: Nginx, progress: Progress) -> Outcome
                 target = targets[way]
                 # An access log of all rounds would be larger than the memory of a small machine.
                 os.truncate(target.access_log, 0)
+                earlier = _picks(target)
                 before = _cpu(target.pids)
                 done = load.run(Job(target.port, target.host, size, _CONNECTIONS, seconds, path=target.path))
                 # What ended last is told a little later.
                 time.sleep(_SETTLES_WITHIN)
+                cpu = _cpu(target.pids) - before
                 if number:
-                    found[size, way].append(_Measured(done, _cpu(target.pids) - before))
+                    found[size, way].append(_Measured(done, cpu, _picks(target) - earlier))
     cells = [_cell(size, way, found) for size, way in _JOBS]
     figures = {
         "rounds": rounds,
         "seconds_per_cell": seconds,
         "connections": _CONNECTIONS,
         "endpoints": {Way.FEW: _FEW, Way.MANY: _MANY},
+        "idle_endpoints": _READ,
         "idle_cores": idle,
         "cells": cells,
     }
-    return Outcome(figures=figures, tables=(_table(cells),), bars=tuple(_bars(cells)))
+    return Outcome(figures=figures, tables=(_table(cells),), bars=tuple(_bars(cells, idle=idle)))
 
 
 @contextmanager
 def _targets(work: Path, nginx: Nginx) -> Iterator[dict[Way, _Target]]:
-    ports = free_ports(_FEW + _MANY + 2)
+    ports = free_ports(_READ + 2)
     port, plain_port, backends = ports[0], ports[1], ports[2:]
     directory = work / "resources"
     write_gateway(directory, port=port)
     few = write_tuned_pool(directory, name="few", backends=backends[:_FEW])
-    many = write_tuned_pool(directory, name="many", backends=backends[_FEW:])
+    many = write_tuned_pool(directory, name="many", backends=backends[_FEW : _FEW + _MANY])
+    write_tuned_pool(directory, name="idle", backends=backends[_FEW + _MANY :])
     with ExitStack() as stack:
         stack.enter_context(backend(nginx.binary, work / "backend", ports=backends))
         plain = stack.enter_context(
@@ -142,10 +163,11 @@ def _targets(work: Path, nginx: Nginx) -> Iterator[dict[Way, _Target]]:
         )
         tested = stack.enter_context(gateway(directory, work=work / "gateway", port=port, host=few, path="/v1/models"))
         picker, log = tested.pids()[Role.PICKER], tested.access_log
+        socket = work / "gateway" / "state" / PICKER_SOCKET
         yield {
             Way.PLAIN: _Target(plain.port, "plain.example.com", tree(plain.pid), plain.access_log),
-            Way.FEW: _Target(port, few, picker, log),
-            Way.MANY: _Target(port, many, picker, log),
+            Way.FEW: _Target(port, few, picker, log, picker=socket),
+            Way.MANY: _Target(port, many, picker, log, picker=socket),
             Way.BYTES: _Target(port, few, picker, log, path=_PATH_WITHOUT_PROMPTS),
         }
 
@@ -155,6 +177,10 @@ def _idle(pids: tuple[int, ...], *, seconds: float) -> float:
     before, began = _cpu(pids), time.monotonic()
     time.sleep(max(1.0, 2 * seconds))
     return (_cpu(pids) - before) / (time.monotonic() - began)
+
+
+def _picks(target: _Target) -> PickTimes:
+    return pick_times(target.picker) if target.picker else PickTimes()
 
 
 def _cpu(pids: tuple[int, ...]) -> float:
@@ -171,8 +197,13 @@ def _cell(size: int, way: Way, found: _Found) -> Cell:
         median_us=spread([each.load.median * 1e6 for each in rounds]),
         requests_per_second=spread([each.load.requests / each.load.seconds for each in rounds]),
         cpu_us=spread([each.per_request * 1e6 for each in rounds]),
+        picked_within_us=_us(within(sum((each.picks for each in rounds), PickTimes()), 0.99)),
         compared=_compared(size, way, found),
     )
+
+
+def _us(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e6
 
 
 def _compared(size: int, way: Way, found: _Found) -> Spread | None:
@@ -180,16 +211,17 @@ def _compared(size: int, way: Way, found: _Found) -> Spread | None:
         case Way.PLAIN | Way.BYTES:
             return None
         case Way.FEW:
-            other = Way.PLAIN if size in _BARS else Way.BYTES
+            other = Way.BYTES if size == _LONG else Way.PLAIN
         case Way.MANY:
             other = Way.FEW
     pairs = zip(found[size, way], found[size, other], strict=True)
     return spread([one.per_request / against.per_request for one, against in pairs])
 
 
-def _bars(cells: list[Cell]) -> Iterator[Bar]:
+def _bars(cells: list[Cell], *, idle: float) -> Iterator[Bar]:
+    yield Bar(f"cores of the picker for {_READ} endpoints without a request", idle, _IDLE_BAR, "")
     for cell in cells:
-        if cell.compared is None:
+        if cell.compared is None or cell.body_bytes == _LARGE:
             continue
         size = f"{cell.body_bytes // 1000} KB"
         if cell.way is Way.MANY:
@@ -209,6 +241,7 @@ def _table(cells: list[Cell]) -> Table:
             f"{cell.median_us.median:.0f}",
             f"{cell.requests_per_second.median:,.0f}",
             f"{cell.cpu_us.median:.1f}",
+            f"{cell.picked_within_us:.0f}" if cell.picked_within_us is not None else "",
             f"{cell.compared.median:.2f} ({cell.compared.low:.2f}–{cell.compared.high:.2f})" if cell.compared else "",
             str(cell.failed),
         )
@@ -218,4 +251,4 @@ def _table(cells: list[Cell]) -> Table:
         f"A pick: CPU of the picker, of plain NGINX's; few: {_FEW} endpoints to plain or to its bytes, "
         f"many: {_MANY} to few; {_CONNECTIONS} connections; medians over rounds (quartiles)"
     )
-    return Table(title, ("body", "way", "median µs", "req/s", "CPU µs", "x", "failed"), rows)
+    return Table(title, ("body", "way", "median µs", "req/s", "CPU µs", "p99 of the pick µs", "x", "failed"), rows)
