@@ -31,7 +31,7 @@ _STEP: Final = 0.05
 _COMPARED: Final = 20
 """Comparisons before one is believed."""
 _WORTH: Final = 0.1
-"""Predicted share below which there is nothing to be wrong about."""
+"""Share below which there is nothing to be wrong, or right, about."""
 _LEAST_TRUST: Final = 1 / 1024
 _FAR_BELOW: Final = 0.5
 _NEAR: Final = 0.9
@@ -112,11 +112,12 @@ class PrefixIndex:
         self.predicted += _STEP * (predicted - self.predicted)
         self.reported += _STEP * (reported - self.reported)
         self._compared += 1
-        if self._compared < _COMPARED or self.predicted < _WORTH:
+        if self._compared < _COMPARED:
             return False
-        if self.reported < _FAR_BELOW * self.predicted:
+        if self.predicted >= _WORTH and self.reported < _FAR_BELOW * self.predicted:
             self.trust = max(self.trust / 2, _LEAST_TRUST)
-        elif self.trust < 1 and self.reported > _NEAR * self.predicted:
+        elif self.trust < 1 and self.reported > max(_NEAR * self.predicted, _WORTH):
+            # Also where next to nothing was predicted: an index that became small cannot hold what it should.
             self.trust *= 2
             self._compared = 0
             return True

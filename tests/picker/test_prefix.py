@@ -175,3 +175,24 @@ def test_answer_to_another_prompt_is_not_counted() -> None:
     assert _turn(picker, 2, ("user", "Hello!"), *said).cached_bytes == 0
     picker.endpoint("a").prefixes.clear()
     assert _turn(picker, 3, ("user", "Hello"), *said).cached_bytes == 0
+
+
+def _answers(picker: Picker, count: int, *, cached: int) -> None:
+    """Answers to one prompt of 5,000 tokens, which say how many of them were cached."""
+    for n in range(count):
+        picker.pick(str(n), prompt=b"x" * 20_000)
+        picker.complete(str(n), endpoint="a", prompt_tokens=5000, cached_tokens=cached)
+    picker.table.digest_readings()
+
+
+def test_index_follows_the_truth_that_answers_tell(picker: Picker) -> None:
+    picker.serve("a")
+    picker.read("a", blocks=1000, block_size=16)
+    _answers(picker, 30, cached=4900)
+    assert picker.endpoint("a").prefixes.capacity == 250
+    _answers(picker, 100, cached=0)
+    shrunk = picker.endpoint("a").prefixes.capacity
+    assert shrunk < 125
+    assert len(picker.endpoint("a").prefixes) <= 2 * shrunk
+    _answers(picker, 300, cached=4900)
+    assert picker.endpoint("a").prefixes.capacity == 250
