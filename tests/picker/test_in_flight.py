@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from controller.picker.inflight import SHORT_SCRAPES
+from controller.picker.inflight import REMEMBERED, SHORT_SCRAPES
+from controller.picker.overdue import miss_overdue
 from controller.picker.scheduling.profile import PluginSpec
 
 from .conftest import Picker
@@ -147,8 +148,16 @@ def test_request_whose_end_was_lost_is_found_by_what_the_pod_reports(picker: Pic
 def test_stream_silent_for_15_minutes_still_counts(picker: Picker) -> None:
     picker.serve("a")
     picker.pick("1")
-    assert compare(picker, "a", reported=1, scrapes=900) == 0
-    assert picker.count("a") == 1
+    for _ in range(15):
+        assert compare(picker, "a", reported=1, scrapes=60) == 0
+        # Whatever else goes on in the picker.
+        picker.in_flight.settle(picker.clock())
+        picker.table.sweep()
+        picker.table.digest_readings()
+        miss_overdue(picker.endpoint("a"), now=picker.clock())
+        picker.pick("2")
+        picker.complete("2", endpoint="a")
+    assert list(picker.endpoint("a").open) == ["1"]
 
 
 def test_without_a_reading_nothing_expires(picker: Picker) -> None:
@@ -166,6 +175,14 @@ def test_requests_younger_than_the_scrapes_are_not_doubted(picker: Picker) -> No
     picker.pick("young")
     assert compare(picker, "a", reported=0, scrapes=SHORT_SCRAPES - 1) == 1
     assert list(picker.endpoint("a").open) == ["young"]
+
+
+def test_requests_that_come_and_go_between_scrapes_are_not_doubted(picker: Picker) -> None:
+    picker.serve("a")
+    for n in range(5 * SHORT_SCRAPES):
+        picker.pick(str(n))
+        assert compare(picker, "a", reported=0) == 0
+        picker.complete(str(n), endpoint="a")
 
 
 def test_one_scrape_that_reports_enough_ends_the_doubt(picker: Picker) -> None:
@@ -220,3 +237,18 @@ def test_scrapes_that_come_often_expire_nothing_sooner(picker: Picker) -> None:
     for _ in range(30):
         picker.clock.pass_(0.1)
         assert picker.in_flight.compare(picker.endpoint("a"), reported=0, scraped_at=picker.clock()) == 0
+
+
+def test_ids_that_are_remembered_for_a_message_to_come_are_bounded(picker: Picker) -> None:
+    picker.serve("a")
+    for n in range(2 * REMEMBERED):
+        # Hung up before its pick; let go before its end.
+        picker.complete(f"early{n}", endpoint="")
+        picker.pick(f"late{n}", tried="a:8000=unreachable;")
+    assert len(picker.in_flight) == 0
+    assert picker.in_flight.was_released(f"late{2 * REMEMBERED - 1}")
+    assert not picker.in_flight.was_released("late0")
+    assert picker.pick("early0") == "a"
+    assert picker.count("a") == 1
+    picker.pick(f"early{2 * REMEMBERED - 1}")
+    assert picker.count("a") == 1
