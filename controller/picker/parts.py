@@ -86,7 +86,10 @@ def parts_of(settings: PickerSettings, *, rng: random.Random, source_of: SourceO
 
     def loads(pool: str, now: float) -> Sequence[EndpointLoad]:
         known = table.pools.get(pool)
-        return [load_of(endpoint, now=now) for endpoint in known.endpoints] if known else ()
+        if known is None:
+            return ()
+        staleness = known.watch.staleness
+        return [load_of(endpoint, now=now, staleness=staleness) for endpoint in known.endpoints]
 
     later = asyncio.get_running_loop().call_later
     state = State(

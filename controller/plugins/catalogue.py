@@ -183,7 +183,7 @@ BUILT_IN: Final = Catalogue(
         Plugin(
             "concurrency-detector",
             _DETECTOR,
-            "A pool is as full as the requests or tokens in flight from here.",
+            "A pool is as full as the requests or tokens in flight.",
             p.ConcurrencyDetector,
         ),
         Plugin("round-robin-fairness-policy", _FAIRNESS, "One request of each tenant in turn. The default."),

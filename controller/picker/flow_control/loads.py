@@ -17,6 +17,11 @@ class EndpointLoad(Protocol):
         ...
 
     @property
+    def others(self) -> int:
+        """Requests of others than this picker, in a reading that is fresh: of other replicas of the gateway."""
+        ...
+
+    @property
     def tokens(self) -> int:
         """Estimated tokens of those requests."""
         ...
@@ -61,6 +66,7 @@ class Load(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """An `EndpointLoad` at one moment."""
 
     in_flight: int = 0
+    others: int = 0
     tokens: int = 0
     reading_age: float = math.inf
     running: int = 0
@@ -71,14 +77,15 @@ class Load(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     is_avoided: bool = False
 
 
-def load_of(endpoint: Endpoint, *, now: float) -> Load:
-    """The load of an endpoint of the picker."""
+def load_of(endpoint: Endpoint, *, now: float, staleness: float) -> Load:
+    """The load of an endpoint of the picker. staleness: seconds after which a reading tells nothing of others."""
     reading = endpoint.reading
     is_avoided = not endpoint.health.may_serve(now)
     if reading is None:
         return Load(in_flight=len(endpoint.open), tokens=endpoint.tokens, slots=endpoint.slots, is_avoided=is_avoided)
     return Load(
         in_flight=len(endpoint.open),
+        others=endpoint.foreign if now - endpoint.answered_at <= staleness else 0,
         tokens=endpoint.tokens,
         reading_age=now - endpoint.answered_at,
         running=reading.running,

@@ -112,7 +112,11 @@ class UtilizationDetector:
 
 
 class ConcurrencyDetector:
-    """Full is an endpoint with a number of requests, or of tokens, in flight. Needs no readings."""
+    """Full is an endpoint with a number of requests, or of tokens, in flight.
+
+    Needs no readings. Where there are any, the requests of others count too, so that replicas of the gateway share a
+    limit instead of having it each; nobody tells of their tokens.
+    """
 
     name = "concurrency-detector"
 
@@ -129,18 +133,20 @@ class ConcurrencyDetector:
             return Room()
         requests = tokens = saturation = 0.0
         for load in usable:
-            free_requests = self._requests - load.in_flight
+            count = load.in_flight + load.others
+            free_requests = self._requests - count
             free_tokens = self._tokens - load.tokens
             if free_requests > 0 and free_tokens > 0:
                 requests += free_requests
                 tokens += free_tokens
-            saturation += min(1.0, max(load.in_flight / self._requests, load.tokens / self._tokens))
-        count = len(usable)
-        return Room(requests, tokens, self._requests * count, self._tokens * count, saturation / count)
+            saturation += min(1.0, max(count / self._requests, load.tokens / self._tokens))
+        pods = len(usable)
+        return Room(requests, tokens, self._requests * pods, self._tokens * pods, saturation / pods)
 
     def has_room(self, load: EndpointLoad) -> bool:
         """See `Detector`."""
-        return load.in_flight < self._requests * self._raised and load.tokens < self._tokens * self._raised
+        count = load.in_flight + load.others
+        return count < self._requests * self._raised and load.tokens < self._tokens * self._raised
 
 
 def _usable(loads: Sequence[EndpointLoad]) -> Sequence[EndpointLoad]:

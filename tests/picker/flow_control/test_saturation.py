@@ -108,13 +108,14 @@ def test_endpoint_of_the_picker_is_a_load() -> None:
     endpoint = Endpoint(PoolEndpoint(address="a:8000", name="llm/a"))
     endpoint.open["1"] = cast(Sent, object())
     endpoint.tokens = 7
-    unread: EndpointLoad = load_of(endpoint, now=20.0)
+    unread: EndpointLoad = load_of(endpoint, now=20.0, staleness=3.0)
     assert (unread.in_flight, unread.reading_age, unread.is_avoided) == (1, math.inf, False)
     endpoint.read(Reading(Engine.VLLM, running=3, waiting=2, kv_use=0.4), own=1, now=20.0)
     endpoint.health.failed(Failure.CLOSED, request="1", now=20.0)
-    load = load_of(endpoint, now=20.5)
+    load = load_of(endpoint, now=20.5, staleness=3.0)
     assert load == Load(
         in_flight=1,
+        others=4,
         tokens=7,
         reading_age=0.5,
         running=3,
@@ -124,3 +125,19 @@ def test_endpoint_of_the_picker_is_a_load() -> None:
         slots=3,
         is_avoided=True,
     )
+
+
+def test_requests_of_others_count_while_the_reading_is_fresh() -> None:
+    endpoint = Endpoint(PoolEndpoint(address="a:8000", name="llm/a"))
+    endpoint.read(Reading(Engine.VLLM, running=3, waiting=2), own=1, now=20.0)
+    assert [load_of(endpoint, now=at, staleness=3.0).others for at in (20.0, 23.0, 23.5)] == [4, 4, 0]
+
+
+def test_replicas_share_a_limit_of_requests() -> None:
+    """Each knows its own, and reads what all of them have there."""
+    detector = ConcurrencyDetector(ConcurrencyParameters(max_concurrency=10))
+    replicas = [fresh(in_flight=own, others=7 - own) for own in (4, 2, 1)]
+    assert [detector.room([load]).requests for load in replicas] == [3, 3, 3]
+    full = [fresh(in_flight=own, others=10 - own) for own in (5, 3, 2)]
+    assert [detector.room([load]).requests for load in full] == [0, 0, 0]
+    assert not any(detector.has_room(load) for load in full)

@@ -29,7 +29,7 @@ async def test_body_of_a_request_that_waits_is_not_kept() -> None:
     picker = Picker()
     picker.serve("a")
     flow = FlowController(
-        loads=lambda _, now: [load_of(picker.endpoint("a"), now=now)],
+        loads=lambda _, now: [load_of(picker.endpoint("a"), now=now, staleness=3.0)],
         tenants=Tenants(bytes(16)),
         clock=picker.clock,
         later=asyncio.get_running_loop().call_later,

@@ -26,7 +26,7 @@ class UtilizationDetectorFilter:
 
     def filter(self, request: PickRequest, endpoints: Sequence[Endpoint], *, now: float) -> Sequence[Endpoint]:
         """See `Filter`."""
-        return _with_room(self._detector, endpoints, now=now) or endpoints
+        return _with_room(self._detector, endpoints, now=now, staleness=self.surroundings.staleness) or endpoints
 
     @cached_property
     def _detector(self) -> Detector:
@@ -56,7 +56,7 @@ class ConcurrencyDetectorFilter:
 
     def filter(self, request: PickRequest, endpoints: Sequence[Endpoint], *, now: float) -> Sequence[Endpoint]:
         """See `Filter`."""
-        return _with_room(self._detector, endpoints, now=now)
+        return _with_room(self._detector, endpoints, now=now, staleness=self.surroundings.staleness)
 
     @cached_property
     def _detector(self) -> Detector:
@@ -70,5 +70,7 @@ class ConcurrencyDetectorFilter:
         )
 
 
-def _with_room(detector: Detector, endpoints: Sequence[Endpoint], *, now: float) -> Sequence[Endpoint]:
-    return [endpoint for endpoint in endpoints if detector.has_room(load_of(endpoint, now=now))]
+def _with_room(
+    detector: Detector, endpoints: Sequence[Endpoint], *, now: float, staleness: float
+) -> Sequence[Endpoint]:
+    return [endpoint for endpoint in endpoints if detector.has_room(load_of(endpoint, now=now, staleness=staleness))]
