@@ -38,6 +38,10 @@ _OF_ENDPOINT: Final[Mapping[str, tuple[str, Callable[[Endpoint], float]]]] = {
     "inflight_tokens": ("Estimated tokens of prompts in flight.", lambda one: one.tokens),
     "endpoint_slowness": ("Seconds per token, relative to the pool's.", lambda one: one.slowness),
     "prefix_indexer_size": ("Chunks of prompts in the index.", lambda one: len(one.prefixes)),
+    "prefix_indexer_trust": (
+        "Share of its KV cache that the index stands for, as answers bear it out; near 0 it is picked for by load.",
+        lambda one: one.prefixes.trust,
+    ),
     "endpoint_restarts": ("Restarts of the same pod that were seen.", lambda one: one.restarts),
 }
 

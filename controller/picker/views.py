@@ -40,6 +40,8 @@ class EndpointView(msgspec.Struct, frozen=True, rename="camel"):
     """Chunks of prompts in its index."""
     prefix_capacity: int
     """Chunks of one generation of the index, of which there are two."""
+    prefix_trust: float
+    """Share of its cache that the index stands for; see `PrefixIndex`."""
     restarts: int
     metrics: Metrics
     reading: Reading | None
@@ -113,6 +115,7 @@ def _endpoint(endpoint: Endpoint, *, now: float, staleness: float) -> EndpointVi
         slots=None if math.isinf(endpoint.slots) else int(endpoint.slots),
         prefix_chunks=len(endpoint.prefixes),
         prefix_capacity=endpoint.prefixes.capacity,
+        prefix_trust=endpoint.prefixes.trust,
         restarts=endpoint.restarts,
         metrics=endpoint.metrics,
         reading=endpoint.reading,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from controller.bundle import Engine
 from controller.picker.answers import Refusal
 from controller.picker.chunks import chunk_hashes
+from controller.picker.learned_metrics import learned_metrics
 from controller.picker.model_servers import Reading
 from controller.picker.prefix import DEFAULT_CAPACITY, PrefixIndex, capacity_of, longest_matches, share_out
 from controller.picker.requests import BodyPieces, PickRequest, pick_request
@@ -196,3 +197,32 @@ def test_index_follows_the_truth_that_answers_tell(picker: Picker) -> None:
     assert len(picker.endpoint("a").prefixes) <= 2 * shrunk
     _answers(picker, 300, cached=4900)
     assert picker.endpoint("a").prefixes.capacity == 250
+
+
+def test_endpoint_that_caches_nothing_is_picked_for_by_load_and_that_is_told(picker: Picker) -> None:
+    picker.serve("a", "b")
+    picker.read("a", blocks=1000, block_size=16)
+    picker.read("b", blocks=125, block_size=128)
+    assert _trust_of(picker) == {"llm/a": 1.0, "llm/b": 1.0}
+    for n in range(400):
+        name = picker.pick(str(n), prompt=b"x" * 20_000, is_streamed=True)
+        picker.complete(str(n), endpoint=name, prompt_tokens=5000, cached_tokens=0 if name == "a" else 4900)
+        picker.table.digest_readings()
+    assert _trust_of(picker) == {"llm/a": 0.5, "llm/b": 1.0}
+    # It was emptied, so nothing keeps the prompt there.
+    assert picker.pick("last", prompt=b"x" * 20_000) == "b"
+
+
+def test_trust_of_an_endpoint_without_a_cache_goes_towards_0(picker: Picker) -> None:
+    picker.serve("a")
+    _answers(picker, 400, cached=0)
+    assert _trust_of(picker)["llm/a"] < 1 / 64
+
+
+def _trust_of(picker: Picker) -> dict[str, float]:
+    return {
+        sample.labels["endpoint_name"]: sample.value
+        for family in learned_metrics(picker.table)
+        for sample in family.samples
+        if sample.name == "infergate_prefix_indexer_trust"
+    }
