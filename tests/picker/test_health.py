@@ -119,6 +119,13 @@ def test_status_that_is_not_the_endpoints_is_no_verdict(picker: Picker, upstream
     picker.pick("1")
     picker.complete("1", endpoint="a", upstream_status=upstream_status)
     assert picker.endpoint("a").health.failures.total() == 0
+    # Nor does it prove that an endpoint that failed is well.
+    picker.pick("2")
+    picker.pick("2", tried="a:8000=closed;")
+    picker.clock.pass_(2)
+    picker.pick("probe")
+    picker.complete("probe", endpoint="a", upstream_status=upstream_status)
+    assert picker.endpoint("a").health.pause > 0
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 404, 408, 413, 422, 429])

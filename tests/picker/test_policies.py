@@ -63,7 +63,14 @@ def test_plugins_of_a_policy_are_made_with_their_weights() -> None:
 def test_fallbacks_are_asked_of_the_default_rule_too() -> None:
     profile = _profile(AppliedPolicy(fallbacks=2))
     assert isinstance(profile.picker, MaxScorePicker)
+    assert profile.picker.max_num_of_endpoints == 3
     assert isinstance(profile.scorers[0][0], ExpectedTimeScorer)
+
+
+def test_fallbacks_are_asked_of_the_picker_of_a_profile() -> None:
+    picker = _profile(AppliedPolicy(scheduling=SCHEDULING, fallbacks=1)).picker
+    assert isinstance(picker, WeightedRandomPicker)
+    assert picker.max_num_of_endpoints == 2
 
 
 @pytest.mark.parametrize("type_", BUILT_IN.types(*SCHEDULING_KINDS))
