@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from controller.bundle import ENDPOINT_HEADER, MODEL_HEADER, STREAMS_HEADER, TARGET_HEADER, USAGE_HEADER
 from controller.picker.endpoints import Endpoint
 from controller.picker.errors import error_body
+from controller.picker.flow_control.refusals import REASON_HEADER
 from controller.picker.requests import PickRequest
 
 HeaderList = list[tuple[bytes, bytes]]
@@ -21,6 +22,7 @@ _STREAMS: Final = f"{STREAMS_HEADER}: 1\r\n".encode()
 _USAGE: Final = f"{USAGE_HEADER}: 1\r\n".encode()
 _MODEL: Final = MODEL_HEADER.encode()
 _TARGET: Final = TARGET_HEADER.encode()
+_REASON: Final = REASON_HEADER.encode()
 LONGEST_MODEL: Final = 256
 """Characters of a model's name that the access log shows; a longer one is of nobody's model."""
 
@@ -49,6 +51,16 @@ class Outcome(StrEnum):
     NO_ROOM = "bodies_in_hand"
     """The bodies of other requests take all the memory that there is for them."""
     TOO_LARGE = "body_too_large"
+
+
+_REASONS: Final = {
+    Outcome.NOT_READY: b"rejected-no-endpoints",
+    Outcome.POOL_EMPTY: b"rejected-no-endpoints",
+    Outcome.FILTERED: b"rejected-no-endpoints",
+    Outcome.BUSY: b"rejected-saturated",
+    Outcome.NO_ROOM: b"rejected-saturated",
+}
+"""Values are the field's; a refusal of the flow control brings its own."""
 
 
 class ErrorAnswer(Protocol):
@@ -85,6 +97,8 @@ class Refusal:
         headers = [(b"content-type", b"application/json")]
         if self.retry_after is not None:
             headers.append((b"retry-after", str(self.retry_after).encode()))
+        if self.outcome in _REASONS:
+            headers.append((_REASON, _REASONS[self.outcome]))
         return headers
 
     def body(self, path: str) -> bytes:

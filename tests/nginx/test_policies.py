@@ -139,6 +139,7 @@ async def test_no_endpoint_is_503_after_the_stated_time(
     refused = await http.post("/", content=b"x")
     assert time.monotonic() - began >= (0.2 if ttl else 0.0)
     assert (refused.status_code, refused.json()["error"]["type"]) == (503, "server_error")
+    assert refused.headers["x-llm-d-request-dropped-reason"] == "rejected-no-endpoints"
     assert int(refused.headers["retry-after"]) >= 1
     assert len(backend.requests) == 0
 

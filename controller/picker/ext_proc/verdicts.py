@@ -1,22 +1,11 @@
 """What the picker decides of a request, before it is put into messages."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from controller.extproc.messages import Action, Changes, Immediate, SetHeader
-from controller.picker.answers import ErrorAnswer, Outcome, Refusal
+from controller.picker.answers import ErrorAnswer, Refusal
 from controller.picker.director import Chosen
-from controller.picker.flow_control.refusals import REASON_HEADER
 from controller.picker.requests import PickRequest
-
-_REASONS: Final = {
-    Outcome.NOT_READY: b"rejected-no-endpoints",
-    Outcome.POOL_EMPTY: b"rejected-no-endpoints",
-    Outcome.FILTERED: b"rejected-no-endpoints",
-    Outcome.BUSY: b"rejected-saturated",
-    Outcome.NO_ROOM: b"rejected-saturated",
-}
-"""Values are the field's; a refusal of the flow control brings its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +51,7 @@ class Verdicts:
 def refusal_of(refusal: ErrorAnswer, *, method: str, path: str, why: bytes = b"") -> Answered:
     """An error for the client, in the shape of the API that has the path."""
     headers = list(refusal.headers)
-    details = f"infergate_{refusal.status}"
-    if isinstance(refusal, Refusal):
-        details = refusal.outcome.value
-        if refusal.outcome in _REASONS:
-            headers.append((REASON_HEADER.encode(), _REASONS[refusal.outcome]))
+    details = refusal.outcome.value if isinstance(refusal, Refusal) else f"infergate_{refusal.status}"
     if why:
         headers.append((b"x-infergate-explain", why))
     body = b"" if method == "HEAD" else refusal.body(path)
