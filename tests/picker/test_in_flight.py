@@ -87,7 +87,8 @@ def test_unreadable_line_is_counted(picker: Picker, line: bytes) -> None:
 def test_refused_retry_leaves_nothing_and_its_completion_is_no_second_failure(picker: Picker) -> None:
     picker.serve("a")
     picker.pick("1")
-    picker.pick("1", tried="a:8000=200 : 504/0 : 0.1;")
+    assert picker.pick("1", tried="a:8000=timeout;") == "endpoint_timed_out"
+    assert picker.count("a") == 0
     picker.complete("1", endpoint="a", status=504, upstream_status="200 : 504 : 504")
     assert picker.count("a") == picker.completions.unknown == 0
     assert picker.endpoint("a").health.failures.total() == 1
