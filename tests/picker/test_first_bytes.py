@@ -114,6 +114,20 @@ def test_speed_of_an_endpoint_is_learned() -> None:
     assert rates.expected(8000, slow) == pytest.approx(0.83, rel=0.05)
 
 
+def test_slow_endpoint_is_learned_from_its_answers_and_gets_less(picker: Picker) -> None:
+    picker.serve("a", "b")
+    for n in range(300):
+        # Two at a time, so that the slow one is asked too.
+        pair = [f"{n}a", f"{n}b"]
+        names = [picker.pick(one, prompt=f"{one:>8}".encode() * 1000, is_streamed=True) for one in pair]
+        for one, name in zip(pair, names, strict=True):
+            picker.first_byte(one, 0.83 if name == "a" else 0.43)
+            picker.complete(one, endpoint=name)
+    assert picker.endpoint("a").pace > 1.5 * picker.endpoint("b").pace
+    picks = [picker.pick(f"in flight {n}", prompt=b"%08d" % n * 999, is_streamed=True) for n in range(40)]
+    assert picks.count("b") > 1.3 * picks.count("a")
+
+
 @pytest.mark.parametrize("status", [400, 401, 429])
 def test_refusals_of_a_model_server_teach_nothing(picker: Picker, status: int) -> None:
     picker.serve("a")
