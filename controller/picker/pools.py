@@ -10,10 +10,11 @@ from typing import Final, Protocol
 
 from controller.bundle import FailureMode, ModelRewrite, Pool, PoolEndpoint, Pools, PoolTls, decode_pools, session_id
 from controller.picker.endpoints import Endpoint, key_of
+from controller.picker.index_budget import share_out
 from controller.picker.inflight import InFlight
 from controller.picker.memory import PoolMemory
 from controller.picker.overdue import LEAST_WAIT
-from controller.picker.prefix import capacity_of, share_out
+from controller.picker.prefix import capacity_of
 from controller.picker.targets import ModelTargets
 from controller.picker.trust import trusts_of
 from controller.picker.watch import DEFAULT_WATCH, Watch, watch_of

@@ -24,8 +24,6 @@ DEFAULT_CAPACITY: Final = 16_384
 """Chunks for an endpoint that does not tell its size: 4 MB of text, a million tokens, more than most have."""
 LEAST_CAPACITY: Final = 64
 """Chunks; 4,000 tokens."""
-LIMIT: Final = 1_000_000
-"""Chunks in all indexes together, at 60 to 120 bytes each."""
 _STEP: Final = 0.05
 """Weight of one comparison, so that about the last twenty count."""
 _COMPARED: Final = 20
@@ -162,15 +160,3 @@ def capacity_of(reading: Reading) -> int | None:
     if reading.blocks is None or reading.block_size is None:
         return None
     return max(LEAST_CAPACITY, reading.blocks * reading.block_size * BYTES_PER_TOKEN // SHORTEST)
-
-
-def share_out(indexes: Iterable[PrefixIndex], limit: int = LIMIT) -> None:
-    """Give each index the capacity it wants, or its part of the limit where they want more together."""
-    indexes = list(indexes)
-    wants = [max(1, int(index.wanted * index.trust)) for index in indexes]
-    # Two generations each.
-    part = min(1.0, limit / (2 * sum(wants))) if wants else 1.0
-    for index, wanted in zip(indexes, wants, strict=True):
-        capacity = max(1, int(wanted * part))
-        if capacity != index.capacity:
-            index.resize(capacity)

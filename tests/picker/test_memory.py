@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from controller.bundle import Completion, Pool, PoolEndpoint
-from controller.picker.prefix import LIMIT
+from controller.picker.index_budget import LIMIT, bytes_of
 from tools.bench.processes import memory
 
 from .conftest import Picker, request_of
@@ -35,7 +35,10 @@ GROWTH = 6_000_000
 """Bytes, since memory that is used again does not fit exactly: 0.75 KB for each prompt of a short run, 8 bytes for each
 of a million."""
 CONNECTIONS = 8
-POOL = Pool(name="llm/gpu", endpoints=tuple(PoolEndpoint(f"127.1.0.{n}:9", f"llm/{n}") for n in range(1, 65)))
+ENDPOINTS = 64
+POOL = Pool(
+    name="llm/gpu", endpoints=tuple(PoolEndpoint(f"127.1.0.{n}:9", f"llm/{n}") for n in range(1, ENDPOINTS + 1))
+)
 """Endpoints that do not say how large their caches are: each wants as much as there is."""
 ENDPOINT = b"x-gateway-destination-endpoint: "
 
@@ -51,9 +54,10 @@ def test_a_million_distinct_hashes_fill_no_more_than_the_limit(picker: Picker) -
         (chosen, *_) = picker.director.pick(request)  # type: ignore[misc]  # no request is refused here
         picker.in_flight.end(request.id)
         most = max(most, len(chosen.prefixes))
-    held = sum(len(endpoint.prefixes) for endpoint in picker.table.endpoints)
-    assert LIMIT / 4 < held <= LIMIT
-    assert most <= LIMIT // len(NAMES)
+    indexes = [endpoint.prefixes for endpoint in picker.table.endpoints]
+    assert 2 * sum(bytes_of(index.capacity) for index in indexes) <= LIMIT
+    assert most <= 2 * min(index.capacity for index in indexes)
+    assert sum(map(len, indexes)) >= sum(index.capacity for index in indexes) / 2
     assert len(picker.in_flight) == 0
     assert all(endpoint.backlog == endpoint.tokens == 0 for endpoint in picker.table.endpoints)
     assert len(picker.director.picks) == 1
@@ -68,9 +72,10 @@ async def test_memory_of_the_process_is_flat_and_small(tmp_path: Path) -> None:
         at_the_end = memory(process.pid).resident
         (pool,) = (await process.get("/pools")).json()["pools"]
     held = sum(endpoint["prefixChunks"] for endpoint in pool["endpoints"])
+    room = sum(endpoint["prefixCapacity"] for endpoint in pool["endpoints"])
     figures = f"{before / 1e6:.1f} MB, {filled / 1e6:.1f} when filled, {at_the_end / 1e6:.1f} at the end; {held} chunks"
     log.info(figures)
-    assert LIMIT / 2 < held <= LIMIT, figures
+    assert room < held <= 2 * room, figures
     assert filled > before + 20_000_000, figures
     assert at_the_end < filled + GROWTH, figures
     assert at_the_end < MOST, figures

@@ -380,3 +380,23 @@ def test_failing_endpoints_are_left_out_of_every_profile(picker: Picker) -> None
     picker.serve("a", "b")
     picker.pick("1", tried="a:8000=closed;")
     assert {picker.pick(str(n)) for n in range(10, 30)} == {"b"}
+
+
+class _LeavesNone:
+    """A filter of a third party."""
+
+    def __init__(self, is_about_load: bool) -> None:
+        self.is_about_load = is_about_load
+
+    def filter(self, request: object, endpoints: object, *, now: float) -> tuple[()]:
+        return ()
+
+
+@pytest.mark.parametrize(("is_about_load", "outcome"), [(True, "endpoints_busy"), (False, "endpoints_filtered_out")])
+def test_filter_of_a_third_party_may_say_that_it_is_about_load(
+    picker: Picker, is_about_load: bool, outcome: str
+) -> None:
+    picker.plugins = (PluginSpec("theirs", build=lambda surroundings: _LeavesNone(is_about_load)),)
+    picker.profile = (("theirs", 1.0),)
+    picker.serve("a")
+    assert picker.pick("1") == outcome

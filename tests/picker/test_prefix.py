@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from controller.bundle import Engine
 from controller.picker.answers import Refusal
 from controller.picker.chunks import chunk_hashes
+from controller.picker.index_budget import share_out
 from controller.picker.learned_metrics import learned_metrics
 from controller.picker.model_servers import Reading
-from controller.picker.prefix import DEFAULT_CAPACITY, PrefixIndex, capacity_of, longest_matches, share_out
+from controller.picker.prefix import DEFAULT_CAPACITY, PrefixIndex, capacity_of, longest_matches
 from controller.picker.requests import BodyPieces, PickRequest, pick_request
 
 from .conftest import Picker
@@ -85,16 +86,6 @@ def test_at_least_the_capacity_is_held() -> None:
 )
 def test_capacity_is_that_of_the_kv_cache(blocks: int | None, size: int | None, chunks: int | None) -> None:
     assert capacity_of(Reading(Engine.VLLM, blocks=blocks, block_size=size)) == chunks
-
-
-def test_limit_for_all_is_shared_by_what_each_wants() -> None:
-    indexes = [PrefixIndex(), PrefixIndex(), PrefixIndex()]
-    for index, wanted in zip(indexes, (100, 100, 200), strict=True):
-        index.wanted = wanted
-    share_out(indexes, 1000)
-    assert [index.capacity for index in indexes] == [100, 100, 200]
-    share_out(indexes, 400)
-    assert [index.capacity for index in indexes] == [50, 50, 100]
 
 
 def test_index_follows_the_size_that_the_endpoint_reports(picker: Picker) -> None:
