@@ -17,7 +17,7 @@ HASH: Final = 48
 """Bytes of a hash of 64 bits, as it is allocated."""
 SLOT: Final = 16
 """Bytes of a place in a table."""
-TABLES: Final = tuple(1 << power for power in (3, 5, 7, 9, 11, 13, 15, 17, *range(18, 25)))
+TABLES: Final[tuple[int, ...]] = tuple(1 << power for power in (3, 5, 7, 9, 11, 13, 15, 17, *range(18, 25)))
 """Places in the tables of a growing set; above 50,000 hashes they double. Source: CPython, Objects/setobject.c."""
 
 
