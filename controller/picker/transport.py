@@ -104,8 +104,8 @@ class PickProtocol(asyncio.Protocol):
                 self._transport.pause_reading()
 
     def go_on(self) -> None:
-        """See `Taker`."""
-        if self._transport is not None:
+        """See `Taker`. A connection that is closing gives its turn back when it is closed."""
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def on_message_begin(self) -> None:

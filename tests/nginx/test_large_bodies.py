@@ -1,6 +1,7 @@
 """Memory of nginx while many large bodies are under way, where the model in them is read, and where it is rewritten.
 
-INFERGATE_LARGE_BODIES is how many of 20 MB are under way at once; 200 take 4 GB of disk for a while.
+INFERGATE_LARGE_BODIES is how many of 20 MB are under way at once; 200 take 4 GB of disk for a while, and a machine that
+does nothing else: what looks after the picker is in the process that sends them.
 """
 
 import asyncio
@@ -25,7 +26,8 @@ log = logging.getLogger(__name__)
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
-COUNT: Final = int(os.environ.get("INFERGATE_LARGE_BODIES", "8"))
+COUNT: Final = int(os.environ.get("INFERGATE_LARGE_BODIES", "12"))
+"""More than the picker receives at a time."""
 SIZE: Final = 20_000_000
 SECONDS: Final = 30.0 + 3.0 * COUNT
 LIMIT_KB: Final = 300 * 1024

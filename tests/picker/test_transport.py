@@ -216,6 +216,18 @@ def test_large_bodies_are_received_in_turn() -> None:
     assert [wire.is_paused for _, wire in begun] == [False, False, True], "all turns were given back"
 
 
+def test_turn_of_a_connection_that_is_closing_goes_on() -> None:
+    turns = Turns(1)
+    first, second, third = (connect(Asked(), turns=turns)[:2] for _ in range(3))
+    for protocol, _ in (first, second, third):
+        protocol.data_received(_BEGUN)
+    second[1].closed = True
+    first[0].data_received(b"xx")
+    assert (second[1].is_paused, third[1].is_paused) == (True, True), "nothing is read where nothing can be answered"
+    second[0].connection_lost(None)
+    assert not third[1].is_paused
+
+
 def test_small_body_needs_no_turn() -> None:
     asked, turns = Asked(), Turns(0)
     protocol, wire, _, _ = connect(asked, turns=turns)
