@@ -14,7 +14,7 @@ COPY templates templates
 COPY nginx nginx
 COPY crds crds
 COPY tools/__init__.py tools/compile.py tools/wheel.py tools/
-# The hot paths of the picker and the relay are compiled; the compiler stays in this stage.
+# The hot paths of the picker are compiled; the compiler stays in this stage.
 ENV INFERGATE_COMPILE=1
 RUN python3 -m venv /opt/infergate \
     && /opt/infergate/bin/pip install --no-cache-dir . \

@@ -12,7 +12,7 @@ help:
 	@echo "make demo    install Infergate and start the demo"
 	@echo "make models  install what the demo needs and do not start it; tests use it too"
 	@echo "make test    install what the tests need and run them"
-	@echo "make compiled  compile the hot paths of the picker and the relay, where there is a C compiler"
+	@echo "make compiled  compile the hot paths of the picker, where there is a C compiler"
 	@echo "make check   format, lint, types, import rules"
 	@echo "make test-cluster  run the tests of tests/cluster on a cluster of processes, with the program rig"
 	@echo "make conformance   run the conformance suite of Gateway API there; PROFILES=..., CORE=1, RUN=..., CHANNEL=standard"
@@ -68,7 +68,7 @@ format: $(STAMPS)/test
 	@$(BIN)/ruff check --fix .
 
 compiled: $(STAMPS)/compile
-	@echo "Compiling the hot paths of the picker and the relay, as far as their sources changed (a minute or two at first) ..."
+	@echo "Compiling the hot paths of the picker, as far as their sources changed (a minute or two at first) ..."
 	@$(BIN)/python -m tools.compile
 
 bench: $(STAMPS)/test compiled

@@ -23,8 +23,8 @@ _COMMANDS: Final = {
     "picker": ("controller.picker.command", "the endpoint picker beside nginx"),
     "relay": ("controller.relay.command", "beside nginx, speaks to external endpoint pickers"),
 }
-_HOT: Final = ("picker", "relay")
-"""Commands that all requests run through; they import compiled modules where there are any."""
+_HOT: Final = "picker"
+"""The command that imports compiled modules where there are any."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (module, summary) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name in given:
-            if name in _HOT:
+            if name == _HOT:
                 compiled.install(os.environ)
             importlib.import_module(module).add_arguments(command)
     parsed = parser.parse_args(given)

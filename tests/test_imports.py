@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "membership": {"bundle", "errors", "kube", "plugins", "provider", "resources", "topology"},
     "picker": {"alt_names", "bundle", "compiled", "errors", "extproc", "garbage", "logs", "membership", "plugins"},
     "dialer": {"alt_names", "bundle", "errors"},
-    "relay": {"alt_names", "bundle", "compiled", "errors", "extproc", "garbage", "logs"},
+    "relay": {"alt_names", "bundle", "errors", "extproc", "garbage", "logs"},
     "simulator": {"errors", "logs"},
     "demo": {"agent", "errors", "simulator"},
     "refused": {"bundle", "errors", "ir", "render", "resources", "topology"},

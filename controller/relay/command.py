@@ -10,7 +10,6 @@ from pathlib import Path
 import uvloop
 from pydantic import ValidationError
 
-from controller import compiled
 from controller.garbage import collect_seldom
 from controller.relay.config import RelaySettings
 from controller.relay.run import run_until
@@ -67,5 +66,4 @@ async def _run_until_signal(settings: RelaySettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     collect_seldom()
-    compiled.tell(log, "relay starts")
     await run_until(settings, stopping=stopping)
