@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from controller.agent.nginx import Nginx, find
 from controller.errors import NginxMissing
-from tests.nginx.gateway import Gateway, client_of, run_gateway
+from tests.nginx.gateway import Gateway, Run, client_of, run_gateway
 
 
 @pytest.fixture(scope="session")
@@ -25,10 +25,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("gateway")
 
 
+@pytest.fixture(scope="module")
+def run() -> Run:
+    """Makes a gateway. Tests that use it pass with gateways of every kind."""
+    return run_gateway
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(root: Path, nginx: Nginx) -> AsyncIterator[Gateway]:
+async def gateway(root: Path, nginx: Nginx, run: Run) -> AsyncIterator[Gateway]:
     """A gateway without routes, for the tests of a module."""
-    async with run_gateway(root, nginx) as gateway:
+    async with run(root, nginx) as gateway:
         yield gateway
 
 

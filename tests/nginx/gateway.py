@@ -65,6 +65,8 @@ class Gateway:
     turns: list[State] = field(default_factory=list)
     """What the control plane knew after each turn, oldest first."""
     task: asyncio.Task[None] | None = None
+    mode: str = "picked"
+    """Of requests that are picked for, as the access log says."""
     _turned: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -136,6 +138,16 @@ class Gateway:
         """What the picker shows of its pools."""
         answer = await client.ask(self.state, "/pools", socket=places.PICKER_SOCKET, timeout=5.0)
         return dict(json.loads(answer.body)) if answer.status == 200 else {}
+
+    def picker_pids(self) -> tuple[int, ...]:
+        """Processes that pick; none while one of them is not there."""
+        pid = self.data_plane.picker_pid
+        return () if pid is None else (pid,)
+
+    def picks_anew(self, before: Sequence[int]) -> bool:
+        """Whether other processes pick than those before."""
+        pids = self.picker_pids()
+        return bool(pids) and not set(pids) & set(before)
 
     async def relay(self) -> Json:
         """What the relay tells of pickers and exchanges; empty when it does not answer."""
@@ -274,6 +286,10 @@ async def run_gateway(
             gateway.task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await gateway.task
+
+
+Run = Callable[..., contextlib.AbstractAsyncContextManager[Gateway]]
+"""As `run_gateway`."""
 
 
 def client_of(gateway: Gateway, *, http2: bool = False, timeout: float = SECONDS) -> httpx.AsyncClient:

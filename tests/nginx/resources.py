@@ -100,12 +100,21 @@ def picked_pool(
     port: int = 9002,
 ) -> list[Json]:
     """A pool with its endpoints, and the Service of its external picker, which is called like the pool."""
-    made, *slices = pool(name, *addresses)
+    made, *slices = pool(name, *addresses, mode=mode)
+    return [*slices, *external(made, pickers=pickers, protocol=protocol, tls=tls, port=port)]
+
+
+def external(
+    pool: Json, *, pickers: Sequence[str], protocol: str = "http", tls: bool = True, port: int = 9002
+) -> list[Json]:
+    """A pool with an external picker in the place of its own, and the Service of that."""
+    name = pool["metadata"]["name"]
+    mode = pool["spec"]["endpointPickerRef"].get("failureMode", "FailClose")
     reference = {"name": f"{name}-picker", "port": {"number": port}, "failureMode": mode}
-    made["spec"] |= {"endpointPickerRef": reference, "appProtocol": protocol}
+    made = {**pool, "spec": {**pool["spec"], "endpointPickerRef": reference, "appProtocol": protocol}}
     ports = [{"port": port, "appProtocol": "http2" if tls else "kubernetes.io/h2c"}]
     named = _resource("v1", "Service", f"{name}-picker", ports=ports)
-    return [made, *slices, named, *_slices(f"{name}-picker", pickers, label="kubernetes.io/service-name")]
+    return [made, named, *_slices(f"{name}-picker", pickers, label="kubernetes.io/service-name")]
 
 
 def picker_policy(target: str, **spec: object) -> Json:

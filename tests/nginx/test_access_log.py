@@ -74,10 +74,12 @@ async def test_line_of_a_picked_request_tells_its_way(gateway: Gateway, http: ht
         "route": "default/shop",
         "pool": "default/gpu",
         "endpoint": pod.address,
-        "mode": "picked",
+        "mode": gateway.mode,
     }
     assert (line["status"], line["tries"], str(line["rule"])) == (200, 1, "1")
-    assert 0 <= line["pick_seconds"] <= line["first_byte_seconds"] <= line["total_seconds"] < 10
+    # Of external pickers the relay's metrics tell it.
+    picked_within = line["pick_seconds"] if gateway.mode == "picked" else 0
+    assert 0 <= picked_within <= line["first_byte_seconds"] <= line["total_seconds"] < 10
     assert line["request_bytes"] > 5000
     assert 1000 < line["response_bytes"] < 2000
 
@@ -171,9 +173,8 @@ async def test_lines_are_json_while_the_picker_dies(gateway: Gateway) -> None:
     before = len(gateway.log_lines())
     async with client_of(gateway) as http:
         await asyncio.gather(*(http.get("/picked") for _ in range(30)))
-        pid = gateway.data_plane.picker_pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+        for pid in gateway.picker_pids():
+            os.kill(pid, signal.SIGKILL)
         answers = [await http.get("/picked") for _ in range(30)]
         await eventually(is_back)
         answers += await asyncio.gather(*(http.get("/picked") for _ in range(30)))
@@ -182,4 +183,4 @@ async def test_lines_are_json_while_the_picker_dies(gateway: Gateway) -> None:
     lines: list[Json] = [json.loads(line) for line in gateway.log_lines()[before:]]
     for line in lines:
         _check(line)
-    assert {"picked", "fail_open"} <= {line["mode"] for line in lines}
+    assert {gateway.mode, "fail_open"} <= {line["mode"] for line in lines}

@@ -41,7 +41,7 @@ USAGE: list[tuple[str, Json, tuple[int | None, int | None]]] = [
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
-async def _routes(gateway: Gateway) -> AsyncIterator[None]:
+async def routes(gateway: Gateway) -> AsyncIterator[None]:
     by_name = {"headers": [{"name": "X-Gateway-Model-Name", "value": "m"}]}
     async with serve(name="read") as read, serve(name="rest") as rest:
         await gateway.apply(

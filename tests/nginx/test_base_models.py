@@ -15,7 +15,7 @@ from controller.agent.state import PICKER_SOCKET
 from controller.simulator.pods import Simulation
 from controller.simulator.pods import serve as simulate
 from controller.simulator.settings import PodSettings
-from tests.nginx.gateway import SECONDS, Gateway, eventually, run_gateway
+from tests.nginx.gateway import SECONDS, Gateway, Run, eventually
 from tests.nginx.resources import Json, pool, route, rule, service, to_pool, to_service
 from tests.nginx.servers import Backend, serve
 
@@ -166,9 +166,9 @@ async def test_what_is_known_stays_while_the_picker_starts_anew(gateway: Gateway
 
 
 async def test_gateway_whose_routes_read_no_model_does_not_ask(
-    nginx: Nginx, tmp_path_factory: pytest.TempPathFactory, simulation: Simulation
+    nginx: Nginx, tmp_path_factory: pytest.TempPathFactory, simulation: Simulation, run: Run
 ) -> None:
-    async with run_gateway(tmp_path_factory.mktemp("plain"), nginx) as gateway:
+    async with run(tmp_path_factory.mktemp("plain"), nginx) as gateway:
         only = pool("llama", simulation.addresses["llama-0"])
         await gateway.apply("routes.yaml", only, route("all", rule(to_pool("llama"))))
         assert "bases.refresh" not in (gateway.state.current / "nginx.conf").read_text()

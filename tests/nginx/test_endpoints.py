@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from controller.agent.nginx import Nginx
-from tests.nginx.gateway import Gateway, client_of, eventually, run_gateway, until
+from tests.nginx.gateway import Gateway, Run, client_of, eventually, until
 from tests.nginx.resources import pool, route, rule, service, to_pool, to_service
 from tests.nginx.servers import Backend, serve
 
@@ -21,9 +21,9 @@ WORKERS = 2
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(root: Path, nginx: Nginx) -> AsyncIterator[Gateway]:
+async def gateway(root: Path, nginx: Nginx, run: Run) -> AsyncIterator[Gateway]:
     """A gateway that gives endpoints their kept connections on request of the tests only."""
-    async with run_gateway(root, nginx, endpoints_delay=3600) as gateway:
+    async with run(root, nginx, endpoints_delay=3600) as gateway:
         yield gateway
 
 
@@ -148,11 +148,13 @@ async def test_two_ports_of_one_address_are_two_pods(gateway: Gateway, http: htt
         assert served["two"] >= 10
 
 
-async def test_reload_that_gives_endpoints_their_connections_comes_later(tmp_path: Path, nginx: Nginx) -> None:
+async def test_reload_that_gives_endpoints_their_connections_comes_later(
+    tmp_path: Path, nginx: Nginx, run: Run
+) -> None:
     async with (
         serve() as one,
         serve() as two,
-        run_gateway(tmp_path, nginx, endpoints_delay=0.3) as gateway,
+        run(tmp_path, nginx, endpoints_delay=0.3) as gateway,
         client_of(gateway) as http,
     ):
         await gateway.apply("routes.yaml", pool("gpu", one.address), route("all", rule(to_pool("gpu"))))

@@ -17,7 +17,7 @@ PATHS = ("/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens", "/
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
-async def _routes(gateway: Gateway) -> None:
+async def routes(gateway: Gateway) -> None:
     with nobody() as dead:
         await gateway.apply(
             "routes.yaml",

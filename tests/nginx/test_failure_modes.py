@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from controller.agent.nginx import Nginx
-from tests.nginx.gateway import Gateway, client_of, eventually, run_gateway, until
+from tests.nginx.gateway import Gateway, Run, client_of, eventually, until
 from tests.nginx.resources import Json, pool, route, rule, to_pool
 from tests.nginx.servers import Backend, Request, serve
 
@@ -102,12 +102,13 @@ async def _load(gateway: Gateway) -> AsyncIterator[Load]:
             await asyncio.gather(*clients)
 
 
-def _signal_picker(gateway: Gateway, sign: signal.Signals = signal.SIGKILL) -> int:
-    """Sends a signal to the picker and returns its process id."""
-    pid = gateway.data_plane.picker_pid
-    assert pid is not None
-    os.kill(pid, sign)
-    return pid
+def _signal_picker(gateway: Gateway, sign: signal.Signals = signal.SIGKILL) -> tuple[int, ...]:
+    """Sends a signal to whatever picks and returns its process ids."""
+    pids = gateway.picker_pids()
+    assert pids
+    for pid in pids:
+        os.kill(pid, sign)
+    return pids
 
 
 async def _is_back(gateway: Gateway) -> bool:
@@ -123,7 +124,7 @@ async def test_picker_killed_under_load_is_503_or_200_and_nothing_else(
         before = len(gateway.log_lines())
         first = _signal_picker(gateway)
         await until(lambda: load.answers["/closed", 503] > 5)
-        await until(lambda: gateway.data_plane.picker_pid not in (None, first))
+        await until(lambda: gateway.picks_anew(first))
         await eventually(lambda: _is_back(gateway))
         served = load.answers["/closed", 200]
         await until(lambda: load.answers["/closed", 200] > served + 20)
@@ -141,7 +142,7 @@ async def test_stream_goes_on_when_the_picker_dies(gateway: Gateway, pods: tuple
         streams = [asyncio.create_task(http.post(f"/{mode}/stream")) for mode in ("open", "closed") for _ in range(20)]
         await until(lambda: sum(len(pod.requests) for pod in pods) == before + 40)
         first = _signal_picker(gateway)
-        await until(lambda: gateway.data_plane.picker_pid not in (None, first))
+        await until(lambda: gateway.picks_anew(first))
         STREAMS.go_on()
         answers = await asyncio.gather(*streams)
     assert {answer.content for answer in answers} == {b"first second"}
@@ -149,14 +150,16 @@ async def test_stream_goes_on_when_the_picker_dies(gateway: Gateway, pods: tuple
     await gateway.idle()
 
 
-async def test_picker_that_hangs_is_replaced_and_what_waited_is_answered(tmp_path: Path, nginx: Nginx) -> None:
-    async with serve(_answer) as pod, run_gateway(tmp_path, nginx) as gateway, client_of(gateway) as http:
+async def test_picker_that_hangs_is_replaced_and_what_waited_is_answered(
+    tmp_path: Path, nginx: Nginx, run: Run
+) -> None:
+    async with serve(_answer) as pod, run(tmp_path, nginx) as gateway, client_of(gateway) as http:
         await gateway.apply("routes.yaml", *_routes(pod.address))
         first = _signal_picker(gateway, signal.SIGSTOP)
         opened, closed = await asyncio.gather(http.post("/open", content=BODY), http.post("/closed", content=BODY))
         assert (opened.status_code, opened.content) == (200, BODY)
         assert (closed.status_code, closed.json()["error"]["code"]) == (503, "picker_unavailable")
-        await until(lambda: gateway.data_plane.picker_pid not in (None, first))
+        await until(lambda: gateway.picks_anew(first))
         await eventually(lambda: _is_back(gateway))
 
 

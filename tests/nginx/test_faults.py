@@ -17,7 +17,7 @@ from controller.simulator.faults import NO_FAULT, Fault, FaultKind, FaultPaths
 from controller.simulator.pods import Simulation
 from controller.simulator.pods import serve as simulate
 from controller.simulator.settings import PodSettings
-from tests.nginx.gateway import Gateway, eventually, run_gateway, until
+from tests.nginx.gateway import Gateway, Run, eventually, until
 from tests.nginx.load import Load, steady_load
 from tests.nginx.resources import Json, pool, route, rule, to_pool
 
@@ -83,9 +83,9 @@ CASES = (
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(root: Path, nginx: Nginx) -> AsyncIterator[Gateway]:
+async def gateway(root: Path, nginx: Nginx, run: Run) -> AsyncIterator[Gateway]:
     """A gateway that watches closely. New pods bring no reload into a test."""
-    async with run_gateway(root, nginx, endpoints_delay=3600) as gateway:
+    async with run(root, nginx, endpoints_delay=3600) as gateway:
         await gateway.apply("policy.yaml", POLICY)
         yield gateway
 
@@ -132,11 +132,11 @@ async def test_fault_of_a_pod_under_load(gateway: Gateway, case: Case) -> None:
 async def test_picker_killed_under_load(gateway: Gateway, mode: str, outcomes: set[str]) -> None:
     async with _serve(gateway, mode=mode), steady_load(gateway, clients=CLIENTS) as load:
         await _all_serve(load, since=0.0)
-        killed = gateway.data_plane.picker_pid
-        assert killed is not None
-        os.kill(killed, signal.SIGKILL)
+        killed = gateway.picker_pids()
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
         before = time.monotonic()
-        await until(lambda: gateway.data_plane.picker_pid not in (None, killed))
+        await until(lambda: gateway.picks_anew(killed))
         await _all_serve(load, since=before)
     assert set(load.outcomes()) == outcomes
     await _nothing_is_left(gateway)

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from controller.agent.nginx import Nginx
-from tests.nginx.gateway import Gateway, eventually, run_gateway
+from tests.nginx.gateway import Gateway, Run, eventually
 from tests.nginx.resources import model_rewrite, pool, renamed, route, rule, to_pool
 from tests.nginx.servers import response
 
@@ -75,10 +75,10 @@ async def _sink() -> AsyncIterator[Sink]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(root: Path, nginx: Nginx) -> AsyncIterator[tuple[Gateway, Sink]]:
+async def running(root: Path, nginx: Nginx, run: Run) -> AsyncIterator[tuple[Gateway, Sink]]:
     model = {"path": {"type": "PathPrefix", "value": "/"}, "headers": [{"name": "X-Gateway-Model-Name", "value": "m"}]}
     edits = {"set $infergate_rewritten_budget 268435456;": f"set $infergate_rewritten_budget {BUDGET};"}
-    async with _sink() as sink, run_gateway(root, nginx, edits=edits) as gateway:
+    async with _sink() as sink, run(root, nginx, edits=edits) as gateway:
         await gateway.apply(
             "routes.yaml",
             pool("read", sink.address),

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from controller.agent.nginx import Nginx
-from tests.nginx.gateway import Gateway, run_gateway
+from tests.nginx.gateway import Gateway, Run
 from tests.nginx.resources import Json, pool, route, rule, service, to_pool, to_service
 from tests.nginx.servers import exchange, serve
 
@@ -57,10 +57,10 @@ def _target(name: str) -> Json:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(root: Path, nginx: Nginx) -> AsyncIterator[Gateway]:
+async def gateway(root: Path, nginx: Nginx, run: Run) -> AsyncIterator[Gateway]:
     async with AsyncExitStack() as stack:
         backends = {name: await stack.enter_async_context(serve(name=name)) for name in MATCHES}
-        gateway = await stack.enter_async_context(run_gateway(root, nginx))
+        gateway = await stack.enter_async_context(run(root, nginx))
         rules = [
             (name, rule(_target(name), matches=[match], filters=FILTERS.get(name, [])))
             for name, match in MATCHES.items()

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from controller.agent.nginx import Nginx
-from tests.nginx.gateway import Gateway, run_gateway
+from tests.nginx.gateway import Gateway, Run
 from tests.nginx.resources import Json, header, pool, request_headers, route, rule, service, to_pool, to_service
 from tests.nginx.servers import Request, connect, exchange, nobody, serve
 
@@ -43,10 +43,10 @@ def _rules(reverse: bool) -> list[Json]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(root: Path, nginx: Nginx) -> AsyncIterator[Gateway]:
+async def gateway(root: Path, nginx: Nginx, run: Run) -> AsyncIterator[Gateway]:
     async with AsyncExitStack() as stack:
         backends = {name: await stack.enter_async_context(serve(name=name)) for name in NAMES}
-        gateway = await stack.enter_async_context(run_gateway(root, nginx))
+        gateway = await stack.enter_async_context(run(root, nginx))
         await gateway.apply(
             "routes.yaml",
             *(pool(name, backends[name].address) for name in NAMES),

@@ -15,6 +15,7 @@ from tests.nginx.servers import Backend, Request, describe, pick, serve, serve_p
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
+_QUEUE = "infergate_flow_control_queue_size{"
 CLIENTS = dict.fromkeys(PRIORITY_HEADERS, "100")
 
 
@@ -121,15 +122,12 @@ async def test_routes_decide_who_is_refused_and_who_goes_first(
 
 async def _waiting(gateway: Gateway, count: int) -> None:
     """Waits until so many requests are in the queue."""
-    transport = httpx.AsyncHTTPTransport(uds=str(gateway.state.root / "run/picker.sock"))
-    async with httpx.AsyncClient(transport=transport) as picker:
 
-        async def are_waiting() -> bool:
-            text = (await picker.get("http://picker/metrics")).text
-            lines = [line for line in text.splitlines() if line.startswith("infergate_flow_control_queue_size{")]
-            return sum(float(line.split()[-1]) for line in lines) == count
+    async def are_waiting() -> bool:
+        sizes = [size for name, size in (await gateway.metrics()).items() if name.startswith(_QUEUE)]
+        return sum(sizes) == count
 
-        await eventually(are_waiting)
+    await eventually(are_waiting)
 
 
 async def test_priority_of_a_route_counts_without_a_policy(gateway: Gateway, http: httpx.AsyncClient) -> None:

@@ -16,7 +16,7 @@ from controller.agent.nginx import Nginx
 from controller.commands.run import picker_command
 from controller.simulator.pods import serve as simulate
 from controller.simulator.settings import PodSettings
-from tests.nginx.gateway import Gateway, client_of, eventually, run_gateway, until
+from tests.nginx.gateway import Gateway, Run, client_of, eventually, run_gateway, until
 from tests.nginx.resources import Json, header, pool, response_headers, route, rule, service, to_pool, to_service
 from tests.nginx.servers import Request, response, serve
 
@@ -175,9 +175,9 @@ async def test_pool_that_goes_with_its_route_fails_no_request(gateway: Gateway) 
         assert set(statuses) == {200}
 
 
-async def test_kept_connection_is_served_when_its_pool_went(tmp_path: Path, nginx: Nginx) -> None:
+async def test_kept_connection_is_served_when_its_pool_went(tmp_path: Path, nginx: Nginx, run: Run) -> None:
     edits = {"keepalive_min_timeout 1s": "keepalive_min_timeout 5s"}
-    async with serve() as pod, run_gateway(tmp_path, nginx, edits=edits) as gateway, client_of(gateway) as http:
+    async with serve() as pod, run(tmp_path, nginx, edits=edits) as gateway, client_of(gateway) as http:
         await gateway.apply("pool.yaml", *_two_pools(pod.address))
         await gateway.apply("routes.yaml", route("all", rule(to_pool("gpu")), rule(to_pool("other"), path="/other")))
         assert (await http.post("/", content=b"x")).status_code == 200

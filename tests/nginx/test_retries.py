@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from controller.agent.nginx import Nginx
-from tests.nginx.gateway import Gateway, client_of, run_gateway
+from tests.nginx.gateway import Gateway, Run, client_of
 from tests.nginx.resources import pool, route, rule, to_pool
 from tests.nginx.servers import Answer, Request, close, nobody, reset, response, serve
 
@@ -21,10 +21,10 @@ BODY = bytes(range(256)) * 1200
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(root: Path, nginx: Nginx) -> AsyncIterator[Gateway]:
+async def gateway(root: Path, nginx: Nginx, run: Run) -> AsyncIterator[Gateway]:
     """A gateway that waits half a second for a pod's first byte."""
     edits = {"proxy_read_timeout 3600s": "proxy_read_timeout 500ms"}
-    async with run_gateway(root, nginx, edits=edits) as gateway:
+    async with run(root, nginx, edits=edits) as gateway:
         yield gateway
 
 

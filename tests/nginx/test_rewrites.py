@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from controller.agent.nginx import Nginx
-from tests.nginx.gateway import Gateway, client_of, run_gateway
+from tests.nginx.gateway import Gateway, Run, client_of
 from tests.nginx.http2 import serve_http2
 from tests.nginx.resources import Json, model_rewrite, picker_policy, pool, renamed, route, rule, to_pool
 from tests.nginx.servers import Backend, Request, close, nobody, response, serve
@@ -67,7 +67,7 @@ def _model_of(request: Request) -> str:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(root: Path, nginx: Nginx) -> AsyncIterator[tuple[Gateway, Servers]]:
+async def running(root: Path, nginx: Nginx, run: Run) -> AsyncIterator[tuple[Gateway, Servers]]:
     servers = Servers()
     async with AsyncExitStack() as stack:
         for name in ("gpu", "second", "first", "broken", "fallen"):
@@ -75,7 +75,7 @@ async def running(root: Path, nginx: Nginx) -> AsyncIterator[tuple[Gateway, Serv
             servers.backends[name] = await stack.enter_async_context(serve(answer, name=name))
         dead = [stack.enter_context(nobody()) for _ in range(3)]
         address = {name: backend.address for name, backend in servers.backends.items()}
-        gateway = await stack.enter_async_context(run_gateway(root, nginx))
+        gateway = await stack.enter_async_context(run(root, nginx))
         await gateway.apply(
             "routes.yaml",
             pool("gpu", address["gpu"]),

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from controller.agent.nginx import Nginx
 from tests.nginx.certificates import certificate
-from tests.nginx.gateway import Gateway, free_ports, run_gateway
+from tests.nginx.gateway import Gateway, Run, free_ports
 from tests.nginx.resources import Json, listener, pool, redirect, route, rule, secret, service, to_pool, to_service
 from tests.nginx.servers import exchange, serve
 
@@ -65,7 +65,7 @@ def tls_port() -> int:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(root: Path, nginx: Nginx, tls_port: int) -> AsyncIterator[Gateway]:
+async def gateway(root: Path, nginx: Nginx, tls_port: int, run: Run) -> AsyncIterator[Gateway]:
     def listeners(port: int) -> list[Json]:
         return [
             listener(port),
@@ -75,7 +75,7 @@ async def gateway(root: Path, nginx: Nginx, tls_port: int) -> AsyncIterator[Gate
 
     async with AsyncExitStack() as stack:
         backends = {name: await stack.enter_async_context(serve(name=name)) for name in NAMES}
-        gateway = await stack.enter_async_context(run_gateway(root, nginx, listeners=listeners))
+        gateway = await stack.enter_async_context(run(root, nginx, listeners=listeners))
         one, two = (
             secret(name, chain=chain, key=key)
             for name, (chain, key) in zip(("one", "two"), CERTIFICATES.values(), strict=True)

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from controller.agent.nginx import Nginx
-from tests.nginx.gateway import Gateway, client_of, eventually, run_gateway, until
+from tests.nginx.gateway import Gateway, Run, client_of, eventually, until
 from tests.nginx.resources import pool, route, rule, service, to_pool, to_service
 from tests.nginx.servers import Request, connect, response, serve
 
@@ -28,9 +28,9 @@ GROWTH = 5_000_000
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(root: Path, nginx: Nginx) -> AsyncIterator[Gateway]:
+async def gateway(root: Path, nginx: Nginx, run: Run) -> AsyncIterator[Gateway]:
     edits = {"limit_conn infergate_large 4096;": f"limit_conn infergate_large {LARGE};"}
-    async with run_gateway(root, nginx, edits=edits) as gateway:
+    async with run(root, nginx, edits=edits) as gateway:
         yield gateway
 
 
@@ -82,17 +82,17 @@ async def _read_stream(gateway: Gateway) -> int:
 
 def _resident(gateway: Gateway) -> int:
     """Bytes of nginx's workers and the picker."""
-    processes = [*gateway.workers(), gateway.data_plane.picker_pid]
+    processes = [*gateway.workers(), *gateway.picker_pids()]
     return sum(
         int(Path(f"/proc/{each}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") for each in processes
     )
 
 
-async def test_1000_streams_end_well_and_memory_is_flat(root: Path, nginx: Nginx) -> None:
+async def test_1000_streams_end_well_and_memory_is_flat(root: Path, nginx: Nginx, run: Run) -> None:
     # Streams are longer than a read may take here, so what counts is the pause between two events.
     edits = {"proxy_read_timeout 3600s;": f"proxy_read_timeout {SECONDS * 0.8:.0f}s;"}
     async with (
-        run_gateway(root / "streams", nginx, edits=edits) as gateway,
+        run(root / "streams", nginx, edits=edits) as gateway,
         serve(_stream) as one,
         serve(_stream) as two,
     ):

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from controller.agent.nginx import Nginx
-from tests.nginx.gateway import Gateway, client_of, run_gateway
+from tests.nginx.gateway import Gateway, Run, client_of
 from tests.nginx.resources import pool, route, rule, service, to_pool, to_service
 from tests.nginx.servers import Backend, serve
 
@@ -77,10 +77,12 @@ async def test_shares_of_one_backend_add_up(gateway: Gateway, backends: dict[str
     assert found["one"] + found["two"] == REQUESTS, found
 
 
-async def test_share_that_steps_of_a_ten_thousandth_cannot_express_is_served(tmp_path: Path, nginx: Nginx) -> None:
+async def test_share_that_steps_of_a_ten_thousandth_cannot_express_is_served(
+    tmp_path: Path, nginx: Nginx, run: Run
+) -> None:
     """The coarse split leaves to the fine one almost all instead of a ten-thousandth."""
     edits = {"99.99% @default/fine/0/0;": "0.01% @default/fine/0/0;"}
-    async with serve(name="one") as one, serve(name="two") as two, run_gateway(tmp_path, nginx, edits=edits) as gateway:
+    async with serve(name="one") as one, serve(name="two") as two, run(tmp_path, nginx, edits=edits) as gateway:
         shares = [to_service("one", weight=19999), to_service("two", weight=1)]
         services = [service(name, backend.address) for name, backend in (("one", one), ("two", two))]
         await gateway.apply("routes.yaml", *services, route("fine", rule(*shares, path="/fine")))

@@ -1,0 +1,99 @@
+"""What of the built-in picker's tests is not run with our own picker as an external one, and why.
+
+`docs/ext-proc.md` says in "Between both of ours" what of it a user meets.
+"""
+
+from typing import Final
+
+_EXTERNAL: Final = "plays an external picker itself"
+_BESIDE: Final = "plays the picker beside NGINX, or asks it"
+_NO_PICK: Final = "speaks of what NGINX does before anybody picks, or for Services"
+_REWRITTEN: Final = "models are rewritten, and their aliases known, where NGINX asks the picker beside it"
+_SESSIONS: Final = "a rule has no sessions where one of its pools has an external picker"
+_TOKENS: Final = "tokens are told to the picker by the answer, and not to NGINX"
+_AVOIDED: Final = (
+    "endpoints that fail are avoided, in lists as well: nobody is asked for another when those of a list failed"
+)
+_TOGETHER: Final = "each picker is asked for its own pool's models; no question of the protocol is about several pools"
+
+SUITES: Final[dict[str, str]] = {
+    "backend_tls": _NO_PICK,
+    "base_models": "base models of adapters are asked of the picker beside NGINX",
+    "calls": _NO_PICK,
+    "client_certificates": _NO_PICK,
+    "command": "starts `infergate run`, which has no picker but its own",
+    "connections": _NO_PICK,
+    "connections_to_tls": _NO_PICK,
+    "examples": "the examples name no external picker",
+    "external_pickers": _EXTERNAL,
+    "failing_pickers": _EXTERNAL,
+    "large_bodies": "measures the memory of NGINX, which reads models before anybody picks",
+    "late_pickers": _EXTERNAL,
+    "legacy": "pools of the former group are not read by `infergate picker --ext-proc`",
+    "listener_sets": _NO_PICK,
+    "many_rules": _NO_PICK,
+    "misdirected": _NO_PICK,
+    "models": _NO_PICK,
+    "models_of_pools": _TOGETHER,
+    "named_endpoints": _EXTERNAL,
+    "parameters": _NO_PICK,
+    "picker_answers": _BESIDE,
+    "pools_in_tls": "has its own tests with an external picker",
+    "protocols": _NO_PICK,
+    "real_engines": "takes minutes, and the cache of a model server is the same behind either",
+    "refusals": _NO_PICK,
+    "refused_streams": _EXTERNAL,
+    "relay_metrics": _EXTERNAL,
+    "relayed_load": _EXTERNAL,
+    "relayed_protocols": _EXTERNAL,
+    "retry_of_rules": _NO_PICK,
+    "rewrites": _REWRITTEN,
+    "routing": _NO_PICK,
+    "scale": "counts processes and bytes of the built-in way; `test_relayed_load` has the relay's",
+    "timeouts": "has its own tests with an external picker",
+    "tls_of_pickers": _EXTERNAL,
+}
+"""Modules of `tests/nginx`, without `test_`."""
+
+TESTS: Final[dict[str, dict[str, str]]] = {
+    "test_apis": {"test_usage_is_read": _TOKENS},
+    "test_explain": {
+        "test_request_that_failed_everywhere_is_told_what_was_tried": "a picker hears of answers, and none came",
+        "test_permission_is_taken_away_live": "its endpoint is dead, and a picker hears of answers",
+    },
+    "test_failure_modes": {
+        "test_picker_that_hangs_is_replaced_and_what_waited_is_answered": "its owner replaces an external picker",
+    },
+    "test_mirrors": {
+        "test_copy_to_a_pool_has_the_changes_of_the_rule": _AVOIDED,
+        "test_copy_to_a_pool_is_picked_and_like_the_request": _AVOIDED,
+        "test_copy_to_a_pool_names_the_model_of_the_pool": _REWRITTEN,
+        "test_share_of_requests_is_copied_to_a_pool": _AVOIDED,
+    },
+    "test_model_lists": {
+        "test_line_of_the_log_says_that_no_pod_was_asked": "an answer of an external picker is not known for a list",
+    },
+    "test_priorities": {"test_picker_is_told_what_the_route_says_and_nothing_of_the_client": _BESIDE},
+    "test_sessions": {
+        "test_client_chooses_no_address": _SESSIONS,
+        "test_cookie_is_the_browser_s_alone_and_ends_with_it": _SESSIONS,
+        "test_cookie_keeps_a_session_on_its_endpoint": _SESSIONS,
+        "test_header_keeps_a_session_on_its_endpoint": _SESSIONS,
+        "test_own_cookie_is_added_to_whatever_a_filter_removes": _SESSIONS,
+        "test_session_moves_when_its_endpoint_is_gone": _SESSIONS,
+        "test_session_of_one_rule_is_none_of_another": _SESSIONS,
+        "test_session_outlives_the_weight_of_its_backend": _SESSIONS,
+        "test_session_stays_with_a_service_or_a_pool": _SESSIONS,
+        "test_session_stays_with_its_backend": _SESSIONS,
+    },
+    "test_unknown_models": {
+        "test_error_of_anthropics_api_has_its_shape[/named": _TOGETHER,
+        "test_unknown_model_is_404_and_the_error_names_the_others[/named": _TOGETHER,
+    },
+    "test_usage": {
+        "test_requests_at_once_have_their_own_tokens": _TOKENS,
+        "test_tokens_are_logged_and_no_byte_is_changed": _TOKENS,
+        "test_picker_compares_what_it_expected_with_what_answers_tell": _TOKENS,
+    },
+}
+"""Tests by module; where only some of their parameters are meant, with the beginning of these."""
