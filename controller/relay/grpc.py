@@ -5,8 +5,9 @@ from collections import deque
 from typing import Final, Protocol
 
 from controller.extproc.grpc import OK, UNKNOWN, MessageRefused, Messages, prefix
-from controller.extproc.http2.client import Connection, Stream
+from controller.extproc.http2.client import Connection
 from controller.extproc.http2.frames import Fields, StreamEnded, encoded
+from controller.extproc.http2.streams import Stream
 from controller.relay.turns import LARGE, Turns
 
 MAX_MESSAGE: Final = 16 * 1024 * 1024

@@ -3,7 +3,9 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from controller.extproc.http2.client import Asked, Connection
+from controller.extproc.http2.asking import Asked
+from controller.extproc.http2.asking import ask as ask_over
+from controller.extproc.http2.client import Connection
 from controller.extproc.http2.frames import Fields as BlockFields
 from controller.extproc.http2.frames import StreamEnded
 from controller.relay.asked import Body, Exchange, Head, first_of
@@ -13,7 +15,7 @@ from controller.relay.http1 import Fields
 
 async def begin(connection: Connection, head: Head) -> Asked:
     """Send the beginning of a request. Raises StreamEnded when the connection takes no more."""
-    return await connection.ask(_block(head), end=not head.has_body)
+    return await ask_over(connection, _block(head), end=not head.has_body)
 
 
 async def ask(stream: Asked, head: Head, body: Body) -> Exchange:

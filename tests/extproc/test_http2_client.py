@@ -13,6 +13,7 @@ from hpack import Decoder
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.extproc.http2.asking import ask
 from controller.extproc.http2.client import STREAM_WINDOW, Connection
 from controller.extproc.http2.frames import StreamEnded as Ended
 from controller.extproc.http2.frames import encoded
@@ -91,7 +92,7 @@ def _echo(server: Server, event: Event) -> None:
 @pytest.mark.parametrize("size", [0, 5, 70_000, 1_000_000])
 async def test_body_of_any_size_is_taken(size: int) -> None:
     async with connected(_echo) as (connection, server):
-        stream = await connection.ask(HEAD)
+        stream = await ask(connection, HEAD)
         await stream.send(b"y" * size, end=True)
         head, body = await stream.answer(), await stream.read()
 
@@ -117,14 +118,14 @@ async def test_streams_beyond_the_servers_limit_wait() -> None:
 
     async with connected(happened, {SettingCodes.MAX_CONCURRENT_STREAMS: 3}) as (connection, _):
 
-        async def ask() -> bytes:
-            stream = await connection.ask(HEAD)
+        async def read() -> bytes:
+            stream = await ask(connection, HEAD)
             await asyncio.sleep(0)
             await stream.send(b"a", end=True)
             await stream.answer()
             return await stream.read()
 
-        assert await asyncio.gather(*(ask() for _ in range(30))) == [b"a"] * 30
+        assert await asyncio.gather(*(read() for _ in range(30))) == [b"a"] * 30
         assert most == 3
 
 
@@ -140,9 +141,9 @@ async def test_stream_that_nobody_reads_holds_a_window_and_stops_no_other() -> N
             _echo(server, event)
 
     async with connected(happened) as (connection, server):
-        unread = await connection.ask(HEAD, end=True)
+        unread = await ask(connection, HEAD, end=True)
         await unread.answer()
-        other = await connection.ask(HEAD)
+        other = await ask(connection, HEAD)
         await other.send(b"b", end=True)
         assert dict(await other.answer())[b":status"] == b"200"
         assert server.sent <= STREAM_WINDOW
@@ -162,8 +163,8 @@ async def test_connection_that_goes_away_lets_its_streams_end() -> None:
             _echo(server, event)
 
     async with connected(happened) as (connection, _):
-        first = await connection.ask(HEAD)
-        second = await connection.ask(HEAD)
+        first = await ask(connection, HEAD)
+        second = await ask(connection, HEAD)
         with pytest.raises(Ended) as refused:
             await second.answer()
         await first.send(b"a", end=True)
@@ -172,7 +173,7 @@ async def test_connection_that_goes_away_lets_its_streams_end() -> None:
         assert refused.value.is_untouched
         assert await first.read() == b"a"
         with pytest.raises(Ended):
-            await connection.ask(HEAD)
+            await ask(connection, HEAD)
 
 
 async def test_reset_of_a_stream_leaves_the_others() -> None:
@@ -183,7 +184,7 @@ async def test_reset_of_a_stream_leaves_the_others() -> None:
             _echo(server, event)
 
     async with connected(happened) as (connection, _):
-        first, second = await connection.ask(HEAD), await connection.ask(HEAD)
+        first, second = await ask(connection, HEAD), await ask(connection, HEAD)
         with pytest.raises(Ended, match="code 8"):
             await first.answer()
         await second.send(b"a", end=True)
@@ -198,7 +199,7 @@ async def test_server_that_never_had_a_table_need_not_give_it_up() -> None:
             server.transport.write(b"\0\0%c\x01\x05\0\0\0\x01" % len(block) + block)
 
     async with connected(happened) as (connection, _):
-        stream = await connection.ask(HEAD, end=True)
+        stream = await ask(connection, HEAD, end=True)
         assert await stream.answer() == [(b":status", b"200"), (b"x", b"y")]
         assert await stream.read() == b""
 
@@ -215,7 +216,7 @@ async def test_lost_connection_ends_its_streams() -> None:
             server.transport.abort()
 
     async with connected(happened) as (connection, _):
-        stream = await connection.ask(HEAD)
+        stream = await ask(connection, HEAD)
         with pytest.raises(Ended):
             await stream.answer()
         with pytest.raises(Ended):
@@ -230,7 +231,7 @@ async def test_empty_headers_break_the_connection() -> None:
             server.transport.write(b"\0\0\0\x01\x04\0\0\0\x01")
 
     async with connected(happened) as (connection, _):
-        stream = await connection.ask(HEAD)
+        stream = await ask(connection, HEAD)
         with pytest.raises(Ended, match="a block of headers is empty"):
             await stream.answer()
 
@@ -243,7 +244,7 @@ async def test_empty_trailers_end_the_stream() -> None:
             server.transport.write(b"\0\0\0\x01\x05\0\0\0\x01")
 
     async with connected(happened) as (connection, _):
-        stream = await connection.ask(HEAD)
+        stream = await ask(connection, HEAD)
         assert await stream.answer() == [(b":status", b"200")]
         assert (await stream.read(), stream.trailers) == (b"", [])
 
@@ -255,7 +256,7 @@ def test_no_bytes_break_the_connection_in_another_way(data: bytes, settled: bool
         connection.connection_made(_Nowhere())
         if settled:
             connection.data_received(b"\0\0\0\x04\0\0\0\0\0")
-            await connection.ask(HEAD)
+            await ask(connection, HEAD)
         connection.data_received(data)
         connection.close("the test ends")
 
