@@ -12,7 +12,16 @@ from tools.bench.__main__ import BENCHMARKS, main
 
 FIELDS = {
     "request_path": {"rounds", "seconds_per_cell", "cells", "ratios"},
-    "pick": {"rounds", "seconds_per_cell", "connections", "endpoints", "idle_endpoints", "idle_cores", "cells"},
+    "pick": {
+        "rounds",
+        "seconds_per_cell",
+        "connections",
+        "endpoints",
+        "idle_endpoints",
+        "idle_cores",
+        "alone",
+        "cells",
+    },
     "change_to_live": {"rows"},
     "memory": {"routes", "idle_seconds", "processes"},
     "pipeline": {"rows"},

@@ -3,7 +3,8 @@
 Six and 64 endpoints, with a policy that switches everything on: flow control, objectives, explanations, usage. A long
 prompt is also sent to a path without prompts, where its bytes are carried and nothing is read: what a prompt costs
 beyond its transport. All ways take turns within each round. How long a pick takes the picker, once its request is
-whole, is read from its own metrics, up to 1 MB; what it takes to read 100 endpoints, before there are requests.
+whole, is read from its own metrics, up to 1 MB; what it takes to read 100 endpoints, before there are requests. The
+processor time of single picks is measured in this process.
 """
 
 import os
@@ -20,6 +21,7 @@ from controller.agent.nginx import Nginx
 from controller.agent.state import PICKER_SOCKET
 from tools.bench.gateway import gateway
 from tools.bench.load import Job, Load, load_generator
+from tools.bench.pick_alone import Alone, measure
 from tools.bench.pick_times import PickTimes, pick_times, within
 from tools.bench.processes import Role, cpu_seconds, tree
 from tools.bench.progress import Progress
@@ -134,6 +136,12 @@ def run(*, quick: bool, work: Path, nginx: Nginx, progress: Progress) -> Outcome
                 cpu = _cpu(target.pids) - before
                 if number:
                     found[size, way].append(_Measured(done, cpu, _picks(target) - earlier))
+    progress("picks alone")
+    alone = [
+        measure(size, endpoints=endpoints, picks=max(20, min(10_000, 100_000_000 // size) // (100 if quick else 1)))
+        for size in (*_BARS, _LARGE)
+        for endpoints in (_FEW, _MANY)
+    ]
     cells = [_cell(size, way, found) for size, way in _JOBS]
     figures = {
         "rounds": rounds,
@@ -142,9 +150,10 @@ def run(*, quick: bool, work: Path, nginx: Nginx, progress: Progress) -> Outcome
         "endpoints": {Way.FEW: _FEW, Way.MANY: _MANY},
         "idle_endpoints": _READ,
         "idle_cores": idle,
+        "alone": alone,
         "cells": cells,
     }
-    return Outcome(figures=figures, tables=(_table(cells),), bars=tuple(_bars(cells, idle=idle)))
+    return Outcome(figures=figures, tables=(_table(cells), _table_of_alone(alone)), bars=tuple(_bars(cells, idle=idle)))
 
 
 @contextmanager
@@ -252,3 +261,11 @@ def _table(cells: list[Cell]) -> Table:
         f"many: {_MANY} to few; {_CONNECTIONS} connections; medians over rounds (quartiles)"
     )
     return Table(title, ("body", "way", "median µs", "req/s", "CPU µs", "p99 of the pick µs", "x", "failed"), rows)
+
+
+def _table_of_alone(found: list[Alone]) -> Table:
+    rows = tuple(
+        (f"{one.body_bytes // 1000} KB", str(one.endpoints), f"{one.median_us:.0f}", f"{one.p99_us:.0f}")
+        for one in found
+    )
+    return Table("Single picks without sockets: processor time", ("body", "endpoints", "median µs", "p99 µs"), rows)
