@@ -25,8 +25,8 @@ from controller.picker.picks import HTTP_ANSWERS, Picks
 from controller.picker.policies import admissions
 from controller.picker.replay.recorder import Recorder
 from controller.picker.scrape import Scraper
-from controller.picker.transport import PickProtocol
-from controller.picker.turns import Turns
+from controller.picker.transport import MOST_TOGETHER, PickProtocol
+from controller.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def _servers(parts: Parts, settings: PickerSettings) -> list[tuple[_Server, sock
 
 def _protocol_of(picks: Picks) -> type[asyncio.Protocol]:
     """What uvicorn makes of each connection: first it is asked for picks, and uvicorn gets the others."""
-    turns = Turns()
+    turns = Turns(MOST_TOGETHER)
 
     class Connection(PickProtocol):
         def __init__(self, *, server_state: ServerState, **given: Any) -> None:  # Any: uvicorn's own

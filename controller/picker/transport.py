@@ -7,14 +7,20 @@ along. There is no limit on idle connections: on a Unix socket they are NGINX's,
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableSet
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import httptools
 
 from controller.picker.requests import BodyPieces, Headers
-from controller.picker.turns import LARGE, Turns
+from controller.turns import Turns
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+LARGE: Final = 64 * 1024
+"""Bytes of a body from which on it needs a turn: NGINX has the whole of it and sends it as fast as it is taken, so
+hundreds received side by side would be held together. What one read brings may be more."""
+MOST_TOGETHER: Final = 8
+"""Bodies: 64 MB at most, and enough to keep the one thread busy. The others wait in NGINX's files."""
 
 
 class Exchange(Protocol):
@@ -48,7 +54,7 @@ class PickProtocol(asyncio.Protocol):
         self._connections = connections
         """Those that are open; uvicorn waits for them when it stops."""
         self._turns = turns
-        """Of all connections."""
+        """For large bodies, of all connections."""
         self._other = other
         """Makes the protocol that takes the connection along."""
         self._transport: asyncio.Transport | None = None
@@ -100,11 +106,11 @@ class PickProtocol(asyncio.Protocol):
             self._hand_over()
         elif self._is_ours and self._body.size > LARGE and not self._has_asked:
             self._has_asked = True
-            if not self._turns.ask(self) and self._transport is not None:
+            if not self._turns.ask(self, 1, then=self.go_on) and self._transport is not None:
                 self._transport.pause_reading()
 
     def go_on(self) -> None:
-        """See `Taker`. A connection that is closing gives its turn back when it is closed."""
+        """Its turn has come. A connection that is closing gives it back when it is closed."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -179,7 +185,7 @@ class PickProtocol(asyncio.Protocol):
     def _leave(self) -> None:
         if self._has_asked:
             self._has_asked = False
-            self._turns.leave(self)
+            self._turns.end(self)
 
     def _hand_over(self) -> None:
         transport, self._transport = self._transport, None

@@ -8,10 +8,13 @@ from controller.extproc.grpc import OK, UNKNOWN, MessageRefused, Messages, prefi
 from controller.extproc.http2.client import Connection
 from controller.extproc.http2.frames import Fields, StreamEnded, encoded
 from controller.extproc.http2.streams import Stream
-from controller.relay.turns import LARGE, Turns
+from controller.turns import Turns
 
 MAX_MESSAGE: Final = 16 * 1024 * 1024
 """Bytes of one message; a picker that replaces a body in one piece sends large ones."""
+_LARGE: Final = 512 * 1024
+"""Bytes of a message, above which it needs a turn: what a picker may send ahead on a stream anyhow. It is kept until
+it is whole, so it gets more than that only when there is room for all of it."""
 
 
 class Hearer(Protocol):
@@ -92,7 +95,7 @@ class Call:
             self._turns.end(self)
         self._unread += len(data)
         needed = self._messages.needed
-        if self._turns is None or needed <= LARGE or self._turns.ask(self, needed, then=self._give_back):
+        if self._turns is None or needed <= _LARGE or self._turns.ask(self, needed, then=self._give_back):
             self._give_back()
 
     def ended(self, trailers: Fields) -> None:

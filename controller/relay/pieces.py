@@ -8,12 +8,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import IO, Final
 
-from controller.relay.turns import Turns
+from controller.turns import Turns
 
 MOST_OF_ONE: Final = 512 * 1024
 """Bytes of one body in memory: prompts of 100,000 tokens stay there."""
 _MOST_AT_ONCE: Final = 256 * 1024
 """Bytes of a piece in a file: whoever reads it has all of it in memory."""
+_MESSAGES_TOGETHER: Final = 48 * 1024 * 1024
+"""Bytes: three of the largest messages."""
 
 
 @dataclass
@@ -24,8 +26,9 @@ class Budget:
     """Bytes. 100 bodies of 20 MB, each kept twice, are to fit into 400 MB with all else."""
     directory: str | None = None
     """For files; None: where the system keeps temporary ones."""
-    turns: Turns = field(default_factory=Turns)
-    """Of large messages. Not taken from `left`, which requests may use up that wait for such a message."""
+    turns: Turns = field(default_factory=lambda: Turns(_MESSAGES_TOGETHER))
+    """Of large messages, in bytes: those that have begun can end. Not taken from `left`, which requests may use up that
+    wait for such a message."""
 
 
 @dataclass

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from controller.picker.requests import BodyPieces, Headers
-from controller.picker.transport import PickProtocol
-from controller.picker.turns import LARGE, Turns
+from controller.picker.transport import LARGE, PickProtocol
+from controller.turns import Turns
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
@@ -76,7 +76,7 @@ def connect(
 ) -> tuple[PickProtocol, Wire, Other, set[Any]]:  # Any: connections
     wire, other = Wire(), Other()
     connections: set[Any] = set()  # Any: as above
-    protocol = PickProtocol(asked, connections=connections, turns=turns or Turns(), other=lambda: other)
+    protocol = PickProtocol(asked, connections=connections, turns=turns or Turns(8), other=lambda: other)
     protocol.connection_made(wire)
     return protocol, wire, other, connections
 

@@ -34,6 +34,7 @@ SUITES: Final[dict[str, str]] = {
     "many_rules": _NO_PICK,
     "misdirected": _NO_PICK,
     "models": _NO_PICK,
+    "models_in_streams": _NO_PICK,
     "models_of_pools": _TOGETHER,
     "named_endpoints": _EXTERNAL,
     "parameters": _NO_PICK,

@@ -1,6 +1,6 @@
-"""Large messages of pickers that come at the same time."""
+"""What is large and comes at the same time."""
 
-from controller.relay.turns import Turns
+from controller.turns import Turns
 
 
 def test_message_waits_until_there_is_room_for_all_of_it() -> None:
