@@ -1,6 +1,5 @@
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from controller.agent.nginx import Nginx, find
 from controller.agent.state import State, locked
 from controller.bundle import Bundle, BundleFile, pools_of
 from controller.errors import NginxMissing
+from tests.ports import free_port
 
 _NGINX_CONF = """\
 error_log stderr notice;
@@ -64,10 +64,7 @@ async def applier(state: State, nginx: Nginx) -> AsyncIterator[Applier]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-        return number
+    return free_port()
 
 
 @pytest.fixture

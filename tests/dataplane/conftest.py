@@ -1,6 +1,5 @@
 import asyncio
 import os
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from controller.agent.nginx import Nginx, find
 from controller.bundle import Bundle, BundleFile, Pool, pools_of
 from controller.errors import NginxMissing
+from tests.ports import free_port
 
 _NGINX_CONF = """\
 error_log stderr notice;
@@ -41,10 +41,7 @@ def nginx() -> Nginx:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-        return number
+    return free_port()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -11,16 +10,11 @@ from pathlib import Path
 
 import httpx
 
+from tests.ports import free_port
+
 from .control_plane import ControlPlane
 
 _FAKE_PICKER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("fake_picker.py")))
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-        return number
 
 
 @dataclass

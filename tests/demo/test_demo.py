@@ -11,6 +11,7 @@ import pytest
 
 from controller.demo.judge import Verdict, table
 from controller.demo.servers import MODEL, ModelServerFailed, model_file
+from tests.ports import free_port
 
 Start = Callable[..., subprocess.Popen[str]]
 Processes = Callable[[], list[str]]
@@ -19,10 +20,7 @@ Until = Callable[[Callable[[], bool]], None]
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-        return number
+    return free_port()
 
 
 def _read_guide(process: subprocess.Popen[str]) -> str:

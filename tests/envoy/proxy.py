@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx
 
-from tests.nginx.gateway import eventually, free_ports
+from tests.nginx.gateway import eventually
+from tests.ports import free_ports
 from tools.envoy import configuration
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from controller.bundle import Pool, PoolEndpoint, encode_pools, pools_of
 from tests.envoy.proxy import run_envoy
-from tests.nginx.gateway import free_ports
 from tests.nginx.servers import Request, close, describe, nobody, reset, serve
 from tests.picker.ext_proc.conftest import eventually, served_picker
+from tests.ports import free_ports
 
 CHAT = "/v1/chat/completions"
 

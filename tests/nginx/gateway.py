@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -26,17 +25,10 @@ from controller.reconcile import Reconciler, State
 from controller.render.files import RenderSettings
 from tests.nginx.resources import Json, as_yaml, listener
 from tests.nginx.resources import gateway as gateway_resource
+from tests.ports import free_ports
 
 SECONDS = 15.0
 """Bound of every wait. Nothing takes a tenth of it on an idle machine of two cores."""
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        bound = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in bound:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in bound]
 
 
 async def until(condition: Callable[[], object], *, seconds: float = SECONDS) -> None:

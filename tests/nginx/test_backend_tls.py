@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from controller.agent.nginx import Nginx
 from tests.nginx.certificates import Authority
-from tests.nginx.gateway import Gateway, client_of, eventually, free_ports, run_gateway, until
+from tests.nginx.gateway import Gateway, client_of, eventually, run_gateway, until
 from tests.nginx.resources import (
     Json,
     authorities,
@@ -30,6 +30,7 @@ from tests.nginx.resources import (
 )
 from tests.nginx.resources import gateway as gateway_resource
 from tests.nginx.servers import Backend, Request, response, serve, server_tls
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 

@@ -15,7 +15,7 @@ import pytest_asyncio
 from controller.agent.nginx import Nginx
 from tests.nginx.calls import SERVICE, Calls, CallServer, calls_to, serve_calls
 from tests.nginx.certificates import Authority, certificate
-from tests.nginx.gateway import SECONDS, Gateway, client_of, free_ports, run_gateway, until
+from tests.nginx.gateway import SECONDS, Gateway, client_of, run_gateway, until
 from tests.nginx.http2 import serve_http2
 from tests.nginx.resources import (
     Json,
@@ -34,6 +34,7 @@ from tests.nginx.resources import (
     to_service,
 )
 from tests.nginx.servers import nobody, serve
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 

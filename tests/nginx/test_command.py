@@ -13,9 +13,10 @@ import httpx
 import pytest
 import yaml
 
-from tests.nginx.gateway import SECONDS, eventually, free_ports
+from tests.nginx.gateway import SECONDS, eventually
 from tests.nginx.resources import as_yaml, gateway, listener, pool, route, rule, to_pool
 from tests.nginx.servers import Backend, serve
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx, pytest.mark.usefixtures("nginx")]
 

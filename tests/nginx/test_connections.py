@@ -29,10 +29,11 @@ from tests.nginx.connections import (
     talk,
     trusting,
 )
-from tests.nginx.gateway import Gateway, free_ports, run_gateway, until
+from tests.nginx.gateway import Gateway, run_gateway, until
 from tests.nginx.resources import Json, route, rule, secret, service, to_service
 from tests.nginx.resources import listener as http_listener
 from tests.nginx.servers import nobody, serve, server_tls
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 

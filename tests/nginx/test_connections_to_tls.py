@@ -8,10 +8,11 @@ import pytest
 from controller.agent.nginx import Nginx
 from tests.nginx.certificates import Authority
 from tests.nginx.connections import greeting, listener, stream_route, talk
-from tests.nginx.gateway import free_ports, run_gateway
+from tests.nginx.gateway import run_gateway
 from tests.nginx.resources import Json, authorities, gateway, secret, service, tls_policy, to_service
 from tests.nginx.resources import listener as http_listener
 from tests.nginx.servers import server_tls
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx]
 

@@ -9,9 +9,10 @@ import pytest
 from controller.agent.nginx import Nginx
 from tests.nginx import connections
 from tests.nginx.certificates import certificate
-from tests.nginx.gateway import free_ports, run_gateway
+from tests.nginx.gateway import run_gateway
 from tests.nginx.resources import gateway, listener, listener_set, route, rule, secret, service, to_service
 from tests.nginx.servers import serve, server_tls
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio]
 

@@ -11,9 +11,10 @@ import pytest_asyncio
 
 from controller.agent.nginx import Nginx
 from tests.nginx.certificates import certificate
-from tests.nginx.gateway import Gateway, free_ports, run_gateway
+from tests.nginx.gateway import Gateway, run_gateway
 from tests.nginx.resources import Json, listener, route, rule, secret, service, to_service
 from tests.nginx.servers import serve
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 

@@ -22,10 +22,11 @@ from controller.extproc.messages import (
     SetHeader,
 )
 from tests.nginx.ext_proc import Play, Stage, as_the_field_does, named, picks, serve_ext_proc
-from tests.nginx.gateway import client_of, free_ports
+from tests.nginx.gateway import client_of
 from tests.nginx.resources import picked_pool, route, rule, to_pool
 from tests.nginx.scene import Scene, run_scene
 from tests.nginx.servers import nobody, serve
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 

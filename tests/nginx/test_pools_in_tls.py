@@ -15,7 +15,7 @@ import pytest
 from controller.agent.nginx import Nginx
 from tests.nginx.certificates import Authority
 from tests.nginx.ext_proc import as_the_field_does, serve_ext_proc
-from tests.nginx.gateway import Gateway, client_of, eventually, free_ports, run_gateway, until
+from tests.nginx.gateway import Gateway, client_of, eventually, run_gateway, until
 from tests.nginx.resources import (
     Json,
     authorities,
@@ -33,6 +33,7 @@ from tests.nginx.resources import (
 )
 from tests.nginx.resources import gateway as gateway_resource
 from tests.nginx.servers import Answer, Backend, Request, connect, describe, response, serve, server_tls
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 

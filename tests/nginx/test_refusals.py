@@ -7,9 +7,10 @@ import pytest
 
 from controller.agent.nginx import Nginx
 from controller.topology import matches
-from tests.nginx.gateway import client_of, free_ports, run_gateway, until
+from tests.nginx.gateway import client_of, run_gateway, until
 from tests.nginx.resources import Json, listener, pool, route, rule, service, to_pool, to_service
 from tests.nginx.servers import serve
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx]
 

@@ -13,10 +13,11 @@ from controller.agent.nginx import Nginx
 from controller.agent.state import RELAY_SOCKET
 from controller.extproc.messages import BodyAnswer, HeadersAnswer, Immediate, Phase
 from tests.nginx.ext_proc import Play, Stage, as_the_field_does, picks
-from tests.nginx.gateway import eventually, free_ports
+from tests.nginx.gateway import eventually
 from tests.nginx.resources import picked_pool, route, rule, to_pool
 from tests.nginx.scene import Scene, run_scene
 from tests.nginx.servers import Request, describe, reset, response
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 

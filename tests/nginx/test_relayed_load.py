@@ -20,11 +20,12 @@ from controller.extproc.http2.server import Connection
 from controller.extproc.messages import METHOD, BodyAnswer, BodyPart, HeadersAnswer, Immediate, Phase
 from controller.relay.config import RelaySettings
 from tests.nginx.ext_proc import Stage, as_the_field_does, picks, serve_ext_proc
-from tests.nginx.gateway import client_of, eventually, free_ports, until
+from tests.nginx.gateway import client_of, eventually, until
 from tests.nginx.http2 import serve_http2
 from tests.nginx.resources import picked_pool, pool, route, rule, to_pool
 from tests.nginx.scene import LATE, Scene, run_scene
 from tests.nginx.servers import Request, response
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 

@@ -12,9 +12,10 @@ import pytest_asyncio
 
 from controller.agent.nginx import Nginx
 from tests.nginx.certificates import certificate
-from tests.nginx.gateway import Gateway, Run, free_ports
+from tests.nginx.gateway import Gateway, Run
 from tests.nginx.resources import Json, listener, pool, redirect, route, rule, secret, service, to_pool, to_service
 from tests.nginx.servers import exchange, serve
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 
 from controller.bundle import Pool, encode_pools, pools_of
-from tests.nginx.gateway import SECONDS, eventually, free_ports
+from tests.nginx.gateway import SECONDS, eventually
+from tests.ports import free_ports
 
 
 class RunningPicker:

@@ -32,7 +32,7 @@ from controller.extproc.wire import chunks_of
 from controller.picker.config import ExtProcSettings, PickerSettings
 from controller.picker.ext_proc.serving import serve_gateways
 from controller.plugins.types import DEFAULT_POLICY, Admission, AppliedPolicy, DetectorConfig, FlowControlConfig
-from tests.dataplane.pods import free_port
+from tests.ports import free_port
 
 TIMEOUT = 30.0
 """Seconds; bound of every wait. Nothing takes a tenth of it on an idle machine."""

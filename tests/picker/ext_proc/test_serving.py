@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from controller.picker.ext_proc.certificates import CertificateFiles, self_signed
-from tests.dataplane.pods import free_port
+from tests.ports import free_port
 
 from .conftest import TIMEOUT, Gateway, Served, eventually, gateway_of, served_picker
 
