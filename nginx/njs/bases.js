@@ -31,10 +31,11 @@ function keep(bases, found, etag) {
     bases.set(ETAG, etag);
 }
 
-// Empty where nobody says which it is. What is preloaded has no methods.
+// Empty where nobody says which it is. What is preloaded has no prototype, so no name that is not its own.
 function of(model) {
-    if (Object.prototype.hasOwnProperty.call(base_models, model)) {
-        return base_models[model];
+    const said = base_models[model];
+    if (said !== undefined) {
+        return said;
     }
     return (model && ngx.shared.infergate_bases.get(model)) || '';
 }

@@ -11,6 +11,7 @@ const CLOSE_BRACKET = 93;
 const COLON = 58;
 const COMMA = 44;
 const SPACE = 32;
+const POINT = 46;
 const ZERO = 48;
 const NINE = 57;
 const LETTER_M = 109;
@@ -58,7 +59,9 @@ function find(bytes) {
             }
             if (isNamed && close > at) {
                 const text = close - at <= LONGEST_NAME ? bytes.toString('utf8', at + 1, close) : '';
-                if (text === '' || /^ | $|[\x00-\x1f\\\x7f\ufffd]/.test(text)) {
+                // What no header can say as it is: models.js has the reasons.
+                const isPadded = bytes[at + 1] === SPACE || bytes[close - 1] === SPACE;
+                if (text === '' || isPadded || /[\x00-\x1f\\\x7f\ufffd]/.test(text)) {
                     return null;
                 }
                 found = { model: text, from: at, to: close + 1 };
@@ -191,6 +194,11 @@ function closing(bytes, from, quote) {
 function scalar(bytes, at) {
     let to = at;
     let byte = bytes[to];
+    // Most are whole numbers, or fractions of one.
+    if (byte === ZERO && bytes[to + 1] === POINT && bytes[to + 2] >= ZERO && bytes[to + 2] <= NINE) {
+        to += 2;
+        byte = NINE;
+    }
     if (byte > ZERO && byte <= NINE) {
         while (byte >= ZERO && byte <= NINE) {
             byte = bytes[++to];
@@ -202,9 +210,16 @@ function scalar(bytes, at) {
     while (byte > SPACE && byte !== COMMA && byte !== CLOSE_BRACE) {
         byte = bytes[++to];
     }
+    if (to - at > LONGEST_SCALAR) {
+        return -1;
+    }
+    // An expression takes longer than the rest.
+    const text = bytes.toString('utf8', at, to);
     const isOne =
-        to - at <= LONGEST_SCALAR &&
-        /^(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null)$/.test(bytes.toString('utf8', at, to));
+        text === 'true' ||
+        text === 'false' ||
+        text === 'null' ||
+        /^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$/.test(text);
     return isOne ? to - 1 : -1;
 }
 
