@@ -8,10 +8,10 @@ import signal
 import sys
 from typing import Any, Final
 
-_SLOTS: Final = 2
+_SLOTS: Final = 4
 """Requests that run at once; more wait."""
-_CONTEXT: Final = 3072
-"""Tokens of a request and its answer. Each takes 23 KB, so that both slots are 140 MB beside the model's 100."""
+_CONTEXT: Final = 2048
+"""Tokens of a request and its answer. Each takes 23 KB, so that all slots are 190 MB beside the model's 100."""
 _ERRORS: Final = 1
 """Verbosity: a healthy server says nothing."""
 
