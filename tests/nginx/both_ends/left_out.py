@@ -88,12 +88,16 @@ TESTS: Final[dict[str, dict[str, str]]] = {
         "test_session_stays_with_its_backend": _SESSIONS,
     },
     "test_unknown_models": {
+        "test_large_body_is_refused_where_nginx_reads_its_model[9000000": (
+            "an external picker reads the model itself, of bodies that it keeps"
+        ),
         "test_error_of_anthropics_api_has_its_shape[/named": _TOGETHER,
         "test_unknown_model_is_404_and_the_error_names_the_others[/named": _TOGETHER,
     },
     "test_usage": {
         "test_requests_at_once_have_their_own_tokens": _TOKENS,
         "test_tokens_are_logged_and_no_byte_is_changed": _TOKENS,
+        "test_tokens_are_counted_by_model_and_pool": _TOKENS,
         "test_picker_compares_what_it_expected_with_what_answers_tell": _TOKENS,
     },
 }
