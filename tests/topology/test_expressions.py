@@ -4,7 +4,7 @@ import re
 import warnings
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from controller.topology.conditions import Condition
@@ -133,13 +133,15 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=14).map("".join))
+@example("[(?i)]")
+@example("\\[(?i)a]")
 @settings(max_examples=500, deadline=None)
 def test_accepted_expression_stays_in_its_group(text: str) -> None:
     found = expression(text)
     if isinstance(found, Condition):
         return
-    # The one thing that these pieces form and Python reads in another way. A `(` that is escaped begins no flags.
-    plain = re.sub(r"(\\.)|\(\?i\)", lambda part: part[1] or "", found, flags=re.DOTALL)
+    # The one thing that these pieces form and Python reads in another way. What is escaped, or in a set, begins no flags.
+    plain = re.sub(r"(\\.|\[(?:\\.|[^\]\\])*\])|\(\?i\)", lambda part: part[1] or "", found, flags=re.DOTALL)
     with warnings.catch_warnings():
         # Python may give `||` and the like in a set another meaning one day.
         warnings.simplefilter("ignore", FutureWarning)
