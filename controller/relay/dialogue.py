@@ -87,15 +87,20 @@ class Direction:
     def took(self, answer: HeadersAnswer | BodyAnswer, metadata: Metadata) -> None:
         if self.is_released:
             return
+        reflection = self._reflection
         if isinstance(answer, HeadersAnswer):
+            # It gives nothing of the body back.
             self._took_head(answer, metadata)
-        elif answer.is_streamed:
-            self.body.add(self._reflection.streamed(answer.chunk or b"", end=answer.end_of_stream))
+            is_awaited = self.awaited_since is not None
         else:
-            self.body.add(self._reflection.answered(answer.chunk))
+            end, chunk = answer.end_of_stream, answer.chunk
+            self.body.add(
+                reflection.streamed(chunk or b"", end=end) if answer.is_streamed else reflection.answered(chunk)
+            )
+            is_awaited = reflection.is_awaited
         if self._reflection.has_ended:
             self.body.end()
-        self.awaited_since = asyncio.get_running_loop().time() if self._reflection.is_awaited else None
+        self.awaited_since = asyncio.get_running_loop().time() if is_awaited else None
 
     def all_sent(self) -> list[tuple[bytes, bool]] | None:
         """What the picker got, and whether it ended with that; None where it is too large to be sent again."""

@@ -140,7 +140,7 @@ def test_accepted_expression_stays_in_its_group(text: str) -> None:
     found = expression(text)
     if isinstance(found, Condition):
         return
-    # The one thing that these pieces form and Python reads in another way. What is escaped, or in a set, begins no flags.
+    # The one thing that these pieces form and Python reads otherwise. What is escaped, or in a set, begins no flags.
     plain = re.sub(r"(\\.|\[(?:\\.|[^\]\\])*\])|\(\?i\)", lambda part: part[1] or "", found, flags=re.DOTALL)
     with warnings.catch_warnings():
         # Python may give `||` and the like in a set another meaning one day.
