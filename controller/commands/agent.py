@@ -7,7 +7,9 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -27,6 +29,9 @@ from controller.probes import Probes
 from controller.settings import usable_files, usable_processors
 
 log = logging.getLogger(__name__)
+
+_AGAIN: Final = 5.0
+"""Seconds after which a task that was cancelled is cancelled again."""
 
 _OPTIONS = {
     "server": ("URL", None, "https://HOST:PORT of the control plane"),
@@ -121,8 +126,7 @@ class Agent:
                 if stopped.done():
                     tasks.add(await self._leave(following))
             finally:
-                for task in tasks:
-                    task.cancel()
+                await _end(tasks)
                 ended = await asyncio.gather(*tasks, return_exceptions=True)
                 await self._asking.close()
                 await self._reporting.close()
@@ -135,9 +139,16 @@ class Agent:
         self._standing.leave()
         log.info("instance ends", extra={"delay": self._settings.drain_delay, "grace": self._settings.grace})
         await asyncio.wait({following}, timeout=self._settings.drain_delay)
-        following.cancel()
-        await asyncio.wait({following})
+        await _end({following})
         pools = asyncio.create_task(self._follower.follow_pools(), name="follow pools")
         await self._data_plane.stop_nginx()
         log.info("nginx has ended")
         return pools
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:  # Any: their results are nobody's business here
+    """Cancel tasks, again where one goes on: a library about to raise an error of its own may lose the first."""
+    while pending := {task for task in tasks if not task.done()}:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=_AGAIN)
