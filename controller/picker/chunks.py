@@ -23,6 +23,19 @@ OFFSETS: Final = tuple(accumulate(chain((0,), _LENGTHS)))
 
 _PLACES: Final = tuple(map(slice, OFFSETS, OFFSETS[1:]))
 
+_BLOCK: Final = 16
+"""Chunks that are hashed as one first: a call costs as much as the work of 2 KB."""
+_HASHED_IN_BLOCKS: Final = 160
+"""Chunks, up to 64 KB. Longer ones are worth a call of their own."""
+_REMEMBERED: Final = 2048
+"""Blocks in each of two generations; 4 MB in all."""
+_STARTS: Final = range(0, _HASHED_IN_BLOCKS, _BLOCK)
+_BLOCKS: Final = tuple(slice(OFFSETS[start], OFFSETS[start + _BLOCK]) for start in _STARTS)
+_BLOCK_PLACES: Final = tuple(
+    tuple(slice(OFFSETS[n] - OFFSETS[start], OFFSETS[n + 1] - OFFSETS[start]) for n in range(start, start + _BLOCK))
+    for start in _STARTS
+)
+
 BYTES_PER_TOKEN: Final = 4
 """Of English text; a constant factor cancels out of the rule that uses it."""
 
@@ -54,6 +67,42 @@ def turn_of(stream: bytes, hashes: Sequence[int], *, root: int, asked: int, answ
 def chunk_hashes(stream: bytes, *, root: int) -> Sequence[int]:
     """The hash of each whole chunk, from the first on, each with all before it in it."""
     count = bisect_right(OFFSETS, len(stream)) - 1
-    digest = xxhash.xxh3_64_intdigest
+    hashes: list[int] = []
     before = root
-    return [before := digest(chunk, before) for chunk in map(stream.__getitem__, _PLACES[:count])]
+    for block, places in zip(_BLOCKS, _BLOCK_PLACES, strict=True):
+        if len(hashes) + len(places) > count:
+            break
+        hashes += _SEEN.hashes(stream[block], places, before)
+        before = hashes[-1]
+    digest = xxhash.xxh3_64_intdigest
+    hashes += [before := digest(chunk, before) for chunk in map(stream.__getitem__, _PLACES[len(hashes) : count])]
+    return hashes
+
+
+class _Blocks:
+    """The hashes of blocks seen lately: prompts begin alike, and one hash of a block finds those of its chunks."""
+
+    def __init__(self) -> None:
+        self._young: dict[int, tuple[int, ...]] = {}
+        self._old: dict[int, tuple[int, ...]] = {}
+
+    def count(self) -> int:
+        """How many are remembered."""
+        return len(self._young) + len(self._old)
+
+    def hashes(self, block: bytes, places: Sequence[slice], before: int) -> tuple[int, ...]:
+        """Those of a block's chunks, after a chunk with the hash `before`."""
+        digest = xxhash.xxh3_64_intdigest
+        key = digest(block, before)
+        found = self._young.get(key)
+        if found is None:
+            found = self._old.get(key) or tuple(
+                [before := digest(chunk, before) for chunk in map(block.__getitem__, places)]
+            )
+            if len(self._young) >= _REMEMBERED:
+                self._old, self._young = self._young, {}
+            self._young[key] = found
+        return found
+
+
+_SEEN: Final = _Blocks()

@@ -77,16 +77,26 @@ class PrefixIndex:
 
     def remember(self, hashes: Sequence[int]) -> None:
         """Hold a prompt's prefixes as the most recently used. Of one longer than the capacity its beginning."""
-        count = len(hashes)
-        if count > self.capacity:
+        if len(hashes) > self.capacity:
             hashes = hashes[: self.capacity]
-            count = self.capacity
-        if len(self._young) + count > self.capacity:
-            self._old = self._young
-            self._young = set()
-        if self._old and len(self._young) + len(self._old) + count > 2 * self.capacity:
+        young = self._young
+        # What is young already needs no adding: all of a prompt that came before, most of one that goes on from it.
+        low, high = 0, len(hashes)
+        if high and hashes[-1] in young:
+            return
+        while low < high and hashes[low] in young:
+            middle = (low + high) // 2
+            if hashes[middle] in young:
+                low = middle + 1
+            else:
+                high = middle
+        novel = hashes[low:] if low else hashes
+        if len(young) + len(novel) > self.capacity:
+            self._old, self._young = young, set()
+            novel = hashes
+        if self._old and len(self) + len(novel) > 2 * self.capacity:
             self._old = set()
-        self._young.update(hashes)
+        self._young.update(novel)
 
     def clear(self) -> None:
         """Forget everything: the endpoint's cache is empty."""

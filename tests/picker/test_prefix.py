@@ -73,6 +73,18 @@ def test_what_is_used_again_is_kept() -> None:
     assert index.match(chain("aaaaaaaaaa")) == 10
 
 
+def test_what_is_held_takes_no_room_a_second_time() -> None:
+    index = PrefixIndex(10)
+    index.remember(chain("aaaaaa"))
+    for _ in range(5):
+        index.remember(chain("aaaaaa"))
+        index.remember(chain("aaab"))
+
+    assert len(index) == 7
+    assert index.match(chain("aaaaaa")) == 6
+    assert index.match(chain("aaab")) == 4
+
+
 def test_at_least_the_capacity_is_held() -> None:
     index = PrefixIndex(100)
     for n in range(300):
