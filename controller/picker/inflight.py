@@ -3,7 +3,8 @@
 nginx gathers ends for some milliseconds, so those of a worker that dies are lost. A clock cannot tell a lost end from a
 long answer, but the endpoint can: it says how many requests it has. Entries end without a
 completion only while the endpoint keeps reporting fewer than are counted. An endpoint that lets none of them begin, and
-answers nothing else either, has not lost their ends: it hangs before it counts them.
+answers nothing else either, has not lost their ends: it hangs before it counts them. Where an endpoint does not say,
+they end after an hour: hardly an answer takes as long, and one that does is missed in a count, which is no harm.
 
 A request's uncached bytes stand in its endpoint's backlog until its first byte. An answer that is not streamed comes as
 a whole, so its bytes leave the backlog by the clock, when its first byte would be expected.
@@ -21,6 +22,8 @@ SHORT_SCRAPES: Final = 5
 """Scrapes in a row that must fall short: a request under way, or being tokenised, is in no gauge of the server yet."""
 SHORT_SECONDS: Final = 4.0
 """Between the first and the last of these scrapes, however often they come."""
+LONGEST: Final = 3600.0
+"""Seconds that a request is in flight at an endpoint that does not say how many it has."""
 REMEMBERED: Final = 4096
 """Ids kept for a message that is still to come; some seconds of a busy gateway, about 0.5 MB."""
 LONGEST_GUESS: Final = 60.0
@@ -148,17 +151,27 @@ class InFlight:
         if short.scrapes < SHORT_SCRAPES or scraped_at - short.since < SHORT_SECONDS:
             return 0
         del self._short[endpoint]
-        for request, sent in list(islice(endpoint.open.items(), short.least)):
+        for request, sent in tuple(islice(endpoint.open.items(), short.least)):
             if sent.waited is None and endpoint.heard_at < sent.at:
                 endpoint.health.missed(request=request, sent_at=sent.at, now=scraped_at)
-            self.end(request)
-            self.expect_completion(request, sent)
-        self.expired += short.least
+            self._expire(request, sent)
         return short.least
 
     def interrupt(self, endpoint: Endpoint) -> None:
         """Forget a started comparison: there was no reading."""
         self._short.pop(endpoint, None)
+
+    def outlive(self, endpoint: Endpoint, *, now: float) -> int:
+        """End the entries of an endpoint that does not say how many it has, after `LONGEST`. Returns how many."""
+        outlived = tuple(takewhile(lambda item: item[1].at < now - LONGEST, endpoint.open.items()))
+        for request, sent in outlived:
+            self._expire(request, sent)
+        return len(outlived)
+
+    def _expire(self, request: str, sent: Sent) -> None:
+        self.end(request)
+        self.expect_completion(request, sent)
+        self.expired += 1
 
     def forget(self, endpoint: Endpoint) -> None:
         """End every request of an endpoint that is no more."""

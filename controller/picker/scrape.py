@@ -111,9 +111,7 @@ class Scraper:
             self._in_flight.interrupt(endpoint)
             return
         reported = reading.running + reading.waiting
-        expired = self._in_flight.compare(endpoint, reported=reported, scraped_at=started)
-        if expired:
-            log.warning("requests without an end expired", extra={"endpoint": endpoint.address, "count": expired})
+        _tell_expired(endpoint, self._in_flight.compare(endpoint, reported=reported, scraped_at=started))
 
     def _read_nothing(self, endpoint: Endpoint, metrics: Metrics, reason: str) -> None:
         if endpoint.reported is not metrics:
@@ -122,7 +120,9 @@ class Scraper:
                 "endpoint has no metrics, chosen by requests in flight alone",
                 extra={"endpoint": endpoint.address, "pod": endpoint.name, "reason": reason},
             )
-        endpoint.read_nothing(metrics, now=self._clock())
+        now = self._clock()
+        endpoint.read_nothing(metrics, now=now)
+        _tell_expired(endpoint, self._in_flight.outlive(endpoint, now=now))
 
     async def _keep_scraping(self, endpoint: Endpoint, *, interval: float, delay: float) -> None:
         try:
@@ -133,3 +133,8 @@ class Scraper:
                 await self._sleep(max(0.0, interval - (self._clock() - started)))
         finally:
             self._pages.forget(endpoint.address)
+
+
+def _tell_expired(endpoint: Endpoint, count: int) -> None:
+    if count:
+        log.warning("requests without an end expired", extra={"endpoint": endpoint.address, "count": count})

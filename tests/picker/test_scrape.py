@@ -7,7 +7,7 @@ import uvloop
 
 from controller.bundle import Engine
 from controller.picker.endpoints import Metrics
-from controller.picker.inflight import SHORT_SCRAPES
+from controller.picker.inflight import LONGEST, SHORT_SCRAPES
 from controller.picker.pages import HttpPages, Page, ScrapeFailed
 from controller.picker.scrape import Scraper
 
@@ -94,6 +94,23 @@ async def test_lost_completion_is_found_by_scraping(picker: Picker) -> None:
         picker.clock.pass_(1)
         await scraper.scrape(picker.endpoint("a"))
     assert (picker.count("a"), picker.in_flight.expired) == (3, 2)
+
+
+@pytest.mark.parametrize("page", [Page(404, b""), Page(200, b"hello")])
+async def test_lost_completion_is_no_more_after_an_hour_where_there_are_no_metrics(picker: Picker, page: Page) -> None:
+    picker.serve("a")
+    picker.pick("old")
+    scraper = scraper_of(picker, Pages(a=page))
+    picker.clock.pass_(LONGEST)
+    picker.pick("new")
+    await scraper.scrape(picker.endpoint("a"))
+    assert (picker.count("a"), picker.in_flight.expired) == (2, 0)
+
+    picker.clock.pass_(1)
+    await scraper.scrape(picker.endpoint("a"))
+
+    assert (picker.count("a"), picker.in_flight.expired) == (1, 1)
+    assert picker.in_flight.was_released("old"), "an answer that took longer is known when it ends"
 
 
 async def test_half_a_reading_expires_nothing(picker: Picker) -> None:
