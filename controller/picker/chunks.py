@@ -69,10 +69,8 @@ def chunk_hashes(stream: bytes, *, root: int) -> Sequence[int]:
     count = bisect_right(OFFSETS, len(stream)) - 1
     hashes: list[int] = []
     before = root
-    for block, places in zip(_BLOCKS, _BLOCK_PLACES, strict=True):
-        if len(hashes) + len(places) > count:
-            break
-        hashes += _SEEN.hashes(stream[block], places, before)
+    for number in range(min(count, _HASHED_IN_BLOCKS) // _BLOCK):
+        hashes += _SEEN.hashes(stream[_BLOCKS[number]], _BLOCK_PLACES[number], before)
         before = hashes[-1]
     digest = xxhash.xxh3_64_intdigest
     hashes += [before := digest(chunk, before) for chunk in map(stream.__getitem__, _PLACES[len(hashes) : count])]
