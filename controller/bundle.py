@@ -68,6 +68,8 @@ USAGE_HEADER: Final = "x-infergate-usage"
 """From the picker to nginx: `1` when nginx is to read from the answer how many tokens it took."""
 MODEL_HEADER: Final = "x-infergate-model"
 """From the picker to nginx: the model that the request names, for the access log."""
+PICK_HEADER: Final = "x-infergate-pick"
+"""From the relay to nginx: seconds until the picker chose, for the access log."""
 
 DIALED_HEADER: Final = "x-infergate-dialed"
 """From nginx to the relay: the stem of the sockets behind which the dialer has the endpoints; empty in plain text."""

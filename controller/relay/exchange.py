@@ -96,7 +96,7 @@ class _Exchange:
     async def _pass(self, pool: RelayPool) -> None:
         begun = asyncio.get_running_loop().time()
         relayed = self._relayed
-        services, tally = relayed.services, relayed.tally
+        services = relayed.services
         dialogue = Dialogue(budget=services.budget, interrupt=self._interrupt, reopen=self._reopen)
         self._places = pool.places
         dialogue.begin(await services.pickers.call(pool.places, dialogue))
@@ -107,7 +107,7 @@ class _Exchange:
         answer = await dialogue.request.head(patience=max(0.0, patience), what="a choice")
         assert answer is not None  # a picker that ends before it chose has failed
         relayed.take_note(dialogue.request.metadata)
-        tally.choices.observe(asyncio.get_running_loop().time() - begun)
+        relayed.chosen_within(asyncio.get_running_loop().time() - begun)
         addresses = await requesting.chosen(answer, dialogue.request.metadata, pool=pool, table=services.table)
         if relayed.request.upgrade and not pool.speaks_http2:
             address, connection = await switching.ask(relayed, addresses, answer=answer)
@@ -122,7 +122,7 @@ class _Exchange:
             )
             self._served = served
             await self._answer(dialogue, served, address=address)
-        tally.outcomes[Outcome.SERVED] += 1
+        relayed.tally.outcomes[Outcome.SERVED] += 1
         self._note_fault()
         self._dialogue = None
         dialogue.finish(patience=_GOODBYE)

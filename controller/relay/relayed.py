@@ -12,6 +12,7 @@ from controller.bundle import (
     ENDPOINT_HEADER,
     EXPLAIN_HEADER,
     MODEL_HEADER,
+    PICK_HEADER,
     POOL_HEADER,
     TRIED_HEADER,
     TryOutcome,
@@ -37,6 +38,7 @@ _ENDPOINT: Final = ENDPOINT_HEADER.encode()
 _TRIED: Final = TRIED_HEADER.encode()
 _MODEL: Final = MODEL_HEADER.encode()
 _EXPLAIN: Final = EXPLAIN_HEADER.encode()
+_PICK: Final = PICK_HEADER.encode()
 _LONGEST_MODEL: Final = 256
 """Characters that the access log shows."""
 
@@ -71,6 +73,8 @@ class Relayed:
     """That the picker says the request names."""
     explanation: bytes = b""
     """That the picker gives the client."""
+    _pick: bytes = b""
+    """Seconds until the picker chose; empty until then."""
     _tried: bytes = b""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -87,17 +91,25 @@ class Relayed:
         if isinstance(model, str) and len(model) <= _LONGEST_MODEL and model.isprintable():
             self.model = model.encode()
 
+    def chosen_within(self, seconds: float) -> None:
+        """The picker chose, so many seconds after it was asked."""
+        self.tally.choices.observe(seconds)
+        # In whole milliseconds that have passed, as NGINX counts: more than it took to answer is never told.
+        self._pick = b"%.3f" % (int(seconds * 1000) / 1000)
+
     def failed_at(self, address: str) -> None:
         """An endpoint was asked in vain."""
         self.tally.tries_failed += 1
         self._tried += f"{address}={TryOutcome.FAILED};".encode()
 
     def notes(self, address: str = "") -> list[tuple[bytes, bytes]]:
-        """Headers of the answer for NGINX: the endpoint that serves, if any, those that failed, the model, and why."""
+        """Headers of the answer for NGINX: the endpoint that serves, if any, those that failed, the model, the time
+        that the choice took, and why."""
         told = (
             (_ENDPOINT, address.encode()),
             (_TRIED, self._tried),
             (_MODEL, self.model),
+            (_PICK, self._pick),
             (_EXPLAIN, self.explanation),
         )
         return [item for item in told if item[1]]

@@ -186,6 +186,19 @@ async def test_picker_that_is_not_there_is_unreachable(scene: Scene) -> None:
     await eventually(is_forgotten)
 
 
+async def test_log_tells_the_time_until_a_choice(scene: Scene) -> None:
+    name = f"infergate_relay_choice_seconds_sum{{{POOL}}}"
+    before = (await _metrics(scene)).get(name, 0.0)
+    chosen = await scene.post()
+    took = (await _metrics(scene))[name] - before
+    scene.play = _refuses
+    refused = await scene.post()
+
+    told = (await scene.gateway.logged(chosen.headers["x-request-id"]))["pick_seconds"]
+    assert 0 <= took - told < 0.001
+    assert (await scene.gateway.logged(refused.headers["x-request-id"]))["pick_seconds"] is None
+
+
 async def test_requests_in_hand_and_the_time_until_a_choice_are_told(scene: Scene) -> None:
     go_on = asyncio.Event()
 

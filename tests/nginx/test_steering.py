@@ -105,6 +105,7 @@ async def test_odd_spellings_of_steering_headers_change_nothing(
         ("X-Accel-Charset", "koi8-r"),
         ("X-Accel-Expires", "3600"),
         ("X-Infergate-First-Byte", "9"),
+        ("X-Infergate-Pick", "9"),
         *((name.title(), "anything") for name in STEERING_HEADERS),
     ],
 )
