@@ -38,9 +38,9 @@ from controller.extproc.wire import chunks_of, encode_piece
 from controller.picker.answers import Outcome, Refusal
 from controller.picker.ext_proc.desk import Desk, End
 from controller.picker.ext_proc.intake import STEERING, Intake, intake_of
-from controller.picker.ext_proc.tokens import NO_TOKENS, Ends
 from controller.picker.ext_proc.verdicts import Answered, Picked, Verdict, refusal_of
 from controller.picker.prompt import KEPT
+from controller.tokens import NO_TOKENS, Ends, ends_of
 
 Replies = tuple[bytes, ...]
 """Messages, in the order in which they are sent."""
@@ -140,8 +140,6 @@ class Exchange:
         self._picked = verdict
         self._picked_at = self._desk.clock()
         self._address = verdict.chosen[0].address
-        if verdict.request.reads_usage:
-            self._ends = Ends()
         replies = self._picked_replies(verdict)
         self._pieces = []
         return replies
@@ -290,8 +288,10 @@ class Exchange:
             return (_RESPONSE_PASSED,)
         self._first_byte = self._desk.clock() - self._started
         self._serve(picked, served_in(received.metadata) or _attribute(received))
-        if self._status >= 300 or "content-encoding" in headers:
-            self._ends = None
+        if picked.request.reads_usage:
+            self._ends = ends_of(
+                status=self._status, encoding=headers.get("content-encoding"), kind=headers.get("content-type")
+            )
         if part.end_of_stream:
             self._pass_end()
         changes = _changes(picked, headers)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from controller.picker.ext_proc.tokens import KEPT, NO_TOKENS, Ends, Tokens
+from controller.tokens import KEPT, NO_TOKENS, Ends, Tokens, ends_of
 
 CHAT = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
 ANTHROPIC = {"input_tokens": 5, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 2, "output_tokens": 7}
@@ -22,7 +22,10 @@ FACTS = {
     "the last of several": (b'{"usage":{"prompt_tokens":1}}{"usage":{"prompt_tokens":2}}', Tokens(2)),
     "text": (b'{"text":"\\"usage\\":{\\"prompt_tokens\\":1}"}', NO_TOKENS),
     "null": (b'{"usage":null}', NO_TOKENS),
-    "too long ago": (b'{"usage":{"prompt_tokens":1}}' + b" " * 2 * KEPT, NO_TOKENS),
+    "before a list": (b'{"usage":{"prompt_tokens":1},"results":[%b]}' % (b"0," * KEPT), Tokens(1)),
+    "a total": (b'{"usage":{"total_tokens":5}}', Tokens(5)),
+    "a total of two": (b'{"usage":{"total_tokens":9,"input_tokens":4,"output_tokens":5}}', Tokens(4, None, 5)),
+    "too long ago": (b" " * 2 * KEPT + b'{"usage":{"prompt_tokens":1}}' + b" " * 2 * KEPT, NO_TOKENS),
     "no numbers": (b'{"usage":{"prompt_tokens":"9","completion_tokens":-1}}', NO_TOKENS),
     "odd details": (b'{"usage":{"prompt_tokens":9,"prompt_tokens_details":[]}}', Tokens(9)),
     "not json": (b'{"usage":{prompt}}', NO_TOKENS),
@@ -37,3 +40,21 @@ def test_tokens_of_an_answer(answer: bytes, tokens: Tokens, size: int) -> None:
     for start in range(0, len(answer), size):
         ends.add(answer[start : start + size])
     assert ends.tokens() == tokens
+
+
+def test_beginning_of_a_stream_tells_nothing_of_its_end() -> None:
+    told, end = b'data: {"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n', b"data: {}\n\n" * KEPT
+    ends = ends_of(status=200, encoding=None, kind=b"text/Event-Stream; charset=utf-8")
+    assert ends is not None
+    ends.add(told)
+    ends.add(end)
+    assert ends.tokens() == NO_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("status", "encoding", "is_read"), [(200, None, True), (200, b"gzip", False), (400, None, False)]
+)
+def test_answers_that_are_no_success_or_encoded_are_not_read(
+    status: int, encoding: bytes | None, is_read: bool
+) -> None:
+    assert (ends_of(status=status, encoding=encoding, kind=b"application/json") is not None) == is_read

@@ -1,6 +1,6 @@
 """What an answer says of its tokens, read from its beginning and its end while it passes.
 
-As `nginx/njs/usage.js` reads it: what model servers write after their usage is shorter than what is kept.
+As `nginx/njs/usage.js` reads it: what model servers write before or after their usage is shorter than what is kept.
 """
 
 import re
@@ -34,9 +34,11 @@ NO_TOKENS: Final = Tokens()
 class Ends:
     """The beginning and the end of an answer that comes in pieces."""
 
-    __slots__ = ("_head", "_size", "_tail")
+    __slots__ = ("_head", "_is_stream", "_size", "_tail")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_stream: bool = False) -> None:
+        """`is_stream`: it is a stream of events."""
+        self._is_stream = is_stream
         self._head = b""
         self._tail: deque[bytes] = deque()
         self._size = 0
@@ -55,12 +57,25 @@ class Ends:
     def tokens(self) -> Tokens:
         """What the whole answer says."""
         usage = _usage_in(b"".join(self._tail))
+        if usage is None and not self._is_stream:
+            # Some APIs tell of it before a long list of results.
+            usage = _usage_in(self._head)
         if usage is None:
             return NO_TOKENS
         if "prompt_tokens" in usage or "input_tokens" in usage:
             return _tokens_of(usage)
         # Anthropic's streams tell of the prompt when they begin, and of the answer when they end.
         return _tokens_of({**(_usage_in(self._head) or {}), **usage})
+
+
+def ends_of(*, status: int, encoding: bytes | None, kind: bytes | None) -> Ends | None:
+    """For an answer with such a status, `Content-Encoding` and `Content-Type`; None for one that is not read.
+
+    That is one with an encoding, and one that is no success.
+    """
+    if status >= 300 or encoding:
+        return None
+    return Ends(is_stream=kind is not None and b"event-stream" in kind.lower())
 
 
 def _usage_in(text: bytes) -> Json | None:
@@ -83,13 +98,21 @@ def _tokens_of(usage: Json) -> Tokens:
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     if cached is None:
         cached = usage.get("cache_read_input_tokens")
-    prompt = usage.get("prompt_tokens")
     completion = usage.get("completion_tokens")
     return Tokens(
-        prompt=_input(usage) if prompt is None else _count(prompt),
+        prompt=_prompt(usage),
         cached=_count(cached),
         completion=_count(usage.get("output_tokens") if completion is None else completion),
     )
+
+
+def _prompt(usage: Json) -> int | None:
+    """Where there is only a total, as of rerankers, nothing was generated."""
+    if "prompt_tokens" in usage:
+        return _count(usage["prompt_tokens"])
+    if "input_tokens" in usage or "output_tokens" in usage:
+        return _input(usage)
+    return _count(usage.get("total_tokens"))
 
 
 def _input(usage: Json) -> int | None:
