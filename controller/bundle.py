@@ -65,7 +65,8 @@ STREAMS_HEADER: Final = "x-infergate-streams"
 """From the picker to nginx: `1` when the request asks for its answer token by token, so that nginx tells of the first
 byte."""
 USAGE_HEADER: Final = "x-infergate-usage"
-"""From the picker to nginx: `1` when nginx is to read from the answer how many tokens it took."""
+"""From the picker to nginx: `1` when nginx is to read from the answer how many tokens it took. From the relay to nginx,
+as a trailer: what it has read, `PROMPT/CACHED/COMPLETION`, with nothing for what the answer does not tell."""
 MODEL_HEADER: Final = "x-infergate-model"
 """From the picker to nginx: the model that the request names, for the access log."""
 PICK_HEADER: Final = "x-infergate-pick"

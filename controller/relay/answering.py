@@ -5,6 +5,7 @@ import logging
 from contextlib import suppress
 from typing import Final
 
+from controller.bundle import USAGE_HEADER
 from controller.extproc.messages import ENDPOINT_NAMESPACE, SERVED_KEY, Phase
 from controller.relay.asked import Exchange
 from controller.relay.changes import changed, explanation_of, ordinary, status_of, value_of
@@ -12,9 +13,11 @@ from controller.relay.dialogue import Dialogue
 from controller.relay.errors import AnswerBroken, EndpointFailed, Fault, PickerFailed
 from controller.relay.http1 import NO_BODY, Fields
 from controller.relay.relayed import Relayed
+from controller.tokens import NO_TOKENS, Ends, ends_of
 
 log = logging.getLogger(__name__)
 
+_USAGE: Final = USAGE_HEADER.encode()
 _BACKLOG: Final = 512 * 1024
 """Bytes of an answer that wait for the client, at which no more are taken from the endpoint."""
 
@@ -27,6 +30,10 @@ class Answering:
         self._dialogue = dialogue
         self._served = served
         self._timer: asyncio.TimerHandle | None = None
+        self._ends: Ends | None = None
+        """Where the tokens are read."""
+        self._has_passed = False
+        """Whether the endpoint's answer has, to its end."""
 
     async def run(self, *, address: str) -> None:
         """Answer the client, with the address of the endpoint that serves.
@@ -42,6 +49,12 @@ class Answering:
             head = [(b":status", b"%d" % served.status), *fields]
             with suppress(PickerFailed):  # then it is released, and what follows goes on as it is
                 dialogue.send_head(Phase.RESPONSE, head, end=is_empty, metadata=metadata)
+        if relayed.reads_usage and not is_empty:
+            self._ends = ends_of(
+                status=served.status,
+                encoding=value_of(fields, b"content-encoding"),
+                kind=value_of(fields, b"content-type"),
+            )
         self._read(is_empty=is_empty)
         try:
             answer = await dialogue.response.head(
@@ -62,7 +75,8 @@ class Answering:
             fields = [item for item in fields if item[0] != b"content-length"]
         if served.status in NO_BODY:
             length = 0  # whatever it tells of: the picker may make it a status that has a body
-        unchanged = answer is None and not dialogue.response.is_half
+        # Without a length there is a place for the tokens behind the body.
+        unchanged = answer is None and not dialogue.response.is_half and self._ends is None
         await relayed.reply.begin(
             status,
             [*fields, *relayed.notes(address)],
@@ -70,7 +84,7 @@ class Answering:
         )
         if status not in NO_BODY and (not is_empty or dialogue.response.body.size):
             await self._send_body()
-        await relayed.reply.end()
+        await relayed.reply.end(self._tokens())
 
     def close(self) -> None:
         if self._timer is not None:
@@ -83,6 +97,15 @@ class Answering:
                 await self._relayed.reply.write(piece)
         except (PickerFailed, EndpointFailed) as problem:
             raise AnswerBroken(str(problem)) from problem
+
+    def _tokens(self) -> Fields:
+        """What the answer says of them, for NGINX."""
+        if self._ends is None or not self._has_passed:
+            return ()
+        tokens = self._ends.tokens()
+        if tokens == NO_TOKENS:
+            return ()
+        return ((_USAGE, b"/".join(b"" if count is None else b"%d" % count for count in tokens)),)
 
     def _read(self, *, is_empty: bool) -> None:
         """Pass on what came of the answer. A task passes the rest on, where there is one."""
@@ -110,6 +133,9 @@ class Answering:
 
     def _pass_on(self, data: bytes, *, end: bool) -> None:
         response = self._dialogue.response
+        if self._ends is not None:
+            self._ends.add(data)
+            self._has_passed = end
         try:
             self._dialogue.send_body(Phase.RESPONSE, data, end=end)
         except PickerFailed:

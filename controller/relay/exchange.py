@@ -106,7 +106,7 @@ class _Exchange:
         patience = services.patience.answer - (asyncio.get_running_loop().time() - begun)
         answer = await dialogue.request.head(patience=max(0.0, patience), what="a choice")
         assert answer is not None  # a picker that ends before it chose has failed
-        relayed.take_note(dialogue.request.metadata)
+        relayed.take_note(dialogue.request.metadata, pool=pool)
         relayed.chosen_within(asyncio.get_running_loop().time() - begun)
         addresses = await requesting.chosen(answer, dialogue.request.metadata, pool=pool, table=services.table)
         if relayed.request.upgrade and not pool.speaks_http2:

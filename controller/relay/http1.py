@@ -192,3 +192,8 @@ def chunk(data: bytes) -> bytes:
 
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+def last_chunk(trailers: Fields) -> bytes:
+    """The end of such a body, with what is told behind it."""
+    return b"0\r\n%b\r\n" % b"".join([b"%s: %s\r\n" % item for item in trailers])

@@ -26,6 +26,8 @@ class RelayPool:
     places: tuple[Place, ...]
     """Of its picker."""
     speaks_http2: bool
+    reads_usage: bool = False
+    """Whether the tokens of answers are read where the picker does not say."""
 
 
 class PoolTable:
@@ -68,4 +70,5 @@ def _pool(pool: Pool) -> RelayPool:
         endpoints=frozenset(endpoint.address for endpoint in pool.endpoints),
         places=tuple(Place(address, picker.authority, picker.tls) for address in picker.addresses),
         speaks_http2=pool.speaks_http2,
+        reads_usage=pool.policy.usage,
     )

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from controller.bundle import (
@@ -18,13 +19,13 @@ from controller.bundle import (
     TryOutcome,
 )
 from controller.extproc.http2.frames import StreamEnded
-from controller.extproc.messages import MODEL_KEY, OWN_NAMESPACE, Metadata
+from controller.extproc.messages import MODEL_KEY, OWN_NAMESPACE, USAGE_KEY, Metadata
 from controller.relay.changes import ordinary, value_of, without_named
 from controller.relay.endpoints import Endpoints
 from controller.relay.errors import RelayError
 from controller.relay.pickers import Pickers
 from controller.relay.pieces import Budget
-from controller.relay.pools import PoolTable
+from controller.relay.pools import PoolTable, RelayPool
 from controller.relay.server import Reply, Request
 from controller.relay.tallies import Tallies, Tally
 from controller.relay.watching import Patience
@@ -39,6 +40,7 @@ _TRIED: Final = TRIED_HEADER.encode()
 _MODEL: Final = MODEL_HEADER.encode()
 _EXPLAIN: Final = EXPLAIN_HEADER.encode()
 _PICK: Final = PICK_HEADER.encode()
+_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 _LONGEST_MODEL: Final = 256
 """Characters that the access log shows."""
 
@@ -73,6 +75,8 @@ class Relayed:
     """That the picker says the request names."""
     explanation: bytes = b""
     """That the picker gives the client."""
+    reads_usage: bool = False
+    """Whether the tokens of the answer are read."""
     _pick: bytes = b""
     """Seconds until the picker chose; empty until then."""
     _tried: bytes = b""
@@ -84,9 +88,12 @@ class Relayed:
         task.add_done_callback(_look_at)
         self._tasks.append(task)
 
-    def take_note(self, metadata: Metadata) -> None:
-        """Keep what the picker says for the access log."""
-        model = metadata.get(OWN_NAMESPACE, {}).get(MODEL_KEY)
+    def take_note(self, metadata: Metadata, *, pool: RelayPool) -> None:
+        """Keep what the picker says for the access log, and what the pool says where it does not."""
+        told = metadata.get(OWN_NAMESPACE, _NOTHING)
+        usage = told.get(USAGE_KEY)
+        self.reads_usage = usage if isinstance(usage, bool) else pool.reads_usage
+        model = told.get(MODEL_KEY)
         # A name that a header cannot hold is no model's.
         if isinstance(model, str) and len(model) <= _LONGEST_MODEL and model.isprintable():
             self.model = model.encode()

@@ -9,7 +9,7 @@ from typing import Final, cast
 
 import httptools
 
-from controller.relay.http1 import LAST_CHUNK, Fields, chunk
+from controller.relay.http1 import LAST_CHUNK, Fields, chunk, last_chunk
 
 _HIGH: Final = 256 * 1024
 """Bytes of a request's body that wait to be read, at which no more are taken from the socket."""
@@ -80,9 +80,10 @@ class Reply:
         if not self._is_head and piece:
             await self._connection.write(chunk(piece) if self._is_chunked else piece)
 
-    async def end(self) -> None:
+    async def end(self, trailers: Fields = ()) -> None:
+        """Trailers are left out where the length was told, or there is no body."""
         if self._is_chunked:
-            await self._connection.write(LAST_CHUNK)
+            await self._connection.write(last_chunk(trailers) if trailers else LAST_CHUNK)
         self.has_ended = True
 
     async def whole(self, status: int, fields: Fields, body: bytes) -> None:

@@ -68,6 +68,11 @@ class Desk:
         pools = self.state.table.pools
         return next(iter(pools)) if len(pools) == 1 else UNKNOWN
 
+    def reads_usage(self, pool: str) -> bool:
+        """Whether the pool's policy has the tokens of answers read."""
+        known = self.state.table.pools.get(pool)
+        return known is not None and known.policy.usage
+
     def began(self, request: PickRequest, *, waited: float) -> None:
         """The first byte of a streamed answer passed, so many seconds after the pick."""
         self.state.completions.begin(request.id, waited=waited, now=self.clock())

@@ -7,7 +7,7 @@ they are answered at once.
 Source: envoy/service/ext_proc/v3/external_processor.proto; endpoint picker protocol 1.0.0.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from enum import Enum, auto
 from typing import Final
 
@@ -20,6 +20,7 @@ from controller.extproc.messages import (
     NO_CHANGES,
     OWN_NAMESPACE,
     SERVED_KEY,
+    USAGE_KEY,
     BodyAnswer,
     BodyMode,
     BodyPart,
@@ -40,6 +41,7 @@ from controller.picker.ext_proc.desk import Desk, End
 from controller.picker.ext_proc.intake import STEERING, Intake, intake_of
 from controller.picker.ext_proc.verdicts import Answered, Picked, Verdict, refusal_of
 from controller.picker.prompt import KEPT
+from controller.picker.requests import PickRequest
 from controller.tokens import NO_TOKENS, Ends, ends_of
 
 Replies = tuple[bytes, ...]
@@ -242,9 +244,9 @@ class Exchange:
         assert self._intake is not None  # it came first
         endpoints = picked.endpoints
         changes = Changes(set=(SetHeader(ENDPOINT_HEADER, endpoints.encode()),), remove=self._intake.removed)
-        metadata = {ENDPOINT_NAMESPACE: {ENDPOINT_KEY: endpoints}}
-        if picked.request.model:
-            metadata[OWN_NAMESPACE] = {MODEL_KEY: picked.request.model}
+        metadata: dict[str, Mapping[str, str | bool]] = {ENDPOINT_NAMESPACE: {ENDPOINT_KEY: endpoints}}
+        if own := self._told(picked.request):
+            metadata[OWN_NAMESPACE] = own
         mode = self._modes[0]
         if mode in (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL):
             if self._has_trailers:
@@ -262,6 +264,15 @@ class Exchange:
         if self._has_trailers:
             replies.append(_REQUEST_TRAILERS_PASSED)
         return tuple(replies)
+
+    def _told(self, request: PickRequest) -> dict[str, str | bool]:
+        """What Infergate's own gateway is told of a request besides."""
+        told: dict[str, str | bool] = {}
+        if request.model:
+            told[MODEL_KEY] = request.model
+        if self._desk.reads_usage(request.pool):
+            told[USAGE_KEY] = request.reads_usage
+        return told
 
     def _response(self, part: Part, received: Received) -> Replies:
         if self._stage is _Stage.NEW:

@@ -10,7 +10,6 @@ _BESIDE: Final = "plays the picker beside NGINX, or asks it"
 _NO_PICK: Final = "speaks of what NGINX does before anybody picks, or for Services"
 _REWRITTEN: Final = "models are rewritten, and their aliases known, where NGINX asks the picker beside it"
 _SESSIONS: Final = "a rule has no sessions where one of its pools has an external picker"
-_TOKENS: Final = "tokens are told to the picker by the answer, and not to NGINX"
 _AVOIDED: Final = (
     "endpoints that fail are avoided, in lists as well: nobody is asked for another when those of a list failed"
 )
@@ -47,6 +46,7 @@ SUITES: Final[dict[str, str]] = {
     "relay_metrics": _EXTERNAL,
     "relayed_load": _EXTERNAL,
     "relayed_protocols": _EXTERNAL,
+    "relayed_usage": _EXTERNAL,
     "retry_of_rules": _NO_PICK,
     "rewrites": _REWRITTEN,
     "routing": _NO_PICK,
@@ -57,7 +57,6 @@ SUITES: Final[dict[str, str]] = {
 """Modules of `tests/nginx`, without `test_`."""
 
 TESTS: Final[dict[str, dict[str, str]]] = {
-    "test_apis": {"test_usage_is_read": _TOKENS},
     "test_explain": {
         "test_request_that_failed_everywhere_is_told_what_was_tried": "a picker hears of answers, and none came",
         "test_permission_is_taken_away_live": "its endpoint is dead, and a picker hears of answers",
@@ -93,12 +92,6 @@ TESTS: Final[dict[str, dict[str, str]]] = {
         ),
         "test_error_of_anthropics_api_has_its_shape[/named": _TOGETHER,
         "test_unknown_model_is_404_and_the_error_names_the_others[/named": _TOGETHER,
-    },
-    "test_usage": {
-        "test_requests_at_once_have_their_own_tokens": _TOKENS,
-        "test_tokens_are_logged_and_no_byte_is_changed": _TOKENS,
-        "test_tokens_are_counted_by_model_and_pool": _TOKENS,
-        "test_picker_compares_what_it_expected_with_what_answers_tell": _TOKENS,
     },
 }
 """Tests by module; where only some of their parameters are meant, with the beginning of these."""

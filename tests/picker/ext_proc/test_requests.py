@@ -15,6 +15,7 @@ from controller.extproc.messages import (
     TrailersAnswer,
     TrailersPart,
 )
+from controller.plugins.types import AppliedPolicy
 
 from .conftest import CHAT, TRAILERS, Gateway, Served, Talk, body_parts, request_headers
 
@@ -227,6 +228,24 @@ async def test_gateway_is_told_of_the_model(
     await talk.ask(path, body=body, headers={"content-type": kind})
     _, metadata = await talk.next()
     assert metadata.get("infergate.dev", {}).get("model") == model
+
+
+@pytest.mark.parametrize(
+    ("policy", "body", "told"),
+    [
+        (AppliedPolicy(usage=True), b'{"model":"m","prompt":"x"}', True),
+        (AppliedPolicy(usage=True), b'{"model":"m","prompt":"x","stream":true}', False),
+        (AppliedPolicy(), b'{"model":"m","prompt":"x"}', None),
+    ],
+)
+async def test_gateway_is_told_whether_to_read_tokens_where_the_policy_has_them_read(
+    picker: Served, gateway: Gateway, policy: AppliedPolicy, body: bytes, told: bool | None
+) -> None:
+    await picker.serving(POD, policy=policy)
+    talk = gateway.talk()
+    await talk.ask(body=body)
+    _, metadata = await talk.next()
+    assert metadata["infergate.dev"].get("usage") is told
 
 
 SUBSETS = [
