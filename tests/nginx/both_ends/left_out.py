@@ -70,9 +70,6 @@ TESTS: Final[dict[str, dict[str, str]]] = {
         "test_copy_to_a_pool_names_the_model_of_the_pool": _REWRITTEN,
         "test_share_of_requests_is_copied_to_a_pool": _AVOIDED,
     },
-    "test_model_lists": {
-        "test_line_of_the_log_says_that_no_pod_was_asked": "an answer of an external picker is not known for a list",
-    },
     "test_priorities": {"test_picker_is_told_what_the_route_says_and_nothing_of_the_client": _BESIDE},
     "test_sessions": {
         "test_client_chooses_no_address": _SESSIONS,
