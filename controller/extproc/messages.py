@@ -29,6 +29,9 @@ MODEL_KEY: Final = "model"
 USAGE_KEY: Final = "usage"
 """Key of `OWN_NAMESPACE` in the answer to a request: whether the gateway is to read from the answer how many tokens it
 took. Absent where the picker does not say."""
+EXPLANATION_KEY: Final = "explanation"
+"""Key of `OWN_NAMESPACE` in the answer to a request: why its endpoint was chosen, for a client that may ask. Known so
+where no endpoint answers as well."""
 
 
 class MessageUnreadable(ValueError):

@@ -70,7 +70,7 @@ class Answering:
         status = served.status
         if answer is not None:
             fields, status = changed(fields, answer.changes), status_of(answer.changes, status)
-            relayed.explanation = explanation_of(answer.changes)
+            relayed.explanation = explanation_of(answer.changes) or relayed.explanation
         if answer is not None or not is_empty:
             fields = [item for item in fields if item[0] != b"content-length"]
         if served.status in NO_BODY:

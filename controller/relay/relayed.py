@@ -19,7 +19,7 @@ from controller.bundle import (
     TryOutcome,
 )
 from controller.extproc.http2.frames import StreamEnded
-from controller.extproc.messages import MODEL_KEY, OWN_NAMESPACE, USAGE_KEY, Metadata
+from controller.extproc.messages import EXPLANATION_KEY, MODEL_KEY, OWN_NAMESPACE, USAGE_KEY, Metadata
 from controller.relay.changes import ordinary, value_of, without_named
 from controller.relay.endpoints import Endpoints
 from controller.relay.errors import RelayError
@@ -43,6 +43,8 @@ _PICK: Final = PICK_HEADER.encode()
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 _LONGEST_MODEL: Final = 256
 """Characters that the access log shows."""
+_LONGEST_EXPLANATION: Final = 6000
+"""Characters: what Infergate's picker gives at most."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,13 @@ class Relayed:
         self._tasks.append(task)
 
     def take_note(self, metadata: Metadata, *, pool: RelayPool) -> None:
-        """Keep what the picker says for the access log, and what the pool says where it does not."""
+        """Keep what the picker says for the access log and the client, and what the pool says where it does not."""
         told = metadata.get(OWN_NAMESPACE, _NOTHING)
         usage = told.get(USAGE_KEY)
         self.reads_usage = usage if isinstance(usage, bool) else pool.reads_usage
+        why = told.get(EXPLANATION_KEY)
+        if isinstance(why, str) and len(why) <= _LONGEST_EXPLANATION and why.isascii() and why.isprintable():
+            self.explanation = why.encode()
         model = told.get(MODEL_KEY)
         # A name that a header cannot hold is no model's.
         if isinstance(model, str) and len(model) <= _LONGEST_MODEL and model.isprintable():

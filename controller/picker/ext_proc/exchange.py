@@ -16,6 +16,7 @@ from controller.extproc.encoding import encode_answer
 from controller.extproc.messages import (
     ENDPOINT_KEY,
     ENDPOINT_NAMESPACE,
+    EXPLANATION_KEY,
     MODEL_KEY,
     NO_CHANGES,
     OWN_NAMESPACE,
@@ -41,7 +42,6 @@ from controller.picker.ext_proc.desk import Desk, End
 from controller.picker.ext_proc.intake import STEERING, Intake, intake_of
 from controller.picker.ext_proc.verdicts import Answered, Picked, Verdict, refusal_of
 from controller.picker.prompt import KEPT
-from controller.picker.requests import PickRequest
 from controller.tokens import NO_TOKENS, Ends, ends_of
 
 Replies = tuple[bytes, ...]
@@ -245,7 +245,7 @@ class Exchange:
         endpoints = picked.endpoints
         changes = Changes(set=(SetHeader(ENDPOINT_HEADER, endpoints.encode()),), remove=self._intake.removed)
         metadata: dict[str, Mapping[str, str | bool]] = {ENDPOINT_NAMESPACE: {ENDPOINT_KEY: endpoints}}
-        if own := self._told(picked.request):
+        if own := self._told(picked):
             metadata[OWN_NAMESPACE] = own
         mode = self._modes[0]
         if mode in (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL):
@@ -265,9 +265,12 @@ class Exchange:
             replies.append(_REQUEST_TRAILERS_PASSED)
         return tuple(replies)
 
-    def _told(self, request: PickRequest) -> dict[str, str | bool]:
+    def _told(self, picked: Picked) -> dict[str, str | bool]:
         """What Infergate's own gateway is told of a request besides."""
+        request = picked.request
         told: dict[str, str | bool] = {}
+        if picked.why:
+            told[EXPLANATION_KEY] = picked.why.decode()
         if request.model:
             told[MODEL_KEY] = request.model
         if self._desk.reads_usage(request.pool):
