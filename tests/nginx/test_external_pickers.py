@@ -10,9 +10,11 @@ import pytest
 import pytest_asyncio
 
 from controller.agent.nginx import Nginx
+from controller.bundle import PRIORITY_HEADERS
 from controller.extproc.messages import (
     ENDPOINT_KEY,
     ENDPOINT_NAMESPACE,
+    OWN_NAMESPACE,
     SERVED_KEY,
     Action,
     Answer,
@@ -26,6 +28,7 @@ from controller.extproc.messages import (
     SetHeader,
 )
 from tests.nginx.ext_proc import Stage, as_the_field_does, named, picks
+from tests.nginx.resources import Json, route, rule, to_pool
 from tests.nginx.scene import MODES, Scene, run_scene
 from tests.nginx.servers import Request, close, describe, reset, response
 
@@ -35,7 +38,20 @@ pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def _scene(root: Path, nginx: Nginx) -> AsyncIterator[Scene]:
     async with run_scene(root, nginx, relay_options=("--answer-timeout", "30")) as scene:
+        await scene.gateway.apply("prioritized.yaml", _prioritized())
         yield scene
+
+
+def _prioritized() -> Json:
+    """A route whose rules give their requests priorities."""
+    rules = [{**rule(to_pool("failclose"), path=f"/{name}"), "name": name} for name in ("low", "bounded", "plain")]
+    made = route("prioritized", *rules, hostnames=["priority.test"])
+    made["metadata"]["annotations"] = {
+        "infergate.dev/priority": "low=-1",
+        "infergate.dev/priority-cap": "bounded=5",
+        "infergate.dev/priority-default": "bounded=-2147483648",
+    }
+    return made
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -90,6 +106,26 @@ async def test_picker_gets_the_answer_with_the_endpoint_that_served(scene: Scene
     assert b"".join(piece.chunk for piece in pieces) == answer.content
     assert pieces[-1].end_of_stream
     assert stage.outcome == "closed"
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/low", {"x-infergate-priority": "-1"}),
+        ("/bounded", {"x-infergate-priority-cap": "5", "x-infergate-priority-default": "-2147483648"}),
+        ("/plain", None),
+    ],
+)
+async def test_picker_is_told_the_priority_that_the_route_gives_and_nothing_of_the_client(
+    scene: Scene, path: str, told: dict[str, str] | None
+) -> None:
+    said = {"host": "priority.test", **dict.fromkeys(PRIORITY_HEADERS, "100")}
+    assert (await scene.http.post(path, content=b"{}", headers=said)).status_code == 200
+    stage = await scene.stage()
+    (head, metadata), *_ = stage.parts
+    assert metadata.get(OWN_NAMESPACE) == told
+    assert not _fields(head).keys() & set(PRIORITY_HEADERS)
+    assert [scene.a.requests[-1].values(name) for name in PRIORITY_HEADERS] == [[], [], []]
 
 
 async def test_client_cannot_choose(scene: Scene) -> None:
