@@ -60,16 +60,15 @@ TESTS: Final[dict[str, dict[str, str]]] = {
     "test_explain": {
         "test_request_that_failed_everywhere_is_told_what_was_tried": _AVOIDED,
     },
-    "test_failure_modes": {
-        "test_picker_that_hangs_is_replaced_and_what_waited_is_answered": "its owner replaces an external picker",
-    },
     "test_mirrors": {
         "test_copy_to_a_pool_has_the_changes_of_the_rule": _AVOIDED,
         "test_copy_to_a_pool_is_picked_and_like_the_request": _AVOIDED,
         "test_copy_to_a_pool_names_the_model_of_the_pool": _REWRITTEN,
         "test_share_of_requests_is_copied_to_a_pool": _AVOIDED,
     },
-    "test_priorities": {"test_picker_is_told_what_the_route_says_and_nothing_of_the_client": _BESIDE},
+    "test_priorities": {
+        "test_picker_is_told_what_the_route_says_and_nothing_of_the_client": f"{_BESIDE}; see test_external_pickers",
+    },
     "test_sessions": {
         "test_client_chooses_no_address": _SESSIONS,
         "test_cookie_is_the_browser_s_alone_and_ends_with_it": _SESSIONS,

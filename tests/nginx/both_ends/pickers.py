@@ -1,4 +1,4 @@
-"""Our own picker as other gateways run it, a process that serves ext_proc, started again when it dies."""
+"""Our own picker as other gateways run it, a process that serves ext_proc, started again when it dies or hangs."""
 
 import asyncio
 import contextlib
@@ -13,6 +13,11 @@ import httpx
 from controller.bundle import Pool, encode_pools, pools_of
 from tests.nginx.gateway import SECONDS, eventually
 from tests.ports import free_ports
+
+_PROBED_EVERY = 1.0
+_PROBE_TIMEOUT = 3.0
+_MOST_MISSED = 2
+"""The relay gives a picker up after 5 s; a process that is merely slow is to be left alone."""
 
 
 class RunningPicker:
@@ -83,8 +88,26 @@ class RunningPicker:
         with (self._directory / "log").open("ab") as log:
             while True:
                 self._process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+                ends = [asyncio.create_task(end) for end in (self._process.wait(), self._hangs())]
                 try:
-                    await self._process.wait()
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 finally:
+                    for end in ends:
+                        end.cancel()
                     with contextlib.suppress(ProcessLookupError):
                         self._process.kill()
+                await self._process.wait()
+
+    async def _hangs(self) -> None:
+        """Returns once it takes requests and answers none, as the liveness probe of a Deployment finds out."""
+        missed = 0
+        while missed < _MOST_MISSED:
+            await asyncio.sleep(_PROBED_EVERY)
+            try:
+                await self._admin.get("/healthz", timeout=_PROBE_TIMEOUT)
+            except httpx.ReadTimeout:
+                missed += 1
+            except httpx.TransportError:
+                pass  # it begins, or ends
+            else:
+                missed = 0
