@@ -32,6 +32,13 @@ took. Absent where the picker does not say."""
 EXPLANATION_KEY: Final = "explanation"
 """Key of `OWN_NAMESPACE` in the answer to a request: why its endpoint was chosen, for a client that may ask. Known so
 where no endpoint answers as well."""
+SESSION_KEY: Final = "session"
+"""Key of `OWN_NAMESPACE` with a request: `ip:port` of the endpoint that its session is on.
+
+It is preferred. The subset of `SUBSET_NAMESPACE` then is this one endpoint, for pickers that know of no sessions, and
+what the choice is limited to stands under `SUBSET_KEY` beside this. A refusal repeats it: no other endpoint would do
+either.
+"""
 
 
 class MessageUnreadable(ValueError):

@@ -21,6 +21,7 @@ from controller.extproc.messages import (
     NO_CHANGES,
     OWN_NAMESPACE,
     SERVED_KEY,
+    SESSION_KEY,
     USAGE_KEY,
     BodyAnswer,
     BodyMode,
@@ -238,7 +239,9 @@ class Exchange:
         self._release()
         self._stage = _Stage.OVER
         self._end = End.ANSWERED
-        return (encode_answer(answered.immediate),)
+        session = self._intake.session if self._intake is not None else ""
+        metadata = {OWN_NAMESPACE: {SESSION_KEY: session}} if session else None
+        return (encode_answer(answered.immediate, metadata=metadata),)
 
     def _picked_replies(self, picked: Picked) -> Replies:
         assert self._intake is not None  # it came first

@@ -4,11 +4,20 @@ What a client sends of the headers that steer Infergate's own gateway counts for
 that gateway says what its routes say in metadata, which clients cannot.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from controller.bundle import ENDPOINT_HEADER, EXPLAIN_HEADER, PRIORITY_HEADERS, STEERING_HEADERS
-from controller.extproc.messages import OWN_NAMESPACE, SUBSET_KEY, SUBSET_NAMESPACE, Headers, Metadata, endpoints_in
+from controller.bundle import ENDPOINT_HEADER, EXPLAIN_HEADER, PRIORITY_HEADERS, STEERING_HEADERS, session_id
+from controller.extproc.messages import (
+    OWN_NAMESPACE,
+    SESSION_KEY,
+    SUBSET_KEY,
+    SUBSET_NAMESPACE,
+    Headers,
+    Metadata,
+    endpoints_in,
+)
 from controller.picker.apis import read_named
 from controller.picker.prompt import KEPT, NO_PROMPT, read_prompt
 from controller.picker.requests import PickRequest, hashed
@@ -29,6 +38,8 @@ class Intake:
     """Names of headers that no model server is to see."""
     subset: frozenset[str] | None
     """Endpoints that the gateway allows; None allows all of the pool."""
+    session: str = ""
+    """`ip:port` of the endpoint that the session of the request is on; empty without one."""
 
     def request(self, identity: str, *, pool: str, body: bytes, size: int) -> PickRequest:
         """The pick for it. `body` may be empty although there are `size` bytes of it: it is not read then."""
@@ -53,6 +64,7 @@ class Intake:
             hashes=hashes,
             turn=turn,
             subset=self.subset,
+            session=session_id(pool, self.session) if self.session else "",
         )
 
 
@@ -78,12 +90,13 @@ def intake_of(headers: Headers, metadata: Metadata) -> Intake:
         for name in PRIORITY_HEADERS:
             if isinstance(said := own.get(name), str):
                 kept[name.encode()] = said.encode("latin-1", "replace")
-    return Intake(method, path, kept, tuple(removed), _subset(metadata))
+        if isinstance(session := own.get(SESSION_KEY), str) and session:
+            return Intake(method, path, kept, tuple(removed), _subset(own), session)
+    return Intake(method, path, kept, tuple(removed), _subset(metadata.get(SUBSET_NAMESPACE)))
 
 
-def _subset(metadata: Metadata) -> frozenset[str] | None:
+def _subset(hints: Mapping[str, object] | None) -> frozenset[str] | None:
     """Source: endpoint picker protocol, subset: where it is given, an empty one allows nothing."""
-    hints = metadata.get(SUBSET_NAMESPACE)
     if hints is None or SUBSET_KEY not in hints:
         return None
     return frozenset(endpoints_in(hints[SUBSET_KEY]))
