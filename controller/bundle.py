@@ -59,8 +59,8 @@ Each is `ip:port=OUTCOME;` with a TryOutcome.
 ID_HEADER: Final = "x-infergate-request"
 """From nginx to the picker: nginx's own id of the request, 32 hexadecimal digits, the same in the completion feed."""
 ENDPOINT_HEADER: Final = "x-gateway-destination-endpoint"
-"""From the picker to nginx: `ip:port` of the endpoint that serves the request. From nginx to the picker: `session_id`
-of the endpoint that the session of the request is on; absent without one."""
+"""From the picker, or the relay, to nginx: `ip:port` of the endpoint that serves the request. From nginx to either:
+`session_id` of the endpoint that the session of the request is on; absent without one."""
 STREAMS_HEADER: Final = "x-infergate-streams"
 """From the picker to nginx: `1` when the request asks for its answer token by token, so that nginx tells of the first
 byte."""

@@ -159,9 +159,9 @@ class Dialogue:
     """One stream of ext_proc. What the picker says is taken where it comes in. See `Hearer`."""
 
     def __init__(
-        self, *, budget: Budget, interrupt: Callable[[Immediate], None], reopen: Callable[[int], None]
+        self, *, budget: Budget, interrupt: Callable[[Immediate, Metadata], None], reopen: Callable[[int], None]
     ) -> None:
-        """`interrupt` hears of an answer that takes the place of everything else.
+        """`interrupt` hears of an answer that takes the place of everything else, and what comes with it.
 
         `reopen` hears that the picker did nothing with the stream, and how often that was; it has `resume` called, or
         `give_up`.
@@ -286,7 +286,7 @@ class Dialogue:
             if isinstance(answer, Immediate):
                 # Nothing else counts from here on.
                 self._is_over = True
-                self._interrupt(answer)
+                self._interrupt(answer, metadata)
             elif answer is not None:
                 self._took(answer, metadata)
         except (MessageUnreadable, PickerFailed) as problem:

@@ -2,22 +2,25 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from controller.bundle import THEN_HEADER
-from controller.extproc.messages import Immediate
+from controller.extproc.messages import OWN_NAMESPACE, SESSION_KEY, HeadersAnswer, Immediate, Metadata
 from controller.relay import requesting, switching
 from controller.relay.answering import Answering
 from controller.relay.asked import Exchange as Served
 from controller.relay.changes import changed, explanation_of, value_of
 from controller.relay.dialogue import Dialogue
-from controller.relay.errors import AnswerBroken, EndpointFailed, PickerFailed
+from controller.relay.errors import AnswerBroken, EndpointFailed, Fault, PickerFailed
 from controller.relay.pools import RelayPool
 from controller.relay.refusals import refusal
 from controller.relay.relayed import Relayed, Services, as_relayed
+from controller.relay.scope import Scope, SessionMoves, scope_of
 from controller.relay.server import Reply, Request
 from controller.relay.tallies import Outcome
-from controller.relay.tunnel import SWITCHED
+from controller.relay.telling import Telling
+from controller.relay.tunnel import SWITCHED, Tunnel
 from controller.relay.watching import Place
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,10 @@ _GOODBYE: Final = 5.0
 """Seconds for the picker to end a stream on which all was said."""
 _PAUSE: Final = 0.02
 """Seconds before a stream that was refused is opened again; each time longer."""
+_UNFIT: Final = frozenset({429, 503})
+"""Of a picker that finds no endpoint among those it may choose, or none with room. Source: endpoint picker protocol."""
+_UNFIT_FAULTS: Final = frozenset({Fault.ENDED, Fault.NO_ENDPOINT})
+"""How others say the same: the picker of the official conformance tests ends the stream with an error."""
 _THEN: Final = THEN_HEADER.encode()
 
 
@@ -48,6 +55,11 @@ class _Exchange:
     def __init__(self, relayed: Relayed) -> None:
         self._relayed = relayed
         self._dialogue: Dialogue | None = None
+        self._telling: Telling | None = None
+        self._scope = Scope()
+        """With a session as long as the picker can be asked for another endpoint than that one."""
+        self._waited = 0.0
+        """Seconds in which the picker did not say what it chooses."""
         self._served: Served | None = None
         self._answering: Answering | None = None
         self._places: tuple[Place, ...] = ()
@@ -78,10 +90,12 @@ class _Exchange:
             self._answering.close()
         if self._served is not None:
             self._served.close()
+        if self._telling is not None:
+            self._telling.close()
         if self._dialogue is not None:
             self._dialogue.cancel()
         # Nothing of it waits for the collector of garbage.
-        self._answering = self._dialogue = self._task = None
+        self._answering = self._dialogue = self._telling = self._task = None
 
     async def _pass_or_refuse(self, pool: RelayPool) -> None:
         assert self._task is not None  # it runs in one
@@ -94,6 +108,59 @@ class _Exchange:
             await self._refuse(self._immediate)
 
     async def _pass(self, pool: RelayPool) -> None:
+        relayed = self._relayed
+        self._scope = scope_of(relayed.request.fields, pool)
+        telling = self._telling = Telling(relayed, keeps=bool(self._scope.session))
+        try:
+            dialogue, address = await self._ask(pool, telling.tell)
+        except SessionMoves as problem:
+            log.info("session moves", extra={"pool": relayed.pool, "reason": str(problem)})
+            self._scope = problem.scope
+            self._end_dialogue(telling)
+            dialogue, address = await self._ask(pool, telling.repeat)
+        telling.forget()
+        served = self._served
+        assert served is not None  # it was asked
+        if isinstance(served, Tunnel) and served.status == SWITCHED:
+            await switching.join(relayed, dialogue, served, address=address)
+        else:
+            self._answering = Answering(relayed, dialogue, served)
+            await self._answering.run(address=address)
+        relayed.tally.outcomes[Outcome.SERVED] += 1
+        self._note_fault()
+        self._dialogue = None
+        dialogue.finish(patience=_GOODBYE)
+
+    async def _ask(self, pool: RelayPool, tell: Callable[[Dialogue, Scope], None]) -> tuple[Dialogue, str]:
+        """Ask the picker, and the endpoint that it chooses, which serves then: its address.
+
+        Raises SessionMoves when it is to be asked once more.
+        """
+        relayed, scope = self._relayed, self._scope
+        table = relayed.services.table
+        try:
+            dialogue, answer = await self._choice(pool, tell)
+            addresses = await requesting.chosen(answer, dialogue.request.metadata, pool=pool, table=table)
+        except PickerFailed as problem:
+            if not scope.session or problem.fault not in _UNFIT_FAULTS:
+                raise
+            raise SessionMoves(str(problem), scope.without_session()) from problem
+        try:
+            if relayed.request.upgrade and not pool.speaks_http2:
+                address, self._served = await switching.ask(relayed, addresses, answer=answer)
+            else:
+                address, self._served = await requesting.ask(
+                    relayed, addresses, answer=answer, body=dialogue.request.body, speaks_http2=pool.speaks_http2
+                )
+        except EndpointFailed as problem:
+            left = scope.beside(addresses, pool=table.pools.get(pool.name, pool)) if scope.session else None
+            if left is None:
+                raise
+            raise SessionMoves(str(problem), left) from problem
+        return dialogue, address
+
+    async def _choice(self, pool: RelayPool, tell: Callable[[Dialogue, Scope], None]) -> tuple[Dialogue, HeadersAnswer]:
+        """Raises PickerFailed, and SessionMoves when the picker refuses the endpoint of the session."""
         begun = asyncio.get_running_loop().time()
         relayed = self._relayed
         services = relayed.services
@@ -101,37 +168,31 @@ class _Exchange:
         self._places = pool.places
         dialogue.begin(await services.pickers.call(pool.places, dialogue))
         self._dialogue = dialogue
-        requesting.tell(relayed, dialogue)
-        # A wait for a stream counts.
-        patience = services.patience.answer - (asyncio.get_running_loop().time() - begun)
-        answer = await dialogue.request.head(patience=max(0.0, patience), what="a choice")
+        tell(dialogue, self._scope)
+        # A wait for a stream counts, and one for a choice before this.
+        patience = services.patience.answer - self._waited - (asyncio.get_running_loop().time() - begun)
+        try:
+            answer = await dialogue.request.head(patience=max(0.0, patience), what="a choice")
+        finally:
+            self._waited += asyncio.get_running_loop().time() - begun
         assert answer is not None  # a picker that ends before it chose has failed
         relayed.take_note(dialogue.request.metadata, pool=pool)
         relayed.chosen_within(asyncio.get_running_loop().time() - begun)
-        addresses = await requesting.chosen(answer, dialogue.request.metadata, pool=pool, table=services.table)
-        if relayed.request.upgrade and not pool.speaks_http2:
-            address, connection = await switching.ask(relayed, addresses, answer=answer)
-            self._served = connection
-            if connection.status == SWITCHED:
-                await switching.join(relayed, dialogue, connection, address=address)
-            else:
-                await self._answer(dialogue, connection, address=address)
-        else:
-            address, served = await requesting.ask(
-                relayed, addresses, answer=answer, body=dialogue.request.body, speaks_http2=pool.speaks_http2
-            )
-            self._served = served
-            await self._answer(dialogue, served, address=address)
-        relayed.tally.outcomes[Outcome.SERVED] += 1
-        self._note_fault()
+        return dialogue, answer
+
+    def _end_dialogue(self, telling: Telling) -> None:
+        telling.stop()
+        if self._dialogue is not None:
+            self._dialogue.cancel()
         self._dialogue = None
-        dialogue.finish(patience=_GOODBYE)
 
-    async def _answer(self, dialogue: Dialogue, served: Served, *, address: str) -> None:
-        self._answering = Answering(self._relayed, dialogue, served)
-        await self._answering.run(address=address)
-
-    def _interrupt(self, immediate: Immediate) -> None:
+    def _interrupt(self, immediate: Immediate, metadata: Metadata) -> None:
+        dialogue = self._dialogue
+        may_be_of_session = immediate.status in _UNFIT and SESSION_KEY not in metadata.get(OWN_NAMESPACE, {})
+        if self._scope.session and may_be_of_session and dialogue is not None and not dialogue.request.is_answered:
+            scope = self._scope.without_session()
+            dialogue.request.fail(SessionMoves(f"the picker refuses it with status {immediate.status}", scope))
+            return
         if self._immediate is None and self._task is not None:
             self._immediate = immediate
             self._task.cancel()

@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from controller.bundle import Pool, decode_pools
+from controller.bundle import Pool, decode_pools, session_id
 from controller.relay.watching import Place
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,11 @@ class RelayPool:
     speaks_http2: bool
     reads_usage: bool = False
     """Whether the tokens of answers are read where the picker does not say."""
+
+    @cached_property
+    def by_session(self) -> Mapping[str, str]:
+        """Endpoints by what the tokens of sessions say of them."""
+        return {session_id(self.name, address): address for address in self.endpoints}
 
 
 class PoolTable:

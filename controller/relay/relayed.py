@@ -84,11 +84,12 @@ class Relayed:
     _tried: bytes = b""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    def start(self, work: Coroutine[None, None, None]) -> None:
+    def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do something beside the rest, until it is done or the exchange is over."""
         task = asyncio.create_task(work)
         task.add_done_callback(_look_at)
         self._tasks.append(task)
+        return task
 
     def take_note(self, metadata: Metadata, *, pool: RelayPool) -> None:
         """Keep what the picker says for the access log and the client, and what the pool says where it does not."""

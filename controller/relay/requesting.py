@@ -1,31 +1,19 @@
-"""The way of a request: to its picker, and to the endpoint that was chosen."""
+"""The way of a request to the endpoint that its picker chose."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from controller.bundle import EXPLAIN_HEADER, PRIORITY_HEADERS
-from controller.extproc.messages import (
-    OWN_NAMESPACE,
-    SUBSET_KEY,
-    SUBSET_NAMESPACE,
-    Changes,
-    HeadersAnswer,
-    Metadata,
-    Phase,
-    endpoints_of,
-)
+from controller.extproc.messages import Changes, HeadersAnswer, Metadata
 from controller.relay.asked import Exchange, Head
 from controller.relay.changes import changed, destinations, length_of, target_of, value_of, within
-from controller.relay.dialogue import Dialogue
 from controller.relay.errors import EndpointFailed, Fault, PickerFailed
 from controller.relay.http1 import Fields
 from controller.relay.outlet import Outlet
 from controller.relay.places import place_of
 from controller.relay.pools import PoolTable, RelayPool
 from controller.relay.relayed import Relayed
-from controller.relay.server import Request
 from controller.relay.watching import Patience
 
 log = logging.getLogger(__name__)
@@ -34,27 +22,8 @@ _GRACE: Final = 1.0
 """Seconds for which a named endpoint may be missing from the pool: pickers hear of new pods a little earlier."""
 _WHOLE: Final = 0.1
 """Seconds for the picker to give back a whole body; one that takes longer is sent on as it comes."""
-_SUBSET: Final = SUBSET_KEY.encode()
-_EXPLAIN: Final = EXPLAIN_HEADER.encode()
-_TOLD: Final = frozenset((_SUBSET, *(name.encode() for name in PRIORITY_HEADERS)))
 _REPLACED: Final = frozenset({b"host", b"content-length", b"expect"})
 """Headers of a request that the relay writes itself."""
-
-
-def tell(relayed: Relayed, dialogue: Dialogue) -> None:
-    """Send the picker what came of the request. A task sends the rest, where there is one."""
-    request = relayed.request
-    head = _head_for_picker(relayed)
-    dialogue.send_head(Phase.REQUEST, head, end=not request.has_body, metadata=_metadata(request))
-    if not request.has_body:
-        return
-    if data := request.take():
-        # The end is told with the last piece, where it is known by then.
-        is_last = request.has_ended
-        _send_piece(dialogue, data, end=is_last)
-        if is_last:
-            return
-    relayed.start(_send_rest(request, dialogue))
 
 
 async def chosen(answer: HeadersAnswer, metadata: Metadata, *, pool: RelayPool, table: PoolTable) -> list[str]:
@@ -131,58 +100,6 @@ def head_for(
         has_body=has_body,
         length=length,
     )
-
-
-def _head_for_picker(relayed: Relayed) -> Fields:
-    request = relayed.request
-    return [
-        (b":method", request.method),
-        (b":scheme", value_of(request.fields, b"x-forwarded-proto") or b"http"),
-        (b":authority", value_of(request.fields, b"host") or b""),
-        (b":path", request.target),
-        *(item for item in relayed.fields if item[0] != b"host"),
-        *(item for item in request.fields if item[0] == _EXPLAIN),
-    ]
-
-
-def _metadata(request: Request) -> Metadata | None:
-    """What NGINX says of the request: endpoints that it restricts the choice to, and the priority that the route gives.
-
-    A client cannot say this: NGINX removes its headers.
-    """
-    told = {name: value.decode("latin-1") for name, value in request.fields if name in _TOLD and value}
-    if not told:
-        return None
-    metadata: dict[str, dict[str, object]] = {}
-    subset = told.pop(_SUBSET, None)
-    if subset is not None:
-        metadata[SUBSET_NAMESPACE] = {SUBSET_KEY: list(endpoints_of(subset))}
-    if told:
-        metadata[OWN_NAMESPACE] = {name.decode(): value for name, value in sorted(told.items())}
-    return metadata
-
-
-async def _send_rest(request: Request, dialogue: Dialogue) -> None:
-    try:
-        await dialogue.drained()
-        while data := await request.read():
-            is_last = request.has_ended
-            _send_piece(dialogue, data, end=is_last)
-            if is_last:
-                return
-            await dialogue.drained()
-        _send_piece(dialogue, b"", end=True)
-    except PickerFailed as problem:
-        dialogue.request.fail(problem)
-
-
-def _send_piece(dialogue: Dialogue, data: bytes, *, end: bool) -> None:
-    try:
-        dialogue.send_body(Phase.REQUEST, data, end=end)
-    except PickerFailed as problem:
-        dialogue.request.fail(problem)
-    except OSError as problem:
-        dialogue.request.fail(PickerFailed(f"no room for a body: {problem}", fault=Fault.NO_ROOM))
 
 
 class _Body:

@@ -71,7 +71,7 @@ class BackendViews:
             module=_module(rule),
             fails_open=isinstance(target, ToPool) and target.pool in self.targets.fail_open,
             headers=None if headers == base else headers,
-            relay_headers=self.relay_headers(target, filters, server),
+            relay_headers=self.relay_headers(target, filters, server, in_session=rule.session is not None),
             # Servers have lists for `proxy` alone.
             answer=beside(answer, BASE if rule.takes_calls else bearing.hidden),
             hostname=next((item.hostname for item in rewrites if item.hostname), None),
@@ -95,15 +95,17 @@ class BackendViews:
             session=backend_settings(rule, index, is_secure=server.is_tls),
         )
 
-    def relay_headers(self, target: Target, filters: tuple[Filter, ...], server: Server) -> tuple[Header, ...] | None:
+    def relay_headers(
+        self, target: Target, filters: tuple[Filter, ...], server: Server, *, in_session: bool
+    ) -> tuple[Header, ...] | None:
         """None for what does not go to the relay."""
         if not isinstance(target, ToPool) or target.pool not in self.targets.relayed:
             return None
         tls = self.targets.dialed_pools.get(target.pool)
         http2 = target.pool in self.targets.http2_pools
         stem = stem_of(tls, speaks_http2=http2, shown=server.client_certificate) if tls else ""
-        headers = (*request_headers(filters, to_relay=True), Header(DIALED_HEADER, expression(stem)))
-        return tuple(sorted(headers, key=lambda header: header.name))
+        headers = request_headers(filters, to_relay=True, in_session=in_session)
+        return tuple(sorted((*headers, Header(DIALED_HEADER, expression(stem))), key=lambda header: header.name))
 
     def mirror(
         self, rule: Rule, mirror: Mirror, server: Server, *, filters: tuple[Filter, ...], location: str

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from controller.bundle import (
     CONNECTION_HEADER,
+    ENDPOINT_HEADER,
     EXPLAIN_HEADER,
     PICK_HEADER,
     POOL_HEADER,
@@ -67,9 +68,12 @@ def request_headers(
     encodings: bool = True,
     is_call: bool = False,
     to_relay: bool = False,
+    in_session: bool = False,
     copied_to: str = "",
 ) -> tuple[Header, ...]:
     """Everything that is set on a request to a backend, or to the relay in front of it, sorted by name.
+
+    The relay is told the endpoint of a request that may be `in_session`.
 
     With `copied_to`, the name of a pool, it goes to the server that has copies picked, which adds the client's address
     itself.
@@ -81,6 +85,8 @@ def request_headers(
     values = _REQUEST_BASE | (_OF_CALLS if is_call else {} if upgrades else _NO_UPGRADE)
     if to_relay:
         values |= _FOR_RELAY
+        if in_session:
+            values[ENDPOINT_HEADER] = "$infergate_session_endpoint"
     if copied_to:
         values |= {POOL_HEADER: copied_to, "x-forwarded-for": "$http_x_forwarded_for"}
     for change in (item.change for item in filters if isinstance(item, RequestHeaders)):

@@ -60,12 +60,6 @@ class Backends:
         found_here = self.found[place]
         return found_here if isinstance(found_here, Condition) else found_here[0]
 
-    def has_external_picker(self, reference: BackendObjectReference, *, route: Key) -> bool:
-        """Whether somebody else chooses among the endpoints of a backend."""
-        key = backend_key(reference, route=route)
-        standing = self.standings.get(pool_name(key)) if key.kind == "InferencePool" else None
-        return standing is not None and standing.external is not None
-
     def upstreams(self) -> tuple[Upstream, ...]:
         """Of every Service port that was resolved so far and has endpoints, sorted by name."""
         known = (item[1] for item in self.found.values() if not isinstance(item, Condition))

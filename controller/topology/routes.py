@@ -46,7 +46,7 @@ from controller.topology.filters import (
 )
 from controller.topology.matches import call_of, match_of, prefix_of
 from controller.topology.priorities import priorities_of
-from controller.topology.sessions import ignored_session_of, sessions_of
+from controller.topology.sessions import sessions_of
 from controller.topology.sticky import sticky_header_of
 from controller.topology.types import ParentState, RouteState
 from controller.topology.unsupported import Scope, fields_set
@@ -188,10 +188,7 @@ def _rule(
     variants = _filters(item, matches=matches, where=where, targets=targets)
     if isinstance(variants, Condition):
         dropped.append(variants)
-    has_external = any(backends.has_external_picker(ref, route=route) for ref in item.backend_refs)
-    sessions = sessions_of(
-        None if has_external else item.session_persistence, matches=matches, where=f"{where}.sessionPersistence"
-    )
+    sessions = sessions_of(item.session_persistence, matches=matches, where=f"{where}.sessionPersistence")
     if isinstance(sessions, Condition):
         dropped.append(sessions)
     # The one match that its filters can depend on: a resource with several and a prefix to replace is refused.
@@ -242,7 +239,6 @@ def _rule(
             f"{where}.{field}"
             for field in (
                 *ignored_of(retry, has_pool=has_pool),
-                *ignored_session_of(item.session_persistence, has_external=has_external),
                 *uncopied(item.filters, backends=[ref.filters for ref in item.backend_refs]),
             )
         ),

@@ -53,11 +53,6 @@ def sessions_of(
     return found if len(set(found)) > 1 else found[:1] or (None,)
 
 
-def ignored_session_of(item: SessionPersistence | None, *, has_external: bool) -> list[str]:
-    """Fields of a rule that have no effect: an external picker has a say of its own."""
-    return ["sessionPersistence for InferencePools with an external picker"] if item and has_external else []
-
-
 def _name_problem(name: str, item: SessionPersistence) -> str | None:
     if item.type == "Cookie":
         accepts = "the name of a cookie accepts letters, digits, '_', '.' and '-'"

@@ -74,9 +74,12 @@ function cookies(r, name) {
     return pairs.filter((pair) => pair.startsWith(name + '=')).map((pair) => pair.slice(name.length + 1));
 }
 
-// The address that the answer came from: of a pool what the picker said, of a Service the last that was asked. While nginx
-// does without the picker a session stays where it was.
+// The address that the answer came from: of a pool what the picker or the relay said, of a Service the last that was asked.
+// While nginx does without the picker a session stays where it was.
 function served(variables) {
+    if (variables.infergate_mode === 'relayed') {
+        return variables.upstream_http_x_gateway_destination_endpoint || '';
+    }
     if (variables.infergate_pool) {
         return variables.infergate_endpoint || '';
     }

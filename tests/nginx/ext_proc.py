@@ -42,15 +42,25 @@ class Stage:
     """Set when the stream ended, however it did."""
     outcome: str = ""
     """`closed` when the other end said that it was done, `cancelled` when it gave up."""
+    _ahead: Part | None = None
+    """The first part, where it was looked at and not received yet."""
 
     async def receive(self) -> Part | None:
         """The next part; None at the end."""
+        if self._ahead is not None:
+            part, self._ahead = self._ahead, None
+            return part
         data = await self.context.read()
         if data is grpc.aio.EOF:
             return None
         part, metadata = decode_part(data)
         self.parts.append((part, metadata))
         return part
+
+    async def told(self) -> Metadata:
+        """What comes with the first part, which is to be received after that."""
+        self._ahead = await self.receive()
+        return self.parts[0][1]
 
     async def request(self) -> tuple[HeadersPart, bytes]:
         """The whole request: its headers and its body."""

@@ -9,7 +9,6 @@ _EXTERNAL: Final = "plays an external picker itself"
 _BESIDE: Final = "plays the picker beside NGINX, or asks it"
 _NO_PICK: Final = "speaks of what NGINX does before anybody picks, or for Services"
 _REWRITTEN: Final = "models are rewritten, and their aliases known, where NGINX asks the picker beside it"
-_SESSIONS: Final = "a rule has no sessions where one of its pools has an external picker"
 _AVOIDED: Final = (
     "endpoints that fail are avoided, in lists as well: nobody is asked for another when those of a list failed"
 )
@@ -51,6 +50,7 @@ SUITES: Final[dict[str, str]] = {
     "rewrites": _REWRITTEN,
     "routing": _NO_PICK,
     "scale": "counts processes and bytes of the built-in way; `test_relayed_load` has the relay's",
+    "sessions_of_pickers": _EXTERNAL,
     "timeouts": "has its own tests with an external picker",
     "tls_of_pickers": _EXTERNAL,
 }
@@ -68,18 +68,6 @@ TESTS: Final[dict[str, dict[str, str]]] = {
     },
     "test_priorities": {
         "test_picker_is_told_what_the_route_says_and_nothing_of_the_client": f"{_BESIDE}; see test_external_pickers",
-    },
-    "test_sessions": {
-        "test_client_chooses_no_address": _SESSIONS,
-        "test_cookie_is_the_browser_s_alone_and_ends_with_it": _SESSIONS,
-        "test_cookie_keeps_a_session_on_its_endpoint": _SESSIONS,
-        "test_header_keeps_a_session_on_its_endpoint": _SESSIONS,
-        "test_own_cookie_is_added_to_whatever_a_filter_removes": _SESSIONS,
-        "test_session_moves_when_its_endpoint_is_gone": _SESSIONS,
-        "test_session_of_one_rule_is_none_of_another": _SESSIONS,
-        "test_session_outlives_the_weight_of_its_backend": _SESSIONS,
-        "test_session_stays_with_a_service_or_a_pool": _SESSIONS,
-        "test_session_stays_with_its_backend": _SESSIONS,
     },
     "test_unknown_models": {
         "test_large_body_is_refused_where_nginx_reads_its_model[9000000": (
