@@ -16,6 +16,7 @@ _LONGEST_HEAD: Final = 16384
 """Bytes of the headers of a part."""
 _LONGEST_NAME: Final = 4096
 _REPLACEMENT: Final = "\ufffd"
+_NOWHERE: Final = ("", 0, 0)
 
 
 def boundary_of(content_type: str) -> bytes | None:
@@ -28,27 +29,32 @@ def boundary_of(content_type: str) -> bytes | None:
 
 def model_in_form(body: bytes, boundary: bytes) -> str:
     """The model that a form names; empty without one."""
+    return place_in_form(body, boundary)[0]
+
+
+def place_in_form(body: bytes, boundary: bytes) -> tuple[str, int, int]:
+    """The model that a form names, and the bytes between which it stands; empty without one."""
     if not boundary:
-        return ""
+        return _NOWHERE
     delimiter = b"--" + boundary
     start = 0 if body.startswith(delimiter) else body.find(b"\r\n" + delimiter) + 2
     if start == 1:
-        return ""
+        return _NOWHERE
     at = start + len(delimiter)
     delimiter = b"\r\n" + delimiter
-    model = ""
+    found = _NOWHERE
     while body[at : at + 2] == b"\r\n":
         end_of_head = body.find(b"\r\n\r\n", at)
         if end_of_head < 0 or end_of_head - at > _LONGEST_HEAD:
-            return ""
+            return _NOWHERE
         content = end_of_head + 4
         end = body.find(delimiter, end_of_head + 2)
         if end < 0:
-            return ""
+            return _NOWHERE
         if _is_model(body[at:end_of_head]):
-            model = _text(body[content:end])
+            found = (_text(body[content:end]), content, end)
         at = end + len(delimiter)
-    return model if body[at : at + 2] == b"--" else ""
+    return found if body[at : at + 2] == b"--" else _NOWHERE
 
 
 def _is_model(head: bytes) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from controller.picker.ext_proc.model_places import place_of
 from controller.picker.prompt import read_prompt
 from tests.njs.conftest import Body, Find, Scan
 
@@ -174,6 +175,13 @@ def test_readers_agree(scan: Scan, seed: int) -> None:
         assert picked == expected, body
         if is_json:
             assert (model or "", is_broken) == (expected, False), body
+            place = place_of("/v1/completions", "application/json", body)
+            assert (body[place.start : place.end], place.model) == (named, model) if place else _is_unsaid(model), body
+
+
+def _is_unsaid(model: str | None) -> bool:
+    """Whether no header can say a name."""
+    return not model or not model.isprintable() or model != model.strip(" ")
 
 
 @settings(max_examples=BATCHES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
