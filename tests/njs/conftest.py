@@ -13,6 +13,7 @@ import pytest
 
 from controller.agent.nginx import find
 from controller.errors import NginxMissing
+from controller.picker.ext_proc.restoring import Restorer
 from controller.render.environment import files_directory
 
 Body = tuple[bytes, int, str | None]
@@ -116,9 +117,12 @@ def find_member(njs: httpx.Client) -> Find:
     return find
 
 
-@pytest.fixture(scope="session")
-def restore(njs: httpx.Client) -> Restore:
-    """Gives answers to the restorer."""
+@pytest.fixture(scope="session", params=["njs", "picker"])
+def restore(request: pytest.FixtureRequest) -> Restore:
+    """Gives answers to the restorer beside NGINX, and to that of the picker for other gateways."""
+    if request.param == "picker":
+        return _restore_in_picker
+    njs: httpx.Client = request.getfixturevalue("njs")
 
     def restore(answers: Sequence[Answer], *, name: str) -> list[tuple[bytes, list[int]]]:
         sent = [
@@ -130,6 +134,17 @@ def restore(njs: httpx.Client) -> Restore:
         return [(base64.b64decode(text), sizes) for text, sizes in answer.json()]
 
     return restore
+
+
+def _restore_in_picker(answers: Sequence[Answer], *, name: str) -> list[tuple[bytes, list[int]]]:
+    restored = []
+    for answer, ends, is_stream in answers:
+        restorer = Restorer(json.dumps(name).encode(), is_stream=is_stream)
+        starts = [0, *ends]
+        pieces = [answer[start:end] for start, end in zip(starts, ends, strict=False)]
+        sent = [restorer.take(piece, is_last=number == len(ends) - 1) for number, piece in enumerate(pieces)]
+        restored.append((b"".join(sent), [len(piece) for piece in sent]))
+    return restored
 
 
 async def _listens(path: Path) -> None:
