@@ -26,6 +26,8 @@ OWN_NAMESPACE: Final = "infergate.dev"
 """What Infergate's gateway and Infergate's picker tell each other besides; no client can say it."""
 MODEL_KEY: Final = "model"
 """Key of `OWN_NAMESPACE` in the answer to a request: the model that the request names."""
+TARGET_KEY: Final = "target"
+"""Key of `OWN_NAMESPACE` in the answer to a request: the model that it is given, where a rewrite of the pool says so."""
 USAGE_KEY: Final = "usage"
 """Key of `OWN_NAMESPACE` in the answer to a request: whether the gateway is to read from the answer how many tokens it
 took. Absent where the picker does not say."""

@@ -62,11 +62,10 @@ async def follow(wanted: Wanted, *, kubeconfig: Path | None, catalogue: Catalogu
     models = _OF_A_POOL if wanted.selector is None else (Pod,)
     async with Api(await configuration(kubeconfig)) as api:
         provider = KubernetesProvider(api, namespaces=(wanted.namespace,), models=models)
-        last, without_effect = "", tuple[str, ...]()
+        last = ""
         async with aclosing(provider.snapshots()) as snapshots:
             async for snapshot, _ in snapshots:
                 pools = pools_of((pool_in(snapshot, wanted, catalogue=catalogue),))
-                without_effect = _told(rewrites_without_effect(snapshot, wanted), before=without_effect)
                 if pools.etag != last:
                     last = pools.etag
                     yield pools
@@ -83,15 +82,6 @@ def pool_in(snapshot: Snapshot, wanted: Wanted, *, catalogue: Catalogue) -> Pool
         log.warning("InferencePool does not exist", extra={"pool": "/".join(name)})
         return Pool(name="/".join(name))
     return _with_policy(item, index, catalogue=catalogue)
-
-
-def rewrites_without_effect(snapshot: Snapshot, wanted: Wanted) -> tuple[str, ...]:
-    """What gives requests of the pool to other models, which is not done for gateways; each with its rule."""
-    if wanted.selector is not None:
-        return ()
-    index = index_of(snapshot)
-    found = models_of(index, rewrites=rewrites_of(index).of_pools).rewrites
-    return tuple(rewrite.source for rewrite in found.get((wanted.namespace, wanted.name), ()))
 
 
 def check(wanted: Wanted, *, group: str) -> None:
@@ -111,15 +101,9 @@ def _with_policy(item: InferencePool, index: Index, *, catalogue: Catalogue) -> 
     name = (item.metadata.namespace, item.metadata.name)
     granted = policies_of(index, catalogue=catalogue).applied.get(name)
     objectives = objectives_of(index).priorities.get(name, {})
-    models = models_of(index, rewrites={}).priorities.get(name, {})
-    return pool_of(item, index=index, policy=applied_policy(granted, objectives=objectives, models=models))
-
-
-def _told(found: tuple[str, ...], *, before: tuple[str, ...]) -> tuple[str, ...]:
-    for source in found:
-        if source not in before:
-            log.warning("requests are not given to other models for a gateway", extra={"without_effect": source})
-    return found
+    models = models_of(index, rewrites=rewrites_of(index).of_pools)
+    policy = applied_policy(granted, objectives=objectives, models=models.priorities.get(name, {}))
+    return pool_of(item, index=index, policy=policy, rewrites=models.rewrites.get(name, ()))
 
 
 def _made(wanted: Wanted) -> InferencePool:

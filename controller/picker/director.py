@@ -99,6 +99,11 @@ class Director:
         known = self._table.pools.get(pool)
         return known is not None and known.policy.explain
 
+    def rewrites(self, pool: str) -> bool:
+        """Whether requests of a pool may be given other models than those that they name."""
+        known = self._table.pools.get(pool)
+        return known is not None and known.targets is not None
+
     def target(self, pool: str, model: str, headers: Headers) -> str:
         """The model that a request is given for the one that it names; empty where it keeps its own."""
         known = self._table.pools.get(pool)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from controller.membership.cluster import Wanted, pool_in, rewrites_without_effect
+from controller.membership.cluster import Wanted, pool_in
 from controller.picker.config import PoolOfCluster
 from controller.plugins.catalogue import BUILT_IN
 from controller.resources.kinds import Refused, read
@@ -115,7 +115,7 @@ def test_models_of_the_pool_have_their_priorities() -> None:
     assert made.policy.admission.models == {"batch": -10, "chat": 10}
 
 
-def test_models_that_stand_for_others_are_told_of_and_have_no_effect() -> None:
+def test_models_that_stand_for_others_are_those_of_the_pool() -> None:
     rewrite = {
         "apiVersion": "llm-d.ai/v1alpha2",
         "kind": "InferenceModelRewrite",
@@ -123,13 +123,11 @@ def test_models_that_stand_for_others_are_told_of_and_have_no_effect() -> None:
         "spec": {"poolRef": {"name": "gpu"}, "rules": [{"targets": [{"modelRewrite": "base"}]}]},
     }
     documents = [pool(8000), rewrite, model("chat", targetModels=[{"name": "chat-2"}])]
-    resources = [read(document, index=index) for index, document in enumerate(documents)]
-    taken = snapshot(resources)  # type: ignore[arg-type]  # all are resources
-    told = rewrites_without_effect(taken, GPU)
+    made = found(*documents, wanted=GPU).rewrites
 
-    assert [source.partition(" ")[0] for source in told] == ["InferenceModel", "InferenceModelRewrite"]
-    assert pool_in(taken, GPU, catalogue=BUILT_IN).rewrites == ()
-    assert rewrites_without_effect(taken, Wanted("llm", "gpu", {"app": "vllm"}, (8000,))) == ()
+    assert [one.source.partition(" ")[0] for one in made] == ["InferenceModel", "InferenceModelRewrite"]
+    assert [(one.models, one.targets[0].model) for one in made] == [(("chat",), "chat-2"), ((), "base")]
+    assert found(*documents, wanted=Wanted("llm", "gpu", {"app": "vllm"}, (8000,))).rewrites == ()
 
 
 @pytest.fixture

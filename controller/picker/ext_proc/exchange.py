@@ -22,6 +22,7 @@ from controller.extproc.messages import (
     OWN_NAMESPACE,
     SERVED_KEY,
     SESSION_KEY,
+    TARGET_KEY,
     USAGE_KEY,
     BodyAnswer,
     BodyMode,
@@ -41,6 +42,8 @@ from controller.extproc.wire import chunks_of, encode_piece
 from controller.picker.answers import Outcome, Refusal
 from controller.picker.ext_proc.desk import Desk, End
 from controller.picker.ext_proc.intake import STEERING, Intake, intake_of
+from controller.picker.ext_proc.renaming import Naming, changes_of, naming_of
+from controller.picker.ext_proc.restoring import Restorer
 from controller.picker.ext_proc.verdicts import Answered, Picked, Verdict, refusal_of
 from controller.picker.prompt import KEPT
 from controller.tokens import NO_TOKENS, Ends, ends_of
@@ -59,6 +62,8 @@ _FULL_DUPLEX: Final = (BodyMode.FULL_DUPLEX, BodyMode.FULL_DUPLEX)
 """What the endpoint picker protocol asks of gateways, which older ones do not say."""
 _AT_ONCE: Final = (BodyMode.NONE, BodyMode.STREAMED)
 """Modes in which the headers have gone on before there is a body."""
+_BUFFERED: Final = (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL)
+"""Modes in which there is one piece of body."""
 _REQUEST_PASSED: Final = encode_answer(HeadersAnswer(Phase.REQUEST))
 _REQUEST_PIECE_PASSED: Final = encode_answer(BodyAnswer(Phase.REQUEST))
 _REQUEST_TRAILERS_PASSED: Final = encode_answer(TrailersAnswer(Phase.REQUEST))
@@ -96,6 +101,10 @@ class Exchange:
         self._held = 0
         """Of these, what is counted in the memory of all bodies."""
         self._has_trailers = False
+        self._is_cut = False
+        """Whether the body goes on behind what came of it."""
+        self._naming: Naming | None = None
+        self._restorer: Restorer | None = None
         self._picked: Picked | None = None
         self._picked_at = 0.0
         self._address = ""
@@ -189,6 +198,7 @@ class Exchange:
         refusal = self._hold(part.chunk)
         if refusal is not None:
             return self._refuse(refusal)
+        self._is_cut = self._modes[0] is BodyMode.BUFFERED_PARTIAL and not part.end_of_stream
         if part.end_of_stream or self._modes[0] is not BodyMode.FULL_DUPLEX:
             # A buffered body comes at once, without its end where trailers follow or the buffer was full.
             return self._choose()
@@ -219,15 +229,29 @@ class Exchange:
         started = desk.clock()
         if len(self._pieces) > 1:
             self._pieces = [b"".join(self._pieces)]
-        body = self._pieces[0] if self._pieces and self._size <= KEPT else b""
-        request = self._intake.request(self._identity, pool=desk.pool_name(), body=body, size=self._size)
+        whole = self._pieces[0] if self._pieces else b""
+        pool, director = desk.pool_name(), desk.state.director
+        model = target = ""
+        if whole and not self._is_cut and director.rewrites(pool):
+            naming = naming_of(self._intake, whole, pool=pool, target_of=director.target)
+            if naming is not None:
+                self._naming, model, target = naming, naming.model, naming.target
+        body = whole if self._size <= KEPT else b""
+        request = self._intake.request(
+            self._identity, pool=pool, body=body, size=self._size, model=model, target=target
+        )
         answer = desk.choosing.choose(request, started=started)
         if isinstance(answer, Picked | Answered):
             return self.decided(answer)
         self._stage = _Stage.WAITING
-        if self._modes[0] is not BodyMode.FULL_DUPLEX:
+        if self._modes[0] is not BodyMode.FULL_DUPLEX and not self._is_renamed:
             self._release()
         return answer
+
+    @property
+    def _is_renamed(self) -> bool:
+        """Whether the body is to name another model."""
+        return self._naming is not None and self._naming.is_changed
 
     def _late(self, part: Part) -> Replies:
         """A part of a request that was decided, or waits: a second end of the body, or a body that is not looked at."""
@@ -251,16 +275,20 @@ class Exchange:
         if own := self._told(picked):
             metadata[OWN_NAMESPACE] = own
         mode = self._modes[0]
-        if mode in (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL):
+        body = self._pieces[0] if self._pieces else b""
+        if self._naming is not None and self._naming.is_changed:
+            body = self._naming.body(body)
+            changes = changes_of(changes, self._intake, size=len(body), mode=mode)
+        if mode in _BUFFERED:
             if self._has_trailers:
                 # There was no body: nothing is left that headers could be changed by.
                 return (encode_answer(TrailersAnswer(Phase.REQUEST), metadata=metadata),)
-            answer = BodyAnswer(Phase.REQUEST, changes=changes, clears_route=True)
+            chunk = body if self._is_renamed else None
+            answer = BodyAnswer(Phase.REQUEST, chunk, changes=changes, clears_route=True)
             return (encode_answer(answer, metadata=metadata),)
         headers = encode_answer(HeadersAnswer(Phase.REQUEST, changes, clears_route=True), metadata=metadata)
         if mode in _AT_ONCE:
             return (headers,)
-        body = self._pieces[0] if self._pieces else b""
         replies = [headers]
         if body or not self._has_trailers:
             replies += _streamed(Phase.REQUEST, body, end_of_stream=not self._has_trailers)
@@ -276,6 +304,8 @@ class Exchange:
             told[EXPLANATION_KEY] = picked.why.decode()
         if request.model:
             told[MODEL_KEY] = request.model
+        if request.target:
+            told[TARGET_KEY] = request.target
         if self._desk.reads_usage(request.pool):
             told[USAGE_KEY] = request.reads_usage
         return told
@@ -292,7 +322,10 @@ class Exchange:
         if isinstance(part, BodyPart):
             return self._response_piece(part)
         self._pass_end()
-        return (_RESPONSE_TRAILERS_PASSED,)
+        held = self._restorer.take(b"", is_last=True) if self._restorer is not None else b""
+        if not held or self._modes[1] is not BodyMode.FULL_DUPLEX:
+            return (_RESPONSE_TRAILERS_PASSED,)
+        return (*_streamed(Phase.RESPONSE, held, end_of_stream=False), _RESPONSE_TRAILERS_PASSED)
 
     def _response_headers(self, part: HeadersPart, received: Received) -> Replies:
         if self._status:
@@ -312,6 +345,10 @@ class Exchange:
         if part.end_of_stream:
             self._pass_end()
         changes = _changes(picked, headers)
+        if self._naming is not None and self._modes[1] is not BodyMode.NONE:
+            self._restorer = self._naming.restorer(headers, method=picked.request.method)
+            if self._restorer is not None:
+                changes = Changes(changes.set, (*changes.remove, "content-length"))
         return (encode_answer(HeadersAnswer(Phase.RESPONSE, changes)),) if changes else (_RESPONSE_PASSED,)
 
     def _serve(self, picked: Picked, address: str) -> None:
@@ -331,9 +368,22 @@ class Exchange:
                 self._ends.add(part.chunk)
         if part.end_of_stream:
             self._pass_end()
+        if self._restorer is not None:
+            return self._restored(part, self._restorer)
         if self._modes[1] is not BodyMode.FULL_DUPLEX:
             return (_RESPONSE_PIECE_PASSED,)
         return _streamed(Phase.RESPONSE, part.chunk, end_of_stream=part.end_of_stream)
+
+    def _restored(self, part: BodyPart, restorer: Restorer) -> Replies:
+        """What goes on for a piece of an answer that may tell of a model."""
+        mode = self._modes[1]
+        chunk = restorer.take(part.chunk, is_last=part.end_of_stream or mode in _BUFFERED)
+        if mode is not BodyMode.FULL_DUPLEX:
+            # Each piece is owed an answer, an empty one where all of it is held.
+            return (encode_answer(BodyAnswer(Phase.RESPONSE, chunk)),)
+        if not chunk and not part.end_of_stream:
+            return _NOTHING
+        return _streamed(Phase.RESPONSE, chunk, end_of_stream=part.end_of_stream)
 
     def _pass_end(self) -> None:
         """The answer passed to its end."""

@@ -41,9 +41,14 @@ class Intake:
     session: str = ""
     """`ip:port` of the endpoint that the session of the request is on; empty without one."""
 
-    def request(self, identity: str, *, pool: str, body: bytes, size: int) -> PickRequest:
-        """The pick for it. `body` may be empty although there are `size` bytes of it: it is not read then."""
-        prompt = read_prompt(self.path, body) if body and len(body) <= KEPT else NO_PROMPT
+    def request(
+        self, identity: str, *, pool: str, body: bytes, size: int, model: str = "", target: str = ""
+    ) -> PickRequest:
+        """The pick for it. `body` may be empty although there are `size` bytes of it: it is not read then.
+
+        `model` is what the body names, where that was read before, and `target` what it is given instead.
+        """
+        prompt = read_prompt(self.path, body, served=target) if body and len(body) <= KEPT else NO_PROMPT
         if prompt is NO_PROMPT and body:
             prompt = read_named(self.path, self.headers.get(b"content-type", b"").decode("latin-1"), body)
         hashes, turn = hashed(prompt)
@@ -56,7 +61,8 @@ class Intake:
             path=self.path,
             size=size,
             headers=self.headers,
-            model=prompt.model,
+            model=model or prompt.model,
+            target=target,
             is_streamed=prompt.is_streamed,
             max_tokens=prompt.max_tokens,
             tells_usage=prompt.tells_usage,

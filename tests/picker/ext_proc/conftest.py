@@ -12,7 +12,7 @@ import grpc
 import httpx
 import pytest
 
-from controller.bundle import Pool, PoolEndpoint, encode_pools, pools_of
+from controller.bundle import ModelRewrite, Pool, PoolEndpoint, encode_pools, pools_of
 from controller.extproc.decoding import decode_answer
 from controller.extproc.encoding import encode_part
 from controller.extproc.messages import (
@@ -56,18 +56,26 @@ class Served:
     admin: httpx.AsyncClient
     health_address: str = ""
 
-    def publish(self, *addresses: str, policy: AppliedPolicy = DEFAULT_POLICY, pool: str = POOL) -> str:
+    def publish(
+        self,
+        *addresses: str,
+        policy: AppliedPolicy = DEFAULT_POLICY,
+        rewrites: tuple[ModelRewrite, ...] = (),
+        pool: str = POOL,
+    ) -> str:
         """Replace the pools file. Returns its etag."""
         endpoints = tuple(PoolEndpoint(address=address, name=f"llm/{n}") for n, address in enumerate(addresses))
-        pools = pools_of((Pool(name=pool, endpoints=endpoints, policy=policy),))
+        pools = pools_of((Pool(name=pool, endpoints=endpoints, policy=policy, rewrites=rewrites),))
         fresh = self.directory / "pools.new"
         fresh.write_bytes(encode_pools(pools))
         fresh.rename(self.directory / "pools.json")
         return pools.etag
 
-    async def serving(self, *addresses: str, policy: AppliedPolicy = DEFAULT_POLICY) -> None:
+    async def serving(
+        self, *addresses: str, policy: AppliedPolicy = DEFAULT_POLICY, rewrites: tuple[ModelRewrite, ...] = ()
+    ) -> None:
         """Replace the pools file, and wait until it is served."""
-        etag = self.publish(*addresses, policy=policy)
+        etag = self.publish(*addresses, policy=policy, rewrites=rewrites)
 
         async def is_served() -> bool:
             return (await self.admin.get("/readyz")).text == f"ok {etag}\n"
