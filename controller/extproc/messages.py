@@ -27,7 +27,7 @@ OWN_NAMESPACE: Final = "infergate.dev"
 MODEL_KEY: Final = "model"
 """Key of `OWN_NAMESPACE` in the answer to a request: the model that the request names."""
 TARGET_KEY: Final = "target"
-"""Key of `OWN_NAMESPACE` in the answer to a request: the model that it is given, where a rewrite of the pool says so."""
+"""Key of `OWN_NAMESPACE` in the answer to a request: the model that a rewrite of the pool gives it."""
 USAGE_KEY: Final = "usage"
 """Key of `OWN_NAMESPACE` in the answer to a request: whether the gateway is to read from the answer how many tokens it
 took. Absent where the picker does not say."""

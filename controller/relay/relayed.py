@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final
 
 from controller.bundle import (
@@ -15,11 +14,12 @@ from controller.bundle import (
     MODEL_HEADER,
     PICK_HEADER,
     POOL_HEADER,
+    TARGET_HEADER,
     TRIED_HEADER,
     TryOutcome,
 )
 from controller.extproc.http2.frames import StreamEnded
-from controller.extproc.messages import EXPLANATION_KEY, MODEL_KEY, OWN_NAMESPACE, USAGE_KEY, Metadata
+from controller.extproc.messages import EXPLANATION_KEY, MODEL_KEY, OWN_NAMESPACE, TARGET_KEY, USAGE_KEY, Metadata
 from controller.relay.changes import ordinary, value_of, without_named
 from controller.relay.endpoints import Endpoints
 from controller.relay.errors import RelayError
@@ -38,9 +38,9 @@ _CONNECTION: Final = CONNECTION_HEADER.encode()
 _ENDPOINT: Final = ENDPOINT_HEADER.encode()
 _TRIED: Final = TRIED_HEADER.encode()
 _MODEL: Final = MODEL_HEADER.encode()
+_TARGET: Final = TARGET_HEADER.encode()
 _EXPLAIN: Final = EXPLAIN_HEADER.encode()
 _PICK: Final = PICK_HEADER.encode()
-_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 _LONGEST_MODEL: Final = 256
 """Characters that the access log shows."""
 _LONGEST_EXPLANATION: Final = 6000
@@ -75,6 +75,8 @@ class Relayed:
     tally: Tally
     model: bytes = b""
     """That the picker says the request names."""
+    target: bytes = b""
+    """The model that the picker says the request is given."""
     explanation: bytes = b""
     """That the picker gives the client."""
     reads_usage: bool = False
@@ -93,16 +95,16 @@ class Relayed:
 
     def take_note(self, metadata: Metadata, *, pool: RelayPool) -> None:
         """Keep what the picker says for the access log and the client, and what the pool says where it does not."""
-        told = metadata.get(OWN_NAMESPACE, _NOTHING)
+        told = metadata.get(OWN_NAMESPACE)
+        if not told:
+            self.reads_usage = pool.reads_usage
+            return
         usage = told.get(USAGE_KEY)
         self.reads_usage = usage if isinstance(usage, bool) else pool.reads_usage
         why = told.get(EXPLANATION_KEY)
         if isinstance(why, str) and len(why) <= _LONGEST_EXPLANATION and why.isascii() and why.isprintable():
             self.explanation = why.encode()
-        model = told.get(MODEL_KEY)
-        # A name that a header cannot hold is no model's.
-        if isinstance(model, str) and len(model) <= _LONGEST_MODEL and model.isprintable():
-            self.model = model.encode()
+        self.model, self.target = _name(told.get(MODEL_KEY)), _name(told.get(TARGET_KEY))
 
     def chosen_within(self, seconds: float) -> None:
         """The picker chose, so many seconds after it was asked."""
@@ -116,12 +118,13 @@ class Relayed:
         self._tried += f"{address}={TryOutcome.FAILED};".encode()
 
     def notes(self, address: str = "") -> list[tuple[bytes, bytes]]:
-        """Headers of the answer for NGINX: the endpoint that serves, if any, those that failed, the model, the time
+        """Headers of the answer for NGINX: the endpoint that serves, if any, those that failed, the models, the time
         that the choice took, and why."""
         told = (
             (_ENDPOINT, address.encode()),
             (_TRIED, self._tried),
             (_MODEL, self.model),
+            (_TARGET, self.target),
             (_PICK, self._pick),
             (_EXPLAIN, self.explanation),
         )
@@ -148,6 +151,12 @@ def as_relayed(request: Request, reply: Reply, services: Services) -> Relayed:
         fields=fields,
         tally=services.tallies.of(name if name in services.table.pools else ""),
     )
+
+
+def _name(told: object) -> bytes:
+    """A name that a header cannot hold is no model's."""
+    is_one = isinstance(told, str) and len(told) <= _LONGEST_MODEL and told.isprintable()
+    return str(told).encode() if is_one else b""
 
 
 def _look_at(task: asyncio.Task[None]) -> None:

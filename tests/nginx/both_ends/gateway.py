@@ -114,7 +114,8 @@ class BothEnds(Gateway):
         pool = f"default/{name}"
         if pool not in self.pickers:
             self.pickers[pool] = RunningPicker(self.directory.parent / f"picker-{name}")
-        return external(item, pickers=[self.pickers[pool].address])
+        protocol = item["spec"].get("appProtocol", "http")
+        return external(item, pickers=[self.pickers[pool].address], protocol=protocol)
 
 
 @asynccontextmanager

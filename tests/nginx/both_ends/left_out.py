@@ -8,7 +8,6 @@ from typing import Final
 _EXTERNAL: Final = "plays an external picker itself"
 _BESIDE: Final = "plays the picker beside NGINX, or asks it"
 _NO_PICK: Final = "speaks of what NGINX does before anybody picks, or for Services"
-_REWRITTEN: Final = "models are rewritten, and their aliases known, where NGINX asks the picker beside it"
 _AVOIDED: Final = (
     "endpoints that fail are avoided, in lists as well: nobody is asked for another when those of a list failed"
 )
@@ -47,7 +46,6 @@ SUITES: Final[dict[str, str]] = {
     "relayed_protocols": _EXTERNAL,
     "relayed_usage": _EXTERNAL,
     "retry_of_rules": _NO_PICK,
-    "rewrites": _REWRITTEN,
     "routing": _NO_PICK,
     "scale": "counts processes and bytes of the built-in way; `test_relayed_load` has the relay's",
     "sessions_of_pickers": _EXTERNAL,
@@ -63,7 +61,6 @@ TESTS: Final[dict[str, dict[str, str]]] = {
     "test_mirrors": {
         "test_copy_to_a_pool_has_the_changes_of_the_rule": _AVOIDED,
         "test_copy_to_a_pool_is_picked_and_like_the_request": _AVOIDED,
-        "test_copy_to_a_pool_names_the_model_of_the_pool": _REWRITTEN,
         "test_share_of_requests_is_copied_to_a_pool": _AVOIDED,
     },
     "test_priorities": {
