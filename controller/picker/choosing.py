@@ -11,6 +11,7 @@ from controller.picker.answers import ErrorAnswer, Outcome, Refusal
 from controller.picker.chunks import BYTES_PER_TOKEN
 from controller.picker.decisions import Decisions
 from controller.picker.director import Chosen, Director
+from controller.picker.durations import PickDurations
 from controller.picker.explain import asks, explanation
 from controller.picker.flow_control.claims import ticket_of
 from controller.picker.flow_control.controller import FlowController
@@ -18,7 +19,6 @@ from controller.picker.flow_control.refusals import DROPS
 from controller.picker.flow_control.refusals import Refusal as Dropped
 from controller.picker.flow_control.tickets import Ticket
 from controller.picker.listing import list_of_rule
-from controller.picker.metrics import PickDurations
 from controller.picker.replay.recorder import Recorder
 from controller.picker.requests import PickRequest
 from controller.picker.trace import Trace

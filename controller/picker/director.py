@@ -1,7 +1,7 @@
 """A pick from request to endpoint: what failed before is counted, then the profile of the pool chooses."""
 
 import logging
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -46,7 +46,7 @@ class Director:
         self._clock = clock
         self._failing: set[str] = set()
         """Pools of which this was logged."""
-        self.picks: Counter[tuple[str, Outcome]] = Counter()
+        self.picks: defaultdict[tuple[str, Outcome], int] = defaultdict(int)
         """By pool and outcome; the pool is empty where the configuration has none of that name."""
 
     def pick(self, request: PickRequest) -> Chosen | Refusal:

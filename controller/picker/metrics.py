@@ -4,19 +4,18 @@ Labels come from the pools file. Names follow the field's where they mean the sa
 `average_queue_size`, `inflight_requests`, `scheduler_e2e_duration_seconds`), with the prefix `infergate_`.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from controller.picker.completions import Completions
 from controller.picker.decisions import Decisions
 from controller.picker.director import Director
+from controller.picker.durations import PickDurations
 from controller.picker.endpoints import Endpoint, Metrics
 from controller.picker.flow_control.controller import FlowController
 from controller.picker.flow_control.metrics import flow_control_metrics
@@ -24,7 +23,6 @@ from controller.picker.inflight import InFlight
 from controller.picker.learned_metrics import learned_metrics
 from controller.picker.pools import PoolsSource, PoolState, PoolTable
 
-PICK_SECONDS: Final = (0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
 _OF_POOL: Final = {
     "endpoints": "Endpoints of the pool.",
     "ready_endpoints": "Endpoints that are fresh and do not pause.",
@@ -47,29 +45,6 @@ class State:
     flow: FlowController
     decisions: Decisions
     clock: Callable[[], float]
-
-
-class PickDurations(Collector):
-    """How long picks took. A histogram of the library's takes 3 us to count one, this one 0.4."""
-
-    def __init__(self) -> None:
-        self._counts = [0] * (len(PICK_SECONDS) + 1)
-        self._sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Count a pick."""
-        self._counts[bisect_left(PICK_SECONDS, seconds)] += 1
-        self._sum += seconds
-
-    def collect(self) -> Iterable[Metric]:
-        """See `Collector`."""
-        bounds = [*map(str, PICK_SECONDS), "+Inf"]
-        yield HistogramMetricFamily(
-            "infergate_scheduler_e2e_duration_seconds",
-            "From the whole request to the answer of the pick.",
-            buckets=list(zip(bounds, accumulate(self._counts), strict=True)),
-            sum_value=self._sum,
-        )
 
 
 class StateCollector(Collector):

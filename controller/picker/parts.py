@@ -17,11 +17,12 @@ from controller.picker.completions import Completions
 from controller.picker.config import PickerSettings
 from controller.picker.decisions import Decisions
 from controller.picker.director import Director
+from controller.picker.durations import PickDurations
 from controller.picker.flow_control.claims import Tenants
 from controller.picker.flow_control.controller import FlowController
 from controller.picker.flow_control.loads import EndpointLoad, load_of
 from controller.picker.inflight import InFlight
-from controller.picker.metrics import PickDurations, State, registry_of
+from controller.picker.metrics import State, registry_of
 from controller.picker.model_lists import PATH as MODELS_PATH
 from controller.picker.model_lists import ModelLists
 from controller.picker.pages import HttpPages

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from controller.picker.metrics import PICK_SECONDS
+from controller.picker.durations import PICK_SECONDS
 from tools.bench.failures import CannotMeasure
 
 _NAME: Final = "infergate_scheduler_e2e_duration_seconds_bucket"

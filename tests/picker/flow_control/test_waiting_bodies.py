@@ -6,10 +6,10 @@ from collections.abc import Awaitable
 from controller.picker.base_models import BaseModels
 from controller.picker.choosing import Choosing
 from controller.picker.decisions import Decisions
+from controller.picker.durations import PickDurations
 from controller.picker.flow_control.claims import Tenants
 from controller.picker.flow_control.controller import FlowController
 from controller.picker.flow_control.loads import load_of
-from controller.picker.metrics import PickDurations
 from controller.picker.picks import HTTP_ANSWERS, Picks
 from controller.picker.requests import BodyPieces
 from tests.picker.conftest import Picker

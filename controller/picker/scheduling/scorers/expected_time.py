@@ -92,7 +92,8 @@ class ExpectedTimeScorer:
         before = -1
         own = burden = 0.0
         costs: list[float] = []
-        for endpoint, chunks in zip(endpoints, matched, strict=True):
+        for place, endpoint in enumerate(endpoints):
+            chunks = matched[place]
             if chunks != before:
                 # Most have as much of the prompt as the one before.
                 before = chunks
