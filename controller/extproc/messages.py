@@ -42,6 +42,10 @@ what the choice is limited to stands under `SUBSET_KEY` beside this. A refusal r
 either.
 """
 
+TRIED_KEY: Final = "tried"
+"""Key of `OWN_NAMESPACE` with a request: endpoints that failed it before, as in `TRIED_HEADER`. They were told of where
+they were chosen: under the same key with an answer of status 502, which comes from none of them."""
+
 
 class MessageUnreadable(ValueError):
     """Bytes from the other end are not what the protocol says."""

@@ -53,7 +53,7 @@ class Director:
         """The endpoints for a request, counted as in flight at the first, or the error that the client gets."""
         now = self._clock()
         self._in_flight.settle(now)
-        fallbacks = self._count_failure(request, now=now) if request.tried else ()
+        fallbacks = self._count_failure(request, now=now) if request.tried and not request.tries_are_counted else ()
         found = self._candidates(request)
         if isinstance(found, Refusal):
             return self._refuse(request, found)
@@ -73,6 +73,9 @@ class Director:
         chosen = chosen or run.run(request, candidates, now=now)
         if not chosen:
             return self._refuse(request, _left_out(profile, request, candidates, now=now))
+        if request.tried and request.tries_are_counted:
+            # Whoever tells of them goes along the list by itself.
+            chosen = chosen[: 1 + RETRIES - len(request.tried)]
         outcome = self._outcome(pool, chosen[0], now=now)
         self._send(request, pool, profile, chosen, now=now)
         self.picks[request.pool, outcome] += 1
@@ -89,10 +92,20 @@ class Director:
         return Outcome.LAST_RESORT
 
     def _refuse(self, request: PickRequest, refusal: Refusal) -> Refusal:
-        if request.tried:
+        if request.tried and not request.tries_are_counted:
             self._in_flight.expect_completion(request.id)
         self.count(request.pool, refusal.outcome)
         return refusal
+
+    def failed(self, request: PickRequest, tried: Sequence[Try]) -> None:
+        """Endpoints that were picked for a request failed, one after the other. It is in flight no more."""
+        self._in_flight.end(request.id)
+        self._in_flight.expect_completion(request.id)
+        pool = self._table.pools.get(request.pool)
+        for number, one in enumerate(tried, start=1 + len(request.tried)):
+            endpoint = pool.by_address.get(one.address) if pool is not None else None
+            if endpoint is not None:
+                _count(endpoint, one, request=request.id, tries=number, now=self._clock())
 
     def explains(self, pool: str) -> bool:
         """Whether clients of a pool may ask why an endpoint was chosen."""
@@ -165,11 +178,7 @@ class Director:
         if endpoint is None and pool is not None:
             endpoint = pool.by_address.get(last.address)
         if endpoint is not None:
-            endpoint.health.failed(last.failure, request=request.id, now=now)
-            log.warning(
-                "endpoint failed",
-                extra={"endpoint": endpoint.address, "failure": last.failure.value, "tries": len(request.tried)},
-            )
+            _count(endpoint, last, request=request.id, tries=len(request.tried), now=now)
         return ended.fallbacks if ended else ()
 
     def _candidates(self, request: PickRequest) -> tuple[PoolState, Sequence[Endpoint]] | Refusal:
@@ -193,6 +202,8 @@ class Director:
             # The endpoint may still work on it: a second one would generate the same answer again.
             return Refusal(Outcome.TIMED_OUT, 504, "the model server did not answer in time")
         left = _untried(pool.endpoints, request.tried)
+        if request.subset is not None:
+            left = _allowed(left, request.subset)
         if not left or len(request.tried) > RETRIES:
             return Refusal(Outcome.EXHAUSTED, 502, "the model servers that were tried failed")
         return pool, left
@@ -251,12 +262,20 @@ def _may_be_served(model: str, pool: PoolState) -> bool:
     )
 
 
+def _count(endpoint: Endpoint, failed: Try, *, request: str, tries: int, now: float) -> None:
+    endpoint.health.failed(failed.failure, request=request, now=now)
+    log.warning(
+        "endpoint failed",
+        extra={"endpoint": endpoint.address, "failure": failed.failure.value, "tries": tries},
+    )
+
+
 def _untried(endpoints: tuple[Endpoint, ...], tried: tuple[Try, ...]) -> list[Endpoint]:
     addresses = {one.address for one in tried}
     return [endpoint for endpoint in endpoints if endpoint.address not in addresses]
 
 
-def _allowed(endpoints: tuple[Endpoint, ...], subset: frozenset[str]) -> list[Endpoint]:
+def _allowed(endpoints: Sequence[Endpoint], subset: frozenset[str]) -> list[Endpoint]:
     return [
         endpoint
         for endpoint in endpoints

@@ -94,6 +94,8 @@ class PickRequest(msgspec.Struct, gc=False, eq=False):
     """Of a conversation; None for a prompt that is in none."""
     subset: frozenset[str] | None = None
     """Endpoints that the gateway allows, each `ip:port`, or `ip` for all its ports; None allows the whole pool."""
+    tries_are_counted: bool = False
+    """Whether the director was told of those that failed before, which it is not by NGINX."""
     session: str = ""
     """What NGINX says of the endpoint that its session is on, see `session_id`; empty without one."""
     adapter: str = ""

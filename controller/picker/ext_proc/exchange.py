@@ -41,7 +41,7 @@ from controller.extproc.messages import (
 from controller.extproc.wire import chunks_of, encode_piece
 from controller.picker.answers import Outcome, Refusal
 from controller.picker.ext_proc.desk import Desk, End
-from controller.picker.ext_proc.intake import STEERING, Intake, intake_of
+from controller.picker.ext_proc.intake import STEERING, Intake, intake_of, tried_in
 from controller.picker.ext_proc.renaming import Naming, changes_of, naming_of
 from controller.picker.ext_proc.restoring import Restorer
 from controller.picker.ext_proc.verdicts import Answered, Picked, Verdict, refusal_of
@@ -336,8 +336,12 @@ class Exchange:
         picked = self._picked
         if picked is None:
             return (_RESPONSE_PASSED,)
-        self._first_byte = self._desk.clock() - self._started
-        self._serve(picked, served_in(received.metadata) or _attribute(received))
+        if tried := tried_in(received.metadata):
+            # None of them answered: the gateway asks again, or tells the client.
+            self._desk.state.director.failed(picked.request, tried)
+        else:
+            self._first_byte = self._desk.clock() - self._started
+            self._serve(picked, served_in(received.metadata) or _attribute(received))
         if picked.request.reads_usage:
             self._ends = ends_of(
                 status=self._status, encoding=headers.get("content-encoding"), kind=headers.get("content-type")

@@ -14,13 +14,14 @@ from controller.extproc.messages import (
     SESSION_KEY,
     SUBSET_KEY,
     SUBSET_NAMESPACE,
+    TRIED_KEY,
     Headers,
     Metadata,
     endpoints_in,
 )
 from controller.picker.apis import read_named
 from controller.picker.prompt import KEPT, NO_PROMPT, read_prompt
-from controller.picker.requests import PickRequest, hashed
+from controller.picker.requests import PickRequest, Try, hashed, read_tried
 
 STEERING: Final = frozenset(STEERING_HEADERS)
 
@@ -40,6 +41,8 @@ class Intake:
     """Endpoints that the gateway allows; None allows all of the pool."""
     session: str = ""
     """`ip:port` of the endpoint that the session of the request is on; empty without one."""
+    tried: tuple[Try, ...] = ()
+    """Endpoints that failed the request in earlier exchanges, where they were counted."""
 
     def request(
         self, identity: str, *, pool: str, body: bytes, size: int, model: str = "", target: str = ""
@@ -56,7 +59,8 @@ class Intake:
             id=identity,
             pool=pool,
             then=b"",
-            tried=(),
+            tried=self.tried,
+            tries_are_counted=True,
             method=self.method,
             path=self.path,
             size=size,
@@ -98,7 +102,15 @@ def intake_of(headers: Headers, metadata: Metadata) -> Intake:
                 kept[name.encode()] = said.encode("latin-1", "replace")
         if isinstance(session := own.get(SESSION_KEY), str) and session:
             return Intake(method, path, kept, tuple(removed), _subset(own), session)
+        if tried := tried_in(metadata):
+            return Intake(method, path, kept, tuple(removed), _subset(metadata.get(SUBSET_NAMESPACE)), tried=tried)
     return Intake(method, path, kept, tuple(removed), _subset(metadata.get(SUBSET_NAMESPACE)))
+
+
+def tried_in(metadata: Metadata) -> tuple[Try, ...]:
+    """Endpoints that failed, as Infergate's gateway says it of a request, or of one that it chose them for."""
+    said = metadata.get(OWN_NAMESPACE, {}).get(TRIED_KEY)
+    return read_tried(said) if isinstance(said, str) else ()
 
 
 def _subset(hints: Mapping[str, object] | None) -> frozenset[str] | None:
