@@ -5,7 +5,7 @@ what the picker makes of them comes back, in any order.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from controller.extproc.decoding import decode_answer
@@ -42,13 +42,14 @@ _HALF: Final = PickerFailed("the stream ended within a body", fault=Fault.ENDED)
 class Direction:
     """The request, or the response."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, *, keeps: bool = False) -> None:
+        """`keeps`: whether it may have to be said again."""
         self._head: asyncio.Future[HeadersAnswer | None] = asyncio.get_running_loop().create_future()
         self.metadata: Metadata = {}
         """That came with it."""
         self.body = Outlet(budget)
         """What becomes of the body."""
-        self._reflection = Reflection(budget)
+        self._reflection = Reflection(budget, keeps=keeps)
         self.is_released = False
         """Whether the rest goes on without the picker."""
         self.awaited_since: float | None = None
@@ -79,6 +80,7 @@ class Direction:
 
     def sent(self, piece: bytes, *, end: bool) -> None:
         if self.body.has_ended:  # the picker wants no more of it
+            self._reflection.missed(piece)
             return
         self._reflection.sent(piece, end=end)
         if self.awaited_since is None:
@@ -109,6 +111,15 @@ class Direction:
             return None
         ends = self._reflection.has_sent_end
         return [(piece, ends and number == len(pieces)) for number, piece in enumerate(pieces, start=1)]
+
+    def original(self) -> Iterator[bytes]:
+        """All that was sent of the body, once nothing more is. It is not to be used otherwise after that."""
+        yield from self.body.beginning(self._reflection.same)
+        yield from self._reflection.others()
+
+    def forget(self) -> None:
+        """It is not to be said again."""
+        self._reflection.forget()
 
     def flush(self) -> None:
         """Let go on what did not come back, after the picker was released."""
@@ -182,7 +193,7 @@ class Dialogue:
         self._farewell: asyncio.TimerHandle | None = None
         self.problem: PickerFailed | None = None
         """Why it ended early."""
-        self.request = Direction(budget)
+        self.request = Direction(budget, keeps=True)
         self.response = Direction(budget)
 
     @property
@@ -230,14 +241,15 @@ class Dialogue:
         """Raises PickerFailed, and OSError where there is no room to keep it."""
         direction = self.request if phase is Phase.REQUEST else self.response
         last = max(0, len(data) - 1) // CHUNK
-        for number in range(last + 1):
-            piece = data[number * CHUNK : (number + 1) * CHUNK] if last else data
-            is_last = end and number == last
-            direction.sent(piece, end=is_last)
-            if direction.is_released:
-                direction.flush()
-            else:
-                self._send(*encode_body(phase, piece, end_of_stream=is_last))
+        pieces = [data[at * CHUNK : (at + 1) * CHUNK] for at in range(last + 1)] if last else [data]
+        # All of it is noted before the picker may turn out to be gone.
+        for number, piece in enumerate(pieces):
+            direction.sent(piece, end=end and number == last)
+        if direction.is_released:
+            direction.flush()
+            return
+        for number, piece in enumerate(pieces):
+            self._send(*encode_body(phase, piece, end_of_stream=end and number == last))
 
     async def drained(self) -> None:
         """Returns when the picker takes more. Raises PickerFailed."""
@@ -249,9 +261,13 @@ class Dialogue:
         except StreamEnded as problem:
             self._cannot_send(problem)
 
-    def finish(self, *, patience: float) -> None:
-        """Say that nothing follows. The picker has some seconds to say the same."""
-        self.request.clear()
+    def finish(self, *, patience: float, keeps_request: bool = False) -> None:
+        """Say that nothing follows. The picker has some seconds to say the same.
+
+        `keeps_request`: what was sent of it is said to another picker yet, and cleared by whoever does.
+        """
+        if not keeps_request:
+            self.request.clear()
         self.response.clear()
         if self._is_over:
             self._called.cancel()
@@ -260,20 +276,21 @@ class Dialogue:
         try:
             self._called.done()
         except StreamEnded:
-            self.cancel()
+            self.cancel(keeps_request=keeps_request)
 
     def give_up(self, problem: PickerFailed) -> None:
         """End it because of the picker."""
         self._called.cancel()
         self._ended(problem)
 
-    def cancel(self) -> None:
-        """Give it up, unless it has ended."""
+    def cancel(self, *, keeps_request: bool = False) -> None:
+        """Give it up, unless it has ended. See `finish`."""
         self._is_over = True
         self._opened.set()
         if self._call is not None:
             self._call.cancel()
-        self.request.clear()
+        if not keeps_request:
+            self.request.clear()
         self.response.clear()
 
     def message(self, data: bytes) -> None:

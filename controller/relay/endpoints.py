@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from controller.bundle import dialed_socket
+from controller.bundle import TryOutcome, dialed_socket
 from controller.extproc.http2 import client as http2
 from controller.extproc.http2.frames import StreamEnded
 from controller.relay import http1, http1_exchange, http2_exchange
@@ -97,7 +97,7 @@ class Endpoints:
         return await http1_exchange.ask(connection, address, head, body, keep=self.keep)
 
     async def _ask_http2(self, address: str, head: Head, body: Body) -> Exchange:
-        failure, failures = EndpointFailed(f"{address} takes no more streams"), 0
+        failure, failures = EndpointFailed(f"{address} takes no more streams", outcome=TryOutcome.FAILED), 0
         for _ in range(_MOST_HTTP2 + 1):
             task = self._free(address)
             if task is None:

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from controller.bundle import TryOutcome
+
 
 class RelayError(Exception):
     """Base of everything here; its text is for a log."""
@@ -36,6 +38,10 @@ class PickerFailed(RelayError):
 
 class EndpointFailed(RelayError):
     """An endpoint cannot be reached, or ended the connection before its answer began."""
+
+    def __init__(self, message: str, *, outcome: TryOutcome = TryOutcome.CLOSED) -> None:
+        super().__init__(message)
+        self.outcome = outcome
 
 
 class AnswerBroken(RelayError):

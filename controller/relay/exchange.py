@@ -2,11 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from controller.bundle import THEN_HEADER
-from controller.extproc.messages import OWN_NAMESPACE, SESSION_KEY, HeadersAnswer, Immediate, Metadata
+from controller.extproc.messages import (
+    OWN_NAMESPACE,
+    SESSION_KEY,
+    TRIED_KEY,
+    HeadersAnswer,
+    Immediate,
+    Metadata,
+    Phase,
+)
 from controller.relay import requesting, switching
 from controller.relay.answering import Answering
 from controller.relay.asked import Exchange as Served
@@ -16,7 +25,7 @@ from controller.relay.errors import AnswerBroken, EndpointFailed, Fault, PickerF
 from controller.relay.pools import RelayPool
 from controller.relay.refusals import refusal
 from controller.relay.relayed import Relayed, Services, as_relayed
-from controller.relay.scope import Scope, SessionMoves, scope_of
+from controller.relay.scope import AskAgain, Scope, Tried, scope_of, told_of
 from controller.relay.server import Reply, Request
 from controller.relay.tallies import Outcome
 from controller.relay.telling import Telling
@@ -33,6 +42,9 @@ _UNFIT: Final = frozenset({429, 503})
 """Of a picker that finds no endpoint among those it may choose, or none with room. Source: endpoint picker protocol."""
 _UNFIT_FAULTS: Final = frozenset({Fault.ENDED, Fault.NO_ENDPOINT})
 """How others say the same: the picker of the official conformance tests ends the stream with an error."""
+_REFUSES: Final = 400
+"""The least status of a refusal."""
+_ALL_FAILED: Final = 502
 _THEN: Final = THEN_HEADER.encode()
 
 
@@ -57,7 +69,9 @@ class _Exchange:
         self._dialogue: Dialogue | None = None
         self._telling: Telling | None = None
         self._scope = Scope()
-        """With a session as long as the picker can be asked for another endpoint than that one."""
+        """What the picker is asked to choose from, this time."""
+        self._failure: EndpointFailed | None = None
+        """Of what was chosen before."""
         self._waited = 0.0
         """Seconds in which the picker did not say what it chooses."""
         self._served: Served | None = None
@@ -110,14 +124,14 @@ class _Exchange:
     async def _pass(self, pool: RelayPool) -> None:
         relayed = self._relayed
         self._scope = scope_of(relayed.request.fields, pool)
-        telling = self._telling = Telling(relayed, keeps=bool(self._scope.session))
-        try:
-            dialogue, address = await self._ask(pool, telling.tell)
-        except SessionMoves as problem:
-            log.info("session moves", extra={"pool": relayed.pool, "reason": str(problem)})
-            self._scope = problem.scope
-            self._end_dialogue(telling)
-            dialogue, address = await self._ask(pool, telling.repeat)
+        telling = self._telling = Telling(relayed)
+        while True:
+            try:
+                dialogue, address = await self._ask(pool, telling)
+                break
+            except AskAgain as problem:
+                log.info("picker is asked again", extra={"pool": relayed.pool, "reason": str(problem)})
+                self._scope = problem.scope
         telling.forget()
         served = self._served
         assert served is not None  # it was asked
@@ -131,20 +145,33 @@ class _Exchange:
         self._dialogue = None
         dialogue.finish(patience=_GOODBYE)
 
-    async def _ask(self, pool: RelayPool, tell: Callable[[Dialogue, Scope], None]) -> tuple[Dialogue, str]:
+    async def _ask(self, pool: RelayPool, telling: Telling) -> tuple[Dialogue, str]:
         """Ask the picker, and the endpoint that it chooses, which serves then: its address.
 
-        Raises SessionMoves when it is to be asked once more.
+        Raises AskAgain when the picker is to be asked once more.
         """
         relayed, scope = self._relayed, self._scope
         table = relayed.services.table
         try:
-            dialogue, answer = await self._choice(pool, tell)
-            addresses = await requesting.chosen(answer, dialogue.request.metadata, pool=pool, table=table)
+            dialogue, answer = await self._choice(pool, telling)
+            named = await requesting.chosen(answer, dialogue.request.metadata, pool=pool, table=table)
         except PickerFailed as problem:
+            if self._failure is not None:
+                self._leave(telling)
+                if problem.fault not in _UNFIT_FAULTS:
+                    relayed.tally.faults[problem.fault] += 1
+                raise self._failure from problem
             if not scope.session or problem.fault not in _UNFIT_FAULTS:
                 raise
-            raise SessionMoves(str(problem), scope.without_session()) from problem
+            self._leave(telling)
+            raise AskAgain(str(problem), scope.without_session()) from problem
+        except AskAgain:
+            self._leave(telling)
+            raise
+        addresses = scope.untried(named)
+        if self._failure is not None and not addresses:
+            raise self._failure
+        before = len(relayed.tried)
         try:
             if relayed.request.upgrade and not pool.speaks_http2:
                 address, self._served = await switching.ask(relayed, addresses, answer=answer)
@@ -153,14 +180,18 @@ class _Exchange:
                     relayed, addresses, answer=answer, body=dialogue.request.body, speaks_http2=pool.speaks_http2
                 )
         except EndpointFailed as problem:
-            left = scope.beside(addresses, pool=table.pools.get(pool.name, pool)) if scope.session else None
-            if left is None:
+            self._leave(telling, failed=relayed.tried[before:])
+            left = scope.beside(relayed.tried, pool=table.pools.get(pool.name, pool))
+            self._failure = problem
+            # Infergate's own picker knows then what became of the request, and says why.
+            if not left.left and (scope.is_last or not relayed.is_infergates):
                 raise
-            raise SessionMoves(str(problem), left) from problem
+            raise AskAgain(str(problem), left) from problem
         return dialogue, address
 
-    async def _choice(self, pool: RelayPool, tell: Callable[[Dialogue, Scope], None]) -> tuple[Dialogue, HeadersAnswer]:
-        """Raises PickerFailed, and SessionMoves when the picker refuses the endpoint of the session."""
+    async def _choice(self, pool: RelayPool, telling: Telling) -> tuple[Dialogue, HeadersAnswer]:
+        """Raises PickerFailed, AskAgain when the picker refuses the endpoint of the session, and EndpointFailed when it
+        refuses what is left."""
         begun = asyncio.get_running_loop().time()
         relayed = self._relayed
         services = relayed.services
@@ -168,7 +199,7 @@ class _Exchange:
         self._places = pool.places
         dialogue.begin(await services.pickers.call(pool.places, dialogue))
         self._dialogue = dialogue
-        tell(dialogue, self._scope)
+        telling.tell(dialogue, self._scope)
         # A wait for a stream counts, and one for a choice before this.
         patience = services.patience.answer - self._waited - (asyncio.get_running_loop().time() - begun)
         try:
@@ -180,10 +211,24 @@ class _Exchange:
         relayed.chosen_within(asyncio.get_running_loop().time() - begun)
         return dialogue, answer
 
-    def _end_dialogue(self, telling: Telling) -> None:
+    def _leave(self, telling: Telling, *, failed: Sequence[Tried] = ()) -> None:
+        """End a dialogue whose choice does not serve, with an answer that says which endpoints failed.
+
+        What was said of the request is kept there, for the next dialogue.
+        """
         telling.stop()
-        if self._dialogue is not None:
-            self._dialogue.cancel()
+        dialogue = self._dialogue
+        if dialogue is None:
+            return
+        if not failed:
+            dialogue.cancel(keeps_request=True)
+        else:
+            self._note_fault()
+            metadata = {OWN_NAMESPACE: {TRIED_KEY: told_of(failed)}}
+            if not dialogue.is_over:
+                with suppress(PickerFailed):
+                    dialogue.send_head(Phase.RESPONSE, [(b":status", b"%d" % _ALL_FAILED)], end=True, metadata=metadata)
+            dialogue.finish(patience=_GOODBYE, keeps_request=True)
         self._dialogue = None
 
     def _interrupt(self, immediate: Immediate, metadata: Metadata) -> None:
@@ -191,7 +236,13 @@ class _Exchange:
         may_be_of_session = immediate.status in _UNFIT and SESSION_KEY not in metadata.get(OWN_NAMESPACE, {})
         if self._scope.session and may_be_of_session and dialogue is not None and not dialogue.request.is_answered:
             scope = self._scope.without_session()
-            dialogue.request.fail(SessionMoves(f"the picker refuses it with status {immediate.status}", scope))
+            dialogue.request.fail(AskAgain(f"the picker refuses it with status {immediate.status}", scope))
+            return
+        is_refusal = immediate.status >= _REFUSES and dialogue is not None and not dialogue.request.is_answered
+        if self._failure is not None and dialogue is not None and is_refusal:
+            # Of a question that the client never asked: it is told why it was asked.
+            self._relayed.explanation = explanation_of(immediate.changes) or self._relayed.explanation
+            dialogue.request.fail(self._failure)
             return
         if self._immediate is None and self._task is not None:
             self._immediate = immediate
@@ -243,7 +294,7 @@ class _Exchange:
         log.warning("no endpoint answered", extra={"pool": self._relayed.pool, "reason": str(problem)})
         message = "the model servers that were tried failed"
         fields, body = refusal(self._relayed.request.target, message=message, code="endpoints_failed")
-        await self._relayed.reply.whole(502, [*fields, *self._relayed.notes()], body)
+        await self._relayed.reply.whole(_ALL_FAILED, [*fields, *self._relayed.notes()], body)
 
     def _note_fault(self) -> None:
         """A picker that failed once an endpoint was asked."""

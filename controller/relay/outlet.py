@@ -1,7 +1,7 @@
 """What goes on to an endpoint or to the client: pieces that somebody waits for."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from controller.relay.errors import PickerFailed, RelayError
 from controller.relay.pieces import Budget, Pieces
@@ -63,6 +63,15 @@ class Outlet:
     def whole(self) -> Sequence[bytes] | None:
         """All pieces, where all came and are in memory."""
         return self._pieces.in_memory() if self.has_ended and not self._is_cleared else None
+
+    def beginning(self, size: int) -> Iterator[bytes]:
+        """So many bytes from the beginning, of a body of which no piece was taken."""
+        for number in range(len(self._pieces)):
+            if size <= 0:
+                return
+            piece = self._pieces.read(number)[:size]
+            size -= len(piece)
+            yield piece
 
     async def piece(self, number: int) -> bytes:
         """One of the pieces, which can be had again; empty after the last. Raises the problem that there was."""

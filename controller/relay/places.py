@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from controller.bundle import dialed_socket
+from controller.bundle import TryOutcome, dialed_socket
 from controller.extproc.http2.client import Connection
 from controller.extproc.http2.frames import StreamEnded
 from controller.relay.errors import EndpointFailed
@@ -38,7 +38,8 @@ async def connected(kind: Callable[[], _Kind], place: str) -> _Kind:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             return await _opened(kind, place)
     except (OSError, TimeoutError) as problem:
-        raise EndpointFailed(f"{place} cannot be reached: {str(problem) or 'not in time'}") from problem
+        reason = f"{place} cannot be reached: {str(problem) or 'not in time'}"
+        raise EndpointFailed(reason, outcome=TryOutcome.UNREACHABLE) from problem
 
 
 async def connected_http2(address: str) -> Connection:
@@ -50,7 +51,8 @@ async def connected_http2(address: str) -> Connection:
             connection = await _opened(Connection, address)
             await connection.ready
     except (OSError, TimeoutError, StreamEnded) as problem:
-        raise EndpointFailed(f"{address} cannot be reached: {str(problem) or 'not in time'}") from problem
+        reason = f"{address} cannot be reached: {str(problem) or 'not in time'}"
+        raise EndpointFailed(reason, outcome=TryOutcome.UNREACHABLE) from problem
     return connection
 
 

@@ -2,6 +2,8 @@
 
 A picker answers each piece with what becomes of it, or streams a body of its own. As long as what comes back is what
 was sent, the rest is known: when the picker fails, the body goes on unchanged.
+
+What was sent can be had again without a copy: what came back unchanged is kept by whoever took it, and the rest here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,10 +14,19 @@ from controller.relay.pieces import Budget, Pieces
 class Reflection:
     """One body."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, *, keeps: bool = False) -> None:
+        """`keeps`: whether what was sent is to be had again after the picker has changed it."""
+        self._budget = budget
+        self._keeps = keeps
         self._sent = Pieces(budget)
         self._offset = 0
         """Bytes of the first piece that came back in a stream."""
+        self._replaced: Pieces | None = None
+        """What was sent before the pieces in `_sent` and did not go on as it was."""
+        self._replaced_offset = 0
+        """Bytes of its first piece that did."""
+        self.same = 0
+        """Bytes at the beginning of what goes on that are those of what was sent."""
         self._is_streamed = False
         self.is_changed = False
         self.has_sent_end = False
@@ -35,11 +46,19 @@ class Reflection:
         self.has_sent_end = end
         if not (self._is_streamed and self.is_changed):
             self._sent.add(piece)
+        else:
+            self._replace(piece)
+
+    def missed(self, piece: bytes) -> None:
+        """A piece of which the picker is told, and which goes nowhere. Raises OSError likewise."""
+        if self._keeps:
+            self.sent(piece, end=self.has_sent_end)
 
     def answered(self, chunk: bytes | None) -> bytes:
         """What goes on for the next piece: `chunk`, or the piece itself without one."""
         original = self._sent.drop() if self._sent.holds else b""
         self.is_changed |= chunk is not None and chunk != original
+        self._go_on(original)
         self.has_ended = self.has_sent_end and not self._sent.holds
         return original if chunk is None else chunk
 
@@ -49,6 +68,9 @@ class Reflection:
         self.has_ended |= end
         if not self.is_changed and not (self._is_next(chunk) and (not end or self._is_all())):
             self.is_changed = True
+            if self._keeps:
+                self._replaced, self._sent = self._sent, Pieces(self._budget)
+                self._replaced_offset, self._offset = self._offset, 0
             self._sent.clear()
         return chunk
 
@@ -60,11 +82,42 @@ class Reflection:
         """What did not come back, of a body that is not changed."""
         offset, self._offset = self._offset, 0
         while self._sent.holds:
-            yield self._sent.drop()[offset:]
+            piece = self._sent.drop()[offset:]
+            self._go_on(piece)
+            yield piece
             offset = 0
+
+    def others(self) -> Iterator[bytes]:
+        """What was sent beyond the bytes that went on as they were. They are gone from here with that."""
+        for pieces, offset in ((self._replaced, self._replaced_offset), (self._sent, self._offset)):
+            while pieces is not None and pieces.holds:
+                yield pieces.drop()[offset:]
+                offset = 0
+
+    def forget(self) -> None:
+        """What the picker has changed is not wanted any more."""
+        self._keeps = False
+        if self._replaced is not None:
+            self._replaced.clear()
 
     def clear(self) -> None:
         self._sent.clear()
+        self.forget()
+
+    def _go_on(self, piece: bytes) -> None:
+        """A piece of what was sent is answered, and goes on as it is where nothing was changed."""
+        if self.is_changed:
+            self._replace(piece)
+        else:
+            self.same += len(piece)
+
+    def _replace(self, piece: bytes) -> None:
+        """Raises OSError when there is no room for it."""
+        if not self._keeps:
+            return
+        if self._replaced is None:
+            self._replaced = Pieces(self._budget)
+        self._replaced.add(piece)
 
     def _is_next(self, chunk: bytes) -> bool:
         """Takes what came back from what was sent. False where it is something else."""
@@ -82,6 +135,7 @@ class Reflection:
             if not is_same:
                 return False
             at += size
+            self.same += size
             self._offset += size
             if self._offset == len(first):
                 self._sent.drop()
@@ -89,4 +143,7 @@ class Reflection:
         return True
 
     def _is_all(self) -> bool:
-        return self.has_sent_end and not any(self.rest())
+        if not self.has_sent_end or self.same < self._sent.size:
+            return False
+        self._sent.clear()  # an empty last piece
+        return True

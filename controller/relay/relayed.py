@@ -26,6 +26,7 @@ from controller.relay.errors import RelayError
 from controller.relay.pickers import Pickers
 from controller.relay.pieces import Budget
 from controller.relay.pools import PoolTable, RelayPool
+from controller.relay.scope import Tried, told_of
 from controller.relay.server import Reply, Request
 from controller.relay.tallies import Tallies, Tally
 from controller.relay.watching import Patience
@@ -81,9 +82,12 @@ class Relayed:
     """That the picker gives the client."""
     reads_usage: bool = False
     """Whether the tokens of the answer are read."""
+    is_infergates: bool = False
+    """Whether the picker said something that only Infergate's own says."""
     _pick: bytes = b""
     """Seconds until the picker chose; empty until then."""
-    _tried: bytes = b""
+    tried: list[Tried] = field(default_factory=list)
+    """Oldest first."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -99,6 +103,7 @@ class Relayed:
         if not told:
             self.reads_usage = pool.reads_usage
             return
+        self.is_infergates = True
         usage = told.get(USAGE_KEY)
         self.reads_usage = usage if isinstance(usage, bool) else pool.reads_usage
         why = told.get(EXPLANATION_KEY)
@@ -112,17 +117,17 @@ class Relayed:
         # In whole milliseconds that have passed, as NGINX counts: more than it took to answer is never told.
         self._pick = b"%.3f" % (int(seconds * 1000) / 1000)
 
-    def failed_at(self, address: str) -> None:
+    def failed_at(self, address: str, outcome: TryOutcome) -> None:
         """An endpoint was asked in vain."""
         self.tally.tries_failed += 1
-        self._tried += f"{address}={TryOutcome.FAILED};".encode()
+        self.tried.append(Tried(address, outcome))
 
     def notes(self, address: str = "") -> list[tuple[bytes, bytes]]:
         """Headers of the answer for NGINX: the endpoint that serves, if any, those that failed, the models, the time
         that the choice took, and why."""
         told = (
             (_ENDPOINT, address.encode()),
-            (_TRIED, self._tried),
+            (_TRIED, told_of(self.tried).encode()),
             (_MODEL, self.model),
             (_TARGET, self.target),
             (_PICK, self._pick),

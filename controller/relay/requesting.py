@@ -74,7 +74,7 @@ async def ask(
             )
         except EndpointFailed as problem:
             failure = problem
-            relayed.failed_at(address)
+            relayed.failed_at(address, problem.outcome)
             log.info("endpoint failed", extra={"pool": relayed.pool, "endpoint": address, "reason": str(problem)})
             continue
         return address, served

@@ -31,7 +31,7 @@ async def ask(relayed: Relayed, addresses: Sequence[str], *, answer: HeadersAnsw
             return address, await tunnel.ask(place, head, relayed.request.upgrade)
         except EndpointFailed as problem:
             failure = problem
-            relayed.failed_at(address)
+            relayed.failed_at(address, problem.outcome)
     raise failure
 
 

@@ -1,6 +1,8 @@
-"""What a picker is told of a request. It may be told it again, where its first choice does not serve."""
+"""What a picker is told of a request. It is told again where what was chosen does not serve."""
 
 import asyncio
+from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from controller.bundle import EXPLAIN_HEADER, PRIORITY_HEADERS
@@ -9,7 +11,6 @@ from controller.relay.changes import value_of
 from controller.relay.dialogue import Dialogue
 from controller.relay.errors import Fault, PickerFailed
 from controller.relay.http1 import Fields
-from controller.relay.pieces import Pieces
 from controller.relay.relayed import Relayed
 from controller.relay.scope import Scope
 from controller.relay.server import Request
@@ -19,23 +20,36 @@ _PRIORITIES: Final = frozenset(name.encode() for name in PRIORITY_HEADERS)
 
 
 class Telling:
-    """One request, whose body comes once."""
+    """One request, whose body comes once.
 
-    def __init__(self, relayed: Relayed, *, keeps: bool) -> None:
-        """`keeps`: whether it may have to be told again."""
+    No copy of it is kept: what was told in a dialogue is found there, and is told from it in the next one.
+    """
+
+    def __init__(self, relayed: Relayed) -> None:
         self._relayed = relayed
-        self._keeps = keeps
-        self._kept = Pieces(relayed.services.budget)
+        self._dialogues: list[Dialogue] = []
+        """In which it was told, the last one included."""
+        self._again: Iterator[bytes] | None = None
+        """What was told before and is to be told to the last one yet; None where nothing is."""
+        self._ahead = b""
+        """The next piece of it, where one was told."""
         self._task: asyncio.Task[None] | None = None
 
     def tell(self, dialogue: Dialogue, scope: Scope) -> None:
-        """Send the picker what came of the request. A task sends the rest, where there is one."""
+        """Send the picker what came of the request. A task sends the rest, where there is one.
+
+        Where it was told before, in a dialogue that is left since, all of it is told anew.
+        """
         relayed, request = self._relayed, self._relayed.request
+        if self._dialogues:
+            rest = (self._ahead,) if self._ahead else ()
+            self._again, self._ahead = chain(self._dialogues[-1].request.original(), rest, self._again or ()), b""
+        self._dialogues.append(dialogue)
         head = _head_for_picker(relayed)
         dialogue.send_head(Phase.REQUEST, head, end=not request.has_body, metadata=_metadata(request, scope))
         if not request.has_body:
             return
-        if data := request.take():
+        if self._again is None and (data := request.take()):
             # The end is told with the last piece, where it is known by then.
             is_last = request.has_ended
             self._send(dialogue, data, end=is_last)
@@ -48,48 +62,24 @@ class Telling:
         if self._task is not None:
             self._task.cancel()
 
-    def repeat(self, dialogue: Dialogue, scope: Scope) -> None:
-        """Tell all of it to the picker anew, in another scope. This can be done once, after a stop."""
-        self._keeps = False
-        if not self._kept.holds:
-            self.tell(dialogue, scope)
-            return
-        relayed = self._relayed
-        metadata = _metadata(relayed.request, scope)
-        dialogue.send_head(Phase.REQUEST, _head_for_picker(relayed), end=False, metadata=metadata)
-        self._task = relayed.start(self._send_kept(dialogue))
-
     def forget(self) -> None:
         """It is not to be told again."""
-        if self._keeps:
-            self._keeps = False
-            self._kept.clear()
+        if self._dialogues:
+            self._dialogues[-1].request.forget()
 
     def close(self) -> None:
         """Let everything go."""
-        self._keeps = False
-        self._kept.clear()
-
-    async def _send_kept(self, dialogue: Dialogue) -> None:
-        try:
-            while self._kept.holds:
-                await dialogue.drained()
-                piece = self._kept.drop()
-                is_last = self._relayed.request.has_ended and not self._kept.holds
-                self._send(dialogue, piece, end=is_last)
-                if is_last:
-                    return
-        except PickerFailed as problem:
-            dialogue.request.fail(problem)
-            return
-        await self._send_rest(dialogue)
+        for dialogue in self._dialogues:
+            dialogue.request.clear()
+        self._again = None
+        self._dialogues.clear()
 
     async def _send_rest(self, dialogue: Dialogue) -> None:
         request = self._relayed.request
         try:
             await dialogue.drained()
-            while data := await request.read():
-                is_last = request.has_ended
+            while data := self._next_again() or await request.read():
+                is_last = self._again is None and request.has_ended
                 self._send(dialogue, data, end=is_last)
                 if is_last:
                     return
@@ -98,10 +88,25 @@ class Telling:
         except PickerFailed as problem:
             dialogue.request.fail(problem)
 
+    def _next_again(self) -> bytes:
+        """The next piece of what was told before; empty after the last."""
+        if self._again is None:
+            return b""
+        piece = self._ahead or self._take_again()
+        # Whether it is the last one is known with the next.
+        self._ahead = self._take_again()
+        if not self._ahead:
+            self._again = None
+            for dialogue in self._dialogues[:-1]:
+                dialogue.request.clear()
+            del self._dialogues[:-1]
+        return piece
+
+    def _take_again(self) -> bytes:
+        return next((piece for piece in self._again or () if piece), b"")
+
     def _send(self, dialogue: Dialogue, data: bytes, *, end: bool) -> None:
         try:
-            if self._keeps and data:
-                self._kept.add(data)
             dialogue.send_body(Phase.REQUEST, data, end=end)
         except PickerFailed as problem:
             dialogue.request.fail(problem)

@@ -2,10 +2,11 @@
 
 import pytest
 
-from controller.bundle import ENDPOINT_HEADER, session_id
-from controller.extproc.messages import SESSION_KEY, SUBSET_KEY
+from controller.bundle import ENDPOINT_HEADER, TryOutcome, session_id
+from controller.extproc.messages import SESSION_KEY, SUBSET_KEY, TRIED_KEY
+from controller.picker.director import RETRIES
 from controller.relay.pools import RelayPool
-from controller.relay.scope import Scope, scope_of
+from controller.relay.scope import MOST_AGAIN, Scope, Tried, scope_of
 
 A, B, C = "10.0.0.1:80", "10.0.0.1:81", "[2001:db8::1]:80"
 POOL = RelayPool("default/gpu", frozenset((A, B, C)), places=(), speaks_http2=False)
@@ -55,6 +56,26 @@ def test_subset_without_a_session_is_the_hint() -> None:
 
 
 def test_endpoints_that_did_not_fail_are_left() -> None:
-    assert _scope(on=B).beside([B], pool=POOL) == Scope((A, C))
-    assert _scope(on=B, subset="10.0.0.1").beside([B], pool=POOL) == Scope((A,))
-    assert _scope(on=B, subset=B).beside([B], pool=POOL) is None
+    failed = [Tried(B, TryOutcome.CLOSED)]
+    for scope, left in ((_scope(on=B), [A, C]), (_scope(), [A, C]), (_scope(on=B, subset="10.0.0.1"), [A])):
+        assert scope.beside(failed, pool=POOL).hint == {SUBSET_KEY: left}
+        assert scope.beside(failed, pool=POOL).wish == {TRIED_KEY: f"{B}=closed;"}
+    assert _scope(on=B, subset=B).beside(failed, pool=POOL).is_last
+
+
+def test_picker_is_asked_twice_more_and_for_nothing_then() -> None:
+    scope = _scope()
+    for number in range(3):
+        assert not scope.is_last
+        scope = scope.beside([Tried("10.0.0.8:80", TryOutcome.UNREACHABLE)], pool=POOL)
+        assert scope.again == number + 1
+    assert (scope.is_last, scope.hint, scope.untried([A])) == (True, {SUBSET_KEY: []}, [])
+
+
+def test_endpoint_that_was_tried_is_not_asked_again() -> None:
+    scope = _scope().beside([Tried(A, TryOutcome.CLOSED)], pool=POOL)
+    assert scope.untried([A, C, A, B]) == [C, B]
+
+
+def test_picker_is_asked_as_often_as_the_built_in_one() -> None:
+    assert MOST_AGAIN == RETRIES

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from controller.agent import state as places
 from controller.agent.nginx import Nginx
 from controller.bundle import Pool
@@ -25,9 +23,6 @@ from controller.translate.build import translate
 from tests.nginx.both_ends.pickers import RunningPicker
 from tests.nginx.gateway import Gateway, run_gateway
 from tests.nginx.resources import Json, as_yaml, external
-
-_FALLBACKS = 2
-"""The picker beside NGINX is asked again when an endpoint fails; others name those that are next at once."""
 
 
 @dataclass
@@ -102,10 +97,7 @@ class BothEnds(Gateway):
         """What the picker beside NGINX would be told."""
         topology = topology_of(read(self._said), catalogue=installed())
         config = translate(topology, name="shadow", gateways=frozenset(item.key for item in topology.gateways))
-        return tuple(
-            msgspec.structs.replace(pool, policy=msgspec.structs.replace(pool.policy, fallbacks=_FALLBACKS))
-            for pool in config.pools
-        )
+        return config.pools
 
     def _external(self, item: Json) -> Json | list[Json]:
         if item["kind"] != "InferencePool" or item["spec"]["endpointPickerRef"].get("group") != "infergate.dev":

@@ -8,12 +8,10 @@ from typing import Final
 _EXTERNAL: Final = "plays an external picker itself"
 _BESIDE: Final = "plays the picker beside NGINX, or asks it"
 _NO_PICK: Final = "speaks of what NGINX does before anybody picks, or for Services"
-_AVOIDED: Final = (
-    "endpoints that fail are avoided, in lists as well: nobody is asked for another when those of a list failed"
-)
 _TOGETHER: Final = "each picker is asked for its own pool's models; no question of the protocol is about several pools"
 
 SUITES: Final[dict[str, str]] = {
+    "asked_again": _EXTERNAL,
     "backend_tls": _NO_PICK,
     "base_models": "base models of adapters are asked of the picker beside NGINX",
     "calls": _NO_PICK,
@@ -55,14 +53,6 @@ SUITES: Final[dict[str, str]] = {
 """Modules of `tests/nginx`, without `test_`."""
 
 TESTS: Final[dict[str, dict[str, str]]] = {
-    "test_explain": {
-        "test_request_that_failed_everywhere_is_told_what_was_tried": _AVOIDED,
-    },
-    "test_mirrors": {
-        "test_copy_to_a_pool_has_the_changes_of_the_rule": _AVOIDED,
-        "test_copy_to_a_pool_is_picked_and_like_the_request": _AVOIDED,
-        "test_share_of_requests_is_copied_to_a_pool": _AVOIDED,
-    },
     "test_priorities": {
         "test_picker_is_told_what_the_route_says_and_nothing_of_the_client": f"{_BESIDE}; see test_external_pickers",
     },
