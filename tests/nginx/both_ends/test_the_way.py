@@ -14,7 +14,7 @@ import pytest_asyncio
 from controller.agent.nginx import Nginx
 from tests.nginx.gateway import client_of, run_gateway
 from tests.nginx.resources import Json, pool, route, rule, to_pool
-from tests.nginx.servers import Answer, Backend, Request, describe, serve
+from tests.nginx.servers import Answer, Backend, Request, describe, reset, serve
 from tests.picker.ext_proc.conftest import ONE_AT_A_TIME, Served, eventually, served_picker
 
 pytestmark = [
@@ -202,3 +202,22 @@ async def test_client_that_hangs_up_in_the_queue_is_seen_by_no_pod(ends: Ends) -
     go_on.set()
     assert (await first).status_code == 200
     assert len(ends.requests) == 1
+
+
+@pytest.mark.parametrize("size", [1, 200_000, 20_000_000])
+async def test_pod_that_fails_is_counted_and_another_one_serves(ends: Ends, size: int) -> None:
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        first.append(request.server)
+        await (reset if request.server == first[0] else describe)(request, writer)
+
+    async def failures() -> float:
+        return await ends.picker.metric("infergate_endpoint_failures_total", reason="closed")
+
+    first: list[str] = []
+    ends.answer, before = answer, await failures()
+    answered = await ends.http.post(CHAT, content=bytes(size), timeout=60)
+    assert (answered.status_code, answered.json()["size"]) == (200, size)
+    assert answered.json()["server"] != first[0]
+    await ends.picker.at_rest()
+    assert await failures() == before + 1
+    assert [decision["tries"] for decision in (await ends.picker.decisions())[:2]] == [1, 0]
