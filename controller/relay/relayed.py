@@ -85,7 +85,7 @@ class Relayed:
     is_infergates: bool = False
     """Whether the picker said something that only Infergate's own says."""
     _pick: bytes = b""
-    """Seconds until the picker chose; empty until then."""
+    """Seconds until the picker chose first; empty until then."""
     tried: list[Tried] = field(default_factory=list)
     """Oldest first."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -114,6 +114,8 @@ class Relayed:
     def chosen_within(self, seconds: float) -> None:
         """The picker chose, so many seconds after it was asked."""
         self.tally.choices.observe(seconds)
+        if self._pick:
+            return  # the log has the first one, as beside NGINX
         # In whole milliseconds that have passed, as NGINX counts: more than it took to answer is never told.
         self._pick = b"%.3f" % (int(seconds * 1000) / 1000)
 

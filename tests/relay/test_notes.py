@@ -39,4 +39,5 @@ def test_time_of_the_choice_is_told_in_milliseconds_that_have_passed() -> None:
         cast(Request, None), cast(Reply, None), cast(Services, None), pool="", stem="", fields=[], tally=Tally()
     )
     relayed.chosen_within(0.0029)
+    relayed.chosen_within(0.5)
     assert relayed.notes() == [(b"x-infergate-pick", b"0.002")]
