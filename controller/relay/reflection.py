@@ -57,8 +57,10 @@ class Reflection:
     def answered(self, chunk: bytes | None) -> bytes:
         """What goes on for the next piece: `chunk`, or the piece itself without one."""
         original = self._sent.drop() if self._sent.holds else b""
-        self.is_changed |= chunk is not None and chunk != original
-        self._go_on(original)
+        offset, self._offset = self._offset, 0
+        # A piece of which a part came back in a stream goes on a second time.
+        self.is_changed |= (chunk is not None and chunk != original) or offset > 0
+        self._go_on(original[offset:])
         self.has_ended = self.has_sent_end and not self._sent.holds
         return original if chunk is None else chunk
 
@@ -66,7 +68,11 @@ class Reflection:
         """What goes on for a piece of the picker's own stream."""
         self._is_streamed = True
         self.has_ended |= end
-        if not self.is_changed and not (self._is_next(chunk) and (not end or self._is_all())):
+        if self.is_changed:
+            # Where pieces were answered before; nothing of a changed body is waited for.
+            for piece in self._left():
+                self._replace(piece)
+        elif not (self._is_next(chunk) and (not end or self._is_all())):
             self.is_changed = True
             if self._keeps:
                 self._replaced, self._sent = self._sent, Pieces(self._budget)
@@ -80,19 +86,17 @@ class Reflection:
 
     def rest(self) -> Iterator[bytes]:
         """What did not come back, of a body that is not changed."""
-        offset, self._offset = self._offset, 0
-        while self._sent.holds:
-            piece = self._sent.drop()[offset:]
+        for piece in self._left():
             self._go_on(piece)
             yield piece
-            offset = 0
 
     def others(self) -> Iterator[bytes]:
         """What was sent beyond the bytes that went on as they were. They are gone from here with that."""
-        for pieces, offset in ((self._replaced, self._replaced_offset), (self._sent, self._offset)):
-            while pieces is not None and pieces.holds:
-                yield pieces.drop()[offset:]
-                offset = 0
+        offset = self._replaced_offset
+        while self._replaced is not None and self._replaced.holds:
+            yield self._replaced.drop()[offset:]
+            offset = 0
+        yield from self._left()
 
     def forget(self) -> None:
         """What the picker has changed is not wanted any more."""
@@ -103,6 +107,12 @@ class Reflection:
     def clear(self) -> None:
         self._sent.clear()
         self.forget()
+
+    def _left(self) -> Iterator[bytes]:
+        offset, self._offset = self._offset, 0
+        while self._sent.holds:
+            yield self._sent.drop()[offset:]
+            offset = 0
 
     def _go_on(self, piece: bytes) -> None:
         """A piece of what was sent is answered, and goes on as it is where nothing was changed."""
