@@ -230,6 +230,9 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """None: in plain text."""
     is_prioritized: bool = False
     """Whether a route says how important some of its requests are."""
+    lists_models: bool = False
+    """Of a pool with an external picker: whether the picker beside nginx is asked for its models, with those of other
+    pools or for their base models."""
 
 
 class Pools(msgspec.Struct, frozen=True, rename="camel"):

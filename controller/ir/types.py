@@ -15,7 +15,8 @@ from controller.ir.policies import BackendTls, ClientValidation, Retry, Session,
 from controller.ir.streams import StreamServer
 from controller.resources.meta import Key
 
-MODEL_HEADERS: Final = frozenset({"x-gateway-base-model-name", "x-gateway-model-name"})
+BASE_MODEL_HEADER: Final = "x-gateway-base-model-name"
+MODEL_HEADERS: Final = frozenset({BASE_MODEL_HEADER, "x-gateway-model-name"})
 """Headers that are computed from what a request names in its body, path or query, whatever a client sends."""
 
 

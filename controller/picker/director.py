@@ -143,14 +143,15 @@ class Director:
     def doubt(self, pools: Iterable[str]) -> None:
         """Have the endpoints of pools asked anew for their models: somebody named one that they do not list."""
         for pool in pools:
-            if pool in self._table.pools:
-                for endpoint in self._table.pools[pool].endpoints:
+            if pool in self._table.listed:
+                for endpoint in self._table.listed[pool].endpoints:
                     endpoint.list_is_doubted = True
 
     def models(self, pools: Iterable[str]) -> Models:
         """What pools serve, and what stands for it, sorted by name; empty when no endpoint tells."""
         now = self._clock()
-        return merged(models_of(self._table.pools[pool], now=now) for pool in pools if pool in self._table.pools)
+        listed = self._table.listed
+        return merged(models_of(listed[pool], now=now) for pool in pools if pool in listed)
 
     def count(self, pool: str, outcome: Outcome) -> None:
         """Count a pick that ended without an endpoint."""

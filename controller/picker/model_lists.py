@@ -46,12 +46,12 @@ class ModelLists:
     @property
     def is_complete(self) -> bool:
         """Whether pools were read and each of their endpoints was asked; one that does not answer counts too."""
-        return self._table.etag is not None and all(one in self._asked_at for one in self._table.endpoints)
+        return self._table.etag is not None and all(one in self._asked_at for one in self._table.listing)
 
     async def ask(self) -> None:
         """Ask the endpoints whose turn it is. Waits for their answers."""
         now = self._clock()
-        endpoints = self._table.endpoints
+        endpoints = self._table.listing
         self._asked_at = {endpoint: self._asked_at[endpoint] for endpoint in endpoints if endpoint in self._asked_at}
         due = [one for one in endpoints if one not in self._asked_at or now - self._asked_at[one] >= _patience(one)]
         for start in range(0, len(due), _AT_ONCE):

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,7 +61,11 @@ class PoolTable:
         """Of pools without a policy."""
         self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
         self._memories: dict[str, PoolMemory] = {}
+        self._elsewhere: dict[tuple[str, str, str], Endpoint] = {}
+        """Endpoints of pools that somebody else picks for, whose models are told here."""
         self.pools: Mapping[str, PoolState] = {}
+        self.listed: Mapping[str, PoolState] = {}
+        """Those, and others of which nothing is known but their models: somebody else picks for them."""
         self.trusts: Mapping[str, PoolTls] = {}
         """How endpoints are known that are asked over TLS, by address."""
         self.served: Pools | None = None
@@ -77,8 +81,13 @@ class PoolTable:
         """Every endpoint to be scraped, those that left their pools included."""
         return tuple(self._endpoints.values())
 
+    @property
+    def listing(self) -> tuple[Endpoint, ...]:
+        """Every endpoint to be asked for its models."""
+        return tuple((self._elsewhere | self._endpoints).values())
+
     def apply(self, pools: Pools) -> None:
-        """Serve these pools from here on, but for those that have another picker."""
+        """Serve these pools from here on. Of those that have another picker models are told, where somebody asks."""
         own = [pool for pool in pools.pools if pool.external is None]
         sources: dict[tuple[str, str, str], PoolEndpoint] = {}
         for pool in own:
@@ -100,6 +109,7 @@ class PoolTable:
         self.sweep()
         self._memories = {pool.name: self._memories.get(pool.name) or PoolMemory() for pool in own}
         self.pools = {pool.name: self._state_of(pool) for pool in own}
+        self.listed = {**self.pools, **self._others([pool for pool in pools.pools if pool.external is not None])}
         self._watch_endpoints()
         self.served = pools
         self.digest_readings()
@@ -131,6 +141,27 @@ class PoolTable:
             if not endpoint.open:
                 del self._endpoints[endpoint.key]
         return len(self._endpoints) < known
+
+    def _others(self, pools: Sequence[Pool]) -> Mapping[str, PoolState]:
+        """Pools that somebody else picks for. An endpoint that is in a pool of ours as well is the same."""
+        asked = [pool for pool in pools if pool.lists_models]
+        known = self._elsewhere | self._endpoints
+        sources = {key_of(source): source for pool in asked for source in pool.endpoints}
+        self._elsewhere = {key: known.get(key) or Endpoint(source) for key, source in sources.items()}
+        return {pool.name: self._listed_state_of(pool) for pool in asked}
+
+    def _listed_state_of(self, pool: Pool) -> PoolState:
+        endpoints = tuple(self._elsewhere[key_of(source)] for source in pool.endpoints)
+        return PoolState(
+            name=pool.name,
+            endpoints=endpoints,
+            by_address={},
+            failure_mode=pool.failure_mode,
+            memory=PoolMemory(),
+            policy=pool.policy,
+            watch=self._watch,
+            rewrites=pool.rewrites,
+        )
 
     def _state_of(self, pool: Pool) -> PoolState:
         endpoints = tuple(self._endpoints[key_of(source)] for source in pool.endpoints)

@@ -214,7 +214,7 @@ async def _ask_for_models(state: State, models: ModelLists, *, base_models: Base
     while True:
         await models.ask()
         if models.is_complete:
-            base_models.digest(state.table.pools.values(), now=state.clock())
+            base_models.digest(state.table.listed.values(), now=state.clock())
         await asyncio.sleep(LIST_EVERY)
 
 

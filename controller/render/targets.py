@@ -74,7 +74,7 @@ def known_targets(config: GatewayConfig) -> Targets:
     return Targets(
         fail_open=frozenset(pool.name for pool in config.pools if pool.failure_mode is FailureMode.FAIL_OPEN),
         rewriting=frozenset(pool.name for pool in own if pool.rewrites),
-        refusing=frozenset(pool.name for pool in own if pool.policy.refuse_unknown_models),
+        refusing=frozenset(pool.name for pool in config.pools if pool.policy.refuse_unknown_models),
         http2=frozenset(upstream.name for upstream in config.upstreams if upstream.speaks_http2),
         tls={item.name: tls_view(item.tls) for item in config.upstreams if item.tls and not is_dialed(item.tls)},
         dialed=frozenset(upstream.name for upstream in config.upstreams if is_dialed(upstream.tls)),

@@ -6,10 +6,11 @@ import msgspec
 
 from controller.ir.filters import Mirror
 from controller.ir.hostnames import ANY
-from controller.ir.types import NO_PRIORITY, GatewayConfig, Server, ToPool, ToUpstream
+from controller.ir.types import GatewayConfig, Server, ToPool, ToUpstream
 from controller.resources.meta import Key
 from controller.topology.parameters import max_body_size
 from controller.topology.types import GatewayState, ListenerState, RouteState, Topology
+from controller.translate.asking import listing_pools, prioritized_pools
 from controller.translate.servers import Attached, Listening, servers_of
 from controller.translate.streams import HTTP_PROTOCOLS, serving, shares_a_port, streams_of, upstreams_of
 
@@ -32,13 +33,17 @@ def translate(topology: Topology, *, name: str, gateways: Collection[Key]) -> Ga
     streams = streams_of(topology, gateways=gateways)
     used = upstreams_of(streams)
     upstreams, pools = _used(servers)
-    prioritized = _prioritized(servers)
+    prioritized, listing = prioritized_pools(servers), listing_pools(servers)
     return GatewayConfig(
         name=name,
         servers=servers,
         upstreams=tuple(upstream for upstream in topology.upstreams if upstream.name in upstreams),
         pools=tuple(
-            msgspec.structs.replace(state.pool, is_prioritized=True) if state.pool.name in prioritized else state.pool
+            msgspec.structs.replace(
+                state.pool,
+                is_prioritized=state.pool.name in prioritized,
+                lists_models=state.pool.external is not None and state.pool.name in listing,
+            )
             for state in topology.pools
             if state.pool.name in pools
         ),
@@ -111,9 +116,3 @@ def _used(servers: tuple[Server, ...]) -> tuple[set[str], set[str]]:
     pools = {target.pool for target in targets if isinstance(target, ToPool)}
     pools |= {item.pool for item in mirrors if item.pool}
     return upstreams, pools
-
-
-def _prioritized(servers: tuple[Server, ...]) -> set[str]:
-    """Names of the pools that get requests of rules with a priority."""
-    rules = (rule for server in servers for rule in server.rules if rule.priority != NO_PRIORITY)
-    return {backend.target.pool for rule in rules for backend in rule.backends if isinstance(backend.target, ToPool)}

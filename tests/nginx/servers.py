@@ -58,6 +58,10 @@ class Backend:
     """Names that clients asked for in TLS, one for each handshake."""
     metrics: str = ""
     """What it answers the picker that asks for metrics; empty: 404."""
+    models: tuple[str, ...] = ()
+    """What it lists for the picker that asks; empty: 404."""
+    asked: list[str] = field(default_factory=list)
+    """Targets of what the picker asked."""
 
     @property
     def connections(self) -> int:
@@ -164,8 +168,9 @@ async def _listening(
         try:
             while (request := await _read_request(reader, connection=number, server=name)) is not None:
                 if request.target == "/metrics" or request.values("user-agent") == ["infergate-picker"]:
-                    has_some = request.target == "/metrics" and backend.metrics
-                    writer.write(response(backend.metrics.encode()) if has_some else response(status="404 Not Found"))
+                    backend.asked.append(request.target)
+                    told = _told_the_picker(backend).get(request.target)
+                    writer.write(response(told) if told else response(status="404 Not Found"))
                     continue
                 backend.requests.append(request)
                 await answer(request, writer)
@@ -189,6 +194,15 @@ async def _listening(
         for task in tuple(open_now):
             task.cancel()
         await asyncio.gather(*open_now, return_exceptions=True)
+
+
+def _told_the_picker(backend: Backend) -> dict[str, bytes]:
+    """By target; empty for 404."""
+    listed = {"object": "list", "data": [{"id": model} for model in backend.models]}
+    return {
+        "/metrics": backend.metrics.encode(),
+        "/v1/models": json.dumps(listed).encode() if backend.models else b"",
+    }
 
 
 @contextlib.contextmanager

@@ -299,6 +299,33 @@ async def test_pool_whose_external_picker_is_gone_stays_in_tls(gateway: Gateway)
         assert ((await _post(gateway)).status_code, _prompts(b)) == (502, [])
 
 
+@pytest.mark.parametrize(("wanted", "listed"), [(URI, ["m-a", "m-b"]), (URI + "/more", ["m-a"])])
+async def test_models_of_pools_in_tls_are_listed_by_whom_is_known(
+    gateway: Gateway, wanted: str, listed: list[str]
+) -> None:
+    by_name = [
+        rule(to_pool(name), matches=[{"headers": [{"name": "X-Gateway-Model-Name", "value": name}]}]) for name in "ab"
+    ]
+    async with (
+        serve(tls=_context(URI), name="a") as a,
+        serve(tls=_context(URI), name="b") as b,
+        serve_ext_proc(as_the_field_does(a.address, b.address)) as picker,
+    ):
+        a.models, b.models = ("m-a",), ("m-b",)
+        given = [picked_pool(name, at.address, pickers=[picker.address]) for name, at in (("a", a), ("b", b))]
+        policies = [_known_by(URI, target="a"), _known_by(wanted, target="b")]
+        await _serves(gateway, route("llm", *by_name), *given, *policies)
+
+        async def are_listed() -> bool:
+            async with client_of(gateway) as http:
+                answer = await http.get("/v1/models")
+            found = [model["id"] for model in answer.json()["data"]]
+            return found == listed and len(b.asked_names) > 0
+
+        await eventually(are_listed)
+        assert picker.stages == []
+
+
 async def test_large_bodies_pass_relay_and_dialer(gateway: Gateway) -> None:
     async def echo(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(response(request.body))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from controller.bundle import ExternalPicker, Pool, PoolEndpoint, pools_of
 from controller.picker.health import Failure
 from controller.picker.model_lists import ASK_EVERY, DOUBTED_EVERY, ModelLists, models_on
 from controller.picker.model_names import encoded, models_of
@@ -140,6 +141,61 @@ async def test_models_of_failing_endpoints_are_listed_only_where_all_fail(
     assert "of-a" not in picker.director.models(["llm/gpu"])
     picker.endpoint("b").health.failed(Failure.UNREACHABLE, request="1", now=picker.clock())
     assert "of-a" in picker.director.models(["llm/gpu"])
+
+
+def _pool(name: str, *endpoints: str, lists_models: bool = False) -> Pool:
+    """With an external picker."""
+    there = tuple(PoolEndpoint(f"{n}:8000", f"llm/{n}") for n in endpoints)
+    return Pool(f"llm/{name}", there, external=ExternalPicker("epp.llm.svc:9002"), lists_models=lists_models)
+
+
+@pytest.fixture
+def shared(picker: Picker, pods: Pods) -> Picker:
+    """It picks for `llm/gpu`, of a and b; b is in a pool of somebody else's as well, whose models are asked for."""
+    own = Pool("llm/gpu", (PoolEndpoint("a:8000", "llm/a"), PoolEndpoint("b:8000", "llm/b")))
+    picker.table.apply(pools_of((own, _pool("theirs", "b", "c", lists_models=True), _pool("silent", "d"))))
+    for name in "abcd":
+        pods.lists[f"{name}:8000"] = page({"id": f"m-{name}"})
+    return picker
+
+
+async def test_pool_with_another_picker_is_asked_for_its_models_where_somebody_wants_them(
+    shared: Picker, pods: Pods, lists: ModelLists
+) -> None:
+    await lists.ask()
+    assert sorted(pods.asked) == ["a:8000", "b:8000", "c:8000"]
+    assert lists.is_complete
+    assert list(shared.director.models(["llm/theirs"])) == ["m-b", "m-c"]
+    assert list(shared.director.models(["llm/gpu", "llm/theirs", "llm/silent"])) == ["m-a", "m-b", "m-c"]
+
+
+async def test_list_of_a_pool_with_another_picker_is_doubted_like_any(
+    shared: Picker, pods: Pods, lists: ModelLists
+) -> None:
+    await lists.ask()
+    shared.clock.pass_(DOUBTED_EVERY)
+    shared.director.doubt(["llm/theirs"])
+    await lists.ask()
+    assert sorted(pods.asked[3:]) == ["b:8000", "c:8000"]
+
+
+def test_nothing_else_is_known_of_a_pool_with_another_picker(shared: Picker) -> None:
+    assert [endpoint.name for endpoint in shared.table.endpoints] == ["llm/a", "llm/b"]
+    assert list(shared.table.pools) == ["llm/gpu"]
+    assert shared.pick("r1", pool="llm/theirs") == "pool_unknown"
+
+
+async def test_models_of_another_pickers_pool_stay_when_pools_change_and_go_with_it(
+    picker: Picker, pods: Pods, lists: ModelLists
+) -> None:
+    theirs = _pool("theirs", "c", lists_models=True)
+    picker.table.apply(pools_of((theirs,)))
+    pods.lists["c:8000"] = page({"id": "m"})
+    await lists.ask()
+    picker.table.apply(pools_of((theirs, Pool("llm/gpu"))))
+    assert list(picker.director.models(["llm/theirs"])) == ["m"]
+    picker.table.apply(pools_of((Pool("llm/gpu"),)))
+    assert (picker.table.listing, picker.director.models(["llm/theirs"])) == ((), {})
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,10 @@ from typing import Final
 _EXTERNAL: Final = "plays an external picker itself"
 _BESIDE: Final = "plays the picker beside NGINX, or asks it"
 _NO_PICK: Final = "speaks of what NGINX does before anybody picks, or for Services"
-_TOGETHER: Final = "each picker is asked for its own pool's models; no question of the protocol is about several pools"
 
 SUITES: Final[dict[str, str]] = {
     "asked_again": _EXTERNAL,
     "backend_tls": _NO_PICK,
-    "base_models": "base models of adapters are asked of the picker beside NGINX",
     "calls": _NO_PICK,
     "client_certificates": _NO_PICK,
     "command": "starts `infergate run`, which has no picker but its own",
@@ -30,7 +28,7 @@ SUITES: Final[dict[str, str]] = {
     "misdirected": _NO_PICK,
     "models": _NO_PICK,
     "models_in_streams": _NO_PICK,
-    "models_of_pools": _TOGETHER,
+    "models_of_pools": "a rule with several pools leaves the question to the picker of the one that was drawn",
     "named_endpoints": _EXTERNAL,
     "parameters": _NO_PICK,
     "picker_answers": _BESIDE,
@@ -60,8 +58,6 @@ TESTS: Final[dict[str, dict[str, str]]] = {
         "test_large_body_is_refused_where_nginx_reads_its_model[9000000": (
             "an external picker reads the model itself, of bodies that it keeps"
         ),
-        "test_error_of_anthropics_api_has_its_shape[/named": _TOGETHER,
-        "test_unknown_model_is_404_and_the_error_names_the_others[/named": _TOGETHER,
     },
 }
 """Tests by module; where only some of their parameters are meant, with the beginning of these."""
