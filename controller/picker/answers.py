@@ -18,6 +18,7 @@ _FALLBACKS: Final = b"x-gateway-destination-endpoint-fallbacks"
 _PICKED: Final = (
     b"HTTP/1.1 200 OK\r\nx-accel-redirect: %%b\r\n%b: %%b\r\ncontent-length: 0\r\n" % ENDPOINT_HEADER.encode()
 )
+_ELSEWHERE: Final = b"HTTP/1.1 200 OK\r\nx-accel-redirect: %b\r\ncontent-length: 0\r\n\r\n"
 _STREAMS: Final = f"{STREAMS_HEADER}: 1\r\n".encode()
 _USAGE: Final = f"{USAGE_HEADER}: 1\r\n".encode()
 _MODEL: Final = MODEL_HEADER.encode()
@@ -127,6 +128,11 @@ def answer_of_pick(request: PickRequest, chosen: Sequence[Endpoint], *, more: by
     if request.target:
         answer += b"%b: %b\r\n" % (_TARGET, request.target.encode())
     return answer + more + b"\r\n"
+
+
+def answer_of_elsewhere(then: bytes) -> bytes:
+    """Sends NGINX on to a location where somebody else is asked."""
+    return _ELSEWHERE % then
 
 
 def answer_of_models(listed: bytes) -> bytes:

@@ -153,6 +153,10 @@ class Director:
         listed = self._table.listed
         return merged(models_of(listed[pool], now=now) for pool in pools if pool in listed)
 
+    def is_listed_alone(self, pool: str) -> bool:
+        """Whether nothing is known of a pool but its models: somebody else picks for it."""
+        return pool in self._table.listed and pool not in self._table.pools
+
     def count(self, pool: str, outcome: Outcome) -> None:
         """Count a pick that ended without an endpoint."""
         self.picks[pool if pool in self._table.pools else "", outcome] += 1

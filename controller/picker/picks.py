@@ -11,6 +11,7 @@ from controller.picker.answers import (
     ErrorAnswer,
     Outcome,
     Refusal,
+    answer_of_elsewhere,
     answer_of_models,
     answer_of_pick,
     answer_of_refusal,
@@ -20,7 +21,7 @@ from controller.picker.choosing import Choosing
 from controller.picker.completions import Completions
 from controller.picker.director import Chosen, Director
 from controller.picker.explain import header_of
-from controller.picker.listing import answer_elsewhere, is_elsewhere
+from controller.picker.listing import answer_elsewhere, is_elsewhere, list_of_rule
 from controller.picker.replay.recorder import Recorder
 from controller.picker.requests import BodyPieces, Headers, NotFromGateway, PickRequest, is_pick, pick_request
 
@@ -93,10 +94,22 @@ class Picks:
         except NotFromGateway:
             self._director.count("", Outcome.NOT_FROM_GATEWAY)
             return answer_of_refusal(_NOT_FROM_GATEWAY, method=method, path=path)
+        if self._director.is_listed_alone(request.pool):
+            return self._list(request)
         answer = self._choosing.choose(request, started=started)
         if not isinstance(answer, bytes):
             body.drop()
         return answer
+
+    def _list(self, request: PickRequest) -> bytes:
+        """The models of a rule's pools, where somebody else picks for the one that was drawn; or sends NGINX there."""
+        listed = list_of_rule(
+            request.method, request.path, request.headers, pool=request.pool, models_of=self._director.models
+        )
+        if listed is None:
+            return answer_of_elsewhere(request.then)
+        self._director.count("", Outcome.LISTED)
+        return answer_of_models(listed)
 
     def hung_up(self) -> None:
         """A client went away before its request was read; nothing of a feed that breaks off is taken."""

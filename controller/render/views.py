@@ -114,6 +114,17 @@ class BackendView:
     """What the script needs to know of sessions, as JSON; empty without them."""
 
     @property
+    def relayed_location(self) -> str:
+        """Where the relay is asked when questions for the models of several pools leave `location` by another way; else
+        empty."""
+        return f"{self.location}/relayed" if self.relay_headers and self.pools and self.redirect is None else ""
+
+    @property
+    def models_location(self) -> str:
+        """Where such questions go."""
+        return f"{self.location}/models"
+
+    @property
     def first_upstream(self) -> str:
         """Where the first try goes: sessions have an upstream of their own, which asks for their endpoint first."""
         return f"{self.upstream}{OF_SESSIONS}" if self.session else self.upstream

@@ -13,14 +13,14 @@ MADE_HERE = (
     r"settings\.(worker_processes|worker_connections|max_open_files|max_body_size|max_large_requests|rewritten_memory)",
     r"view\.server\.max_body_size",
     r"(entry|exact|place|exit|header|filter|rule|backend|choice|copy|cors|gate|origins|flag|item|map|server|endpoint|pool|port|view|location|sticky)(\.\w+)*\."
-    r"(name|value|header|key|weights|location|listener|serve_location|rewritten_location|upstream|source|variable|default|place|chooser|target"
+    r"(name|value|header|key|weights|location|listener|serve_location|rewritten_location|relayed_location|models_location|upstream|source|variable|default|place|chooser|target"
     r"|split_variable|fine_source|sample_variable|origin|port"
     r"|server|file|handed_to|index|listen|module|path|socket|status|id)",
     r"next|loop\.index0|loop\.index \+ 1|retry\.caught \| join\(\" \"\)"
     r"|address|header|keepalive|script|module|named|listener|location|value|variable|name|share|shared|chain|key|status|port\.port|endpoint\.address|filter\.status",
     # Calls of macros, whose own values are looked at where they stand.
     r"(added|body|changed_path|client_validation|headers|mirror_location|mirrored|named_locations|paused|picked_in_time"
-    r"|preflight|redirect|refused|remembered|remembered_block|retried|rewrite|scheme|secured|secured_stream|called|sent"
+    r"|preflight|redirect|refused|relayed|remembered|remembered_block|retried|rewrite|scheme|secured|secured_stream|called|sent"
     r"|split|timeouts|title|tried"
     r"|unknown_client)\(.*\)|body",
     r"(exit|server|view)\.client_certificate\[\d\]",

@@ -28,7 +28,7 @@ SUITES: Final[dict[str, str]] = {
     "misdirected": _NO_PICK,
     "models": _NO_PICK,
     "models_in_streams": _NO_PICK,
-    "models_of_pools": "a rule with several pools leaves the question to the picker of the one that was drawn",
+    "models_of_relayed_pools": _EXTERNAL,
     "named_endpoints": _EXTERNAL,
     "parameters": _NO_PICK,
     "picker_answers": _BESIDE,
