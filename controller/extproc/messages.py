@@ -27,7 +27,8 @@ OWN_NAMESPACE: Final = "infergate.dev"
 MODEL_KEY: Final = "model"
 """Key of `OWN_NAMESPACE` in the answer to a request: the model that the request names."""
 TARGET_KEY: Final = "target"
-"""Key of `OWN_NAMESPACE` in the answer to a request: the model that a rewrite of the pool gives it."""
+"""Key of `OWN_NAMESPACE` in the answer to a request: the model that a rewrite of the pool gives it. With a request
+whose endpoints failed: the one that it was given before, and keeps."""
 USAGE_KEY: Final = "usage"
 """Key of `OWN_NAMESPACE` in the answer to a request: whether the gateway is to read from the answer how many tokens it
 took. Absent where the picker does not say."""

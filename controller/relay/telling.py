@@ -6,14 +6,13 @@ from itertools import chain
 from typing import Final
 
 from controller.bundle import EXPLAIN_HEADER, PRIORITY_HEADERS
-from controller.extproc.messages import OWN_NAMESPACE, SUBSET_NAMESPACE, Metadata, Phase
+from controller.extproc.messages import OWN_NAMESPACE, SUBSET_NAMESPACE, TARGET_KEY, Metadata, Phase
 from controller.relay.changes import value_of
 from controller.relay.dialogue import Dialogue
 from controller.relay.errors import Fault, PickerFailed
 from controller.relay.http1 import Fields
 from controller.relay.relayed import Relayed
 from controller.relay.scope import Scope
-from controller.relay.server import Request
 
 _EXPLAIN: Final = EXPLAIN_HEADER.encode()
 _PRIORITIES: Final = frozenset(name.encode() for name in PRIORITY_HEADERS)
@@ -46,7 +45,7 @@ class Telling:
             self._again, self._ahead = chain(self._dialogues[-1].request.original(), rest, self._again or ()), b""
         self._dialogues.append(dialogue)
         head = _head_for_picker(relayed)
-        dialogue.send_head(Phase.REQUEST, head, end=not request.has_body, metadata=_metadata(request, scope))
+        dialogue.send_head(Phase.REQUEST, head, end=not request.has_body, metadata=_metadata(relayed, scope))
         if not request.has_body:
             return
         if self._again is None and (data := request.take()):
@@ -126,12 +125,15 @@ def _head_for_picker(relayed: Relayed) -> Fields:
     ]
 
 
-def _metadata(request: Request, scope: Scope) -> Metadata | None:
+def _metadata(relayed: Relayed, scope: Scope) -> Metadata | None:
     """Endpoints that the choice is restricted to, and what else NGINX says of the request, for our own picker.
 
     A client cannot say this: NGINX removes its headers.
     """
-    said = {name.decode(): value.decode("latin-1") for name, value in request.fields if name in _PRIORITIES and value}
+    fields = relayed.request.fields
+    said = {name.decode(): value.decode("latin-1") for name, value in fields if name in _PRIORITIES and value}
     own = {**dict(sorted(said.items())), **scope.wish}
+    if scope.tried and relayed.target:
+        own[TARGET_KEY] = relayed.target.decode()
     told: Metadata = {SUBSET_NAMESPACE: scope.hint, OWN_NAMESPACE: own}
     return {namespace: values for namespace, values in told.items() if values} or None

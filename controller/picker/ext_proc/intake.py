@@ -8,12 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from controller.bundle import ENDPOINT_HEADER, EXPLAIN_HEADER, PRIORITY_HEADERS, STEERING_HEADERS, session_id
+from controller.bundle import (
+    ENDPOINT_HEADER,
+    EXPLAIN_HEADER,
+    PRIORITY_HEADERS,
+    STEERING_HEADERS,
+    TARGET_HEADER,
+    session_id,
+)
 from controller.extproc.messages import (
     OWN_NAMESPACE,
     SESSION_KEY,
     SUBSET_KEY,
     SUBSET_NAMESPACE,
+    TARGET_KEY,
     TRIED_KEY,
     Headers,
     Metadata,
@@ -100,6 +108,8 @@ def intake_of(headers: Headers, metadata: Metadata) -> Intake:
         for name in PRIORITY_HEADERS:
             if isinstance(said := own.get(name), str):
                 kept[name.encode()] = said.encode("latin-1", "replace")
+        if isinstance(target := own.get(TARGET_KEY), str) and target:
+            kept[TARGET_HEADER.encode()] = target.encode()
         if isinstance(session := own.get(SESSION_KEY), str) and session:
             return Intake(method, path, kept, tuple(removed), _subset(own), session)
         if tried := tried_in(metadata):
