@@ -26,7 +26,7 @@ _NEAR: Final = 4096
 """Bytes of a line in which its model stands, as programs write it. To look further takes 40 times its length."""
 _TEXT: Final = rb'"(?:[^"\\]++|\\.)*+"'
 _PLAIN: Final = re.compile(
-    rb'data:[^"\\{}\[\]]*+\{(?:[^"{}\[\]]++|' + _TEXT + rb')*?"model": ?(' + _TEXT + rb")", re.DOTALL
+    rb'data:[^"\\{}\[\]]*+\{(?:[^"{}\[\]]++|' + _TEXT + rb')*?("model"): ?(' + _TEXT + rb")", re.DOTALL
 )
 """A line whose model stands before all objects and lists in its object, as in OpenAI's streams."""
 _NEXT: Final = re.compile(rb'["{}\[\],]')
@@ -114,13 +114,14 @@ class Restorer:
 
 
 def _is_plain(data: bytes, at: int, end: int, found: list[tuple[int, int]]) -> bool:
-    """Whether a line needs no more: without a model, or with one before all that could hold another."""
-    if data.find(_KEY, at, end) < 0:
+    """Whether a line needs no more: without a model, or with one before all that could hold another, and no other."""
+    first = data.find(_KEY, at, end)
+    if first < 0:
         return True
     plain = _PLAIN.match(data, at, min(end, at + _NEAR))
-    if plain is None or data.find(_KEY, plain.end(), end) >= 0:
+    if plain is None or plain.start(1) != first or data.find(_KEY, plain.end(), end) >= 0:
         return False
-    found.append(plain.span(1))
+    found.append(plain.span(2))
     return True
 
 

@@ -254,6 +254,14 @@ async def test_event_that_comes_byte_by_byte_is_restored(picker: Served, gateway
     assert (await answered(talk, *pieces, content_type="text/event-stream"))[1] == EVENT % b"chat"
 
 
+async def test_each_of_several_models_of_an_event_is_restored(picker: Served, gateway: Gateway) -> None:
+    await serving(picker)
+    talk, _, _ = await asked(gateway)
+    event = b'data: {"model"  : "%b","id":"1","model":"%b","choices":[]}\n\n'
+    _, body = await answered(talk, event % (b"one", b"other"), content_type="text/event-stream")
+    assert body == event % (b"chat", b"chat")
+
+
 @pytest.mark.parametrize(
     ("headers", "body"),
     [
