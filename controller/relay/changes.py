@@ -40,8 +40,8 @@ _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
 def is_ordinary(name: bytes) -> bool:
-    """Whether a header may pass from one side to the other."""
-    return name not in HOP_BY_HOP and not name.startswith(_STEERING)
+    """Whether a header may pass from one side to the other. NGINX reads `_` in the name of one in an answer as `-`."""
+    return name not in HOP_BY_HOP and not name.replace(b"_", b"-").startswith(_STEERING)
 
 
 def ordinary(fields: Fields) -> list[tuple[bytes, bytes]]:

@@ -342,6 +342,22 @@ async def test_headers_of_the_clients_connection_stay_there(scene: Scene, said: 
     assert not [name for name, _ in head.headers if name.startswith(("x-infergate", "connection"))]
 
 
+@pytest.mark.parametrize("mark", ["-", "_"])
+async def test_endpoint_does_not_speak_for_the_relay(scene: Scene, mark: str) -> None:
+    said = ("x-infergate-model", "x-infergate-target", "x-infergate-explain", "x-infergate-pick", ENDPOINT_KEY)
+    names = [name.replace("-", mark) for name in said]
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(response(b"{}", *(f"{name}: 7.000" for name in names)))
+
+    scene.answer = answer
+    got = await scene.post()
+    line = await scene.gateway.logged(got.headers["x-request-id"])
+    assert not {*said, *names} & set(got.headers)
+    assert (line["endpoint"], line["model"], line["target_model"]) == (scene.a.address, "", "")
+    assert line["pick_seconds"] < 7
+
+
 async def test_headers_of_the_endpoints_connection_stay_there(scene: Scene) -> None:
     async def answer(_: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(response(b"ok", "Connection: x-hop", "X-Hop: 1", "X-End: 1"))

@@ -42,6 +42,8 @@ def test_headers_change_as_asked(changes: Changes, expected: list[tuple[bytes, b
         ("x-accel-redirect", b"/secret"),
         ("x-infergate-then", b"@x"),
         ("x-gateway-destination-endpoint", b"10.0.0.1:80"),
+        ("x_infergate-pick", b"7.000"),
+        ("x_gateway_destination_endpoint", b"10.0.0.1:80"),
         (":method", b"GET"),
         ("a b", b"x"),
         ("", b"x"),
