@@ -155,6 +155,10 @@ class Connection(asyncio.Protocol):
         if 100 <= status < 200:
             self.fields = []
             return
+        if status < 100:
+            self.failure = f"the endpoint's answer has the status {status}"
+            self.close()
+            return
         self.status = status
         self.keeps = self._parser.should_keep_alive()
         framed = {name for name, _ in self.fields} & {b"content-length", b"transfer-encoding"}

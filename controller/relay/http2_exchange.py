@@ -1,7 +1,9 @@
 """Exchanges with an endpoint over HTTP/2."""
 
 import asyncio
+import re
 from dataclasses import dataclass, field
+from typing import Final
 
 from controller.extproc.http2.asking import Asked
 from controller.extproc.http2.asking import ask as ask_over
@@ -9,8 +11,11 @@ from controller.extproc.http2.client import Connection
 from controller.extproc.http2.frames import Fields as BlockFields
 from controller.extproc.http2.frames import StreamEnded
 from controller.relay.asked import Body, Exchange, Head, first_of
+from controller.relay.changes import is_header
 from controller.relay.errors import EndpointFailed
 from controller.relay.http1 import Fields
+
+_STATUS: Final = re.compile(rb"[2-9][0-9]{2}")
 
 
 async def begin(connection: Connection, head: Head) -> Asked:
@@ -19,11 +24,15 @@ async def begin(connection: Connection, head: Head) -> Asked:
 
 
 async def ask(stream: Asked, head: Head, body: Body) -> Exchange:
-    """Send the rest of it, and wait until its answer begins. Raises EndpointFailed when the stream ends before."""
+    """Send the rest of it, and wait until its answer begins.
+
+    Raises EndpointFailed when the stream ends before, or the answer begins with what is none.
+    """
     sending = asyncio.create_task(_send(stream, head, body))
     try:
         await first_of(stream.answer(), sending)
         fields = await stream.answer()
+        _check(fields)
     except BaseException as problem:
         sending.cancel()
         stream.reset()
@@ -42,8 +51,7 @@ class _Exchange:
     fields: Fields = field(init=False)
 
     def __post_init__(self) -> None:
-        status = dict(self._head).get(b":status", b"")
-        self.status = int(status) if status.isdigit() and len(status) == 3 else 502
+        self.status = int(dict(self._head)[b":status"])
         self.fields = [(name, value) for name, value in self._head if not name.startswith(b":")]
 
     async def read(self) -> bytes:
@@ -58,6 +66,15 @@ class _Exchange:
     def close(self) -> None:
         self._sending.cancel()
         self._stream.reset()
+
+
+def _check(fields: BlockFields) -> None:
+    """What could not be written in HTTP/1.1 as it is. Source: RFC 9113, sections 8.2.1 and 8.3.2."""
+    if _STATUS.fullmatch(dict(fields).get(b":status", b"")) is None:
+        raise EndpointFailed("the endpoint's answer has no status")
+    for name, value in fields:
+        if not name.startswith(b":") and (name != name.lower() or not is_header(name, value)):
+            raise EndpointFailed("the endpoint's answer has a header that is none")
 
 
 async def _send(stream: Asked, head: Head, body: Body) -> None:
