@@ -14,7 +14,8 @@ from controller.extproc.grpc import INVALID_ARGUMENT, OK
 from controller.extproc.http2.served import CallOf, Stream
 from controller.extproc.messages import MessageUnreadable
 from controller.picker.ext_proc.desk import Desk, End
-from controller.picker.ext_proc.exchange import Exchange, Replies
+from controller.picker.ext_proc.exchange import Exchange
+from controller.picker.ext_proc.replies import Replies
 from controller.picker.ext_proc.verdicts import Verdict
 
 log = logging.getLogger(__name__)
