@@ -358,6 +358,21 @@ async def test_endpoint_does_not_speak_for_the_relay(scene: Scene, mark: str) ->
     assert line["pick_seconds"] < 7
 
 
+async def test_endpoint_does_not_write_the_log_where_its_pool_fails_open(scene: Scene) -> None:
+    async def play(stage: Stage) -> None:
+        pass
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        said = ("x-infergate-model: forged", "x-infergate-target: forged", "x-infergate-tried: 10.0.0.1:80=failed;")
+        writer.write(response(b"{}", *said))
+
+    scene.play, scene.answer = play, answer
+    got = await scene.post(mode="FailOpen")
+    line = await scene.gateway.logged(got.headers["x-request-id"])
+    assert (got.status_code, line["mode"]) == (200, "fail_open")
+    assert (line["model"], line["target_model"], line["tried"]) == ("", "", "")
+
+
 async def test_headers_of_the_endpoints_connection_stay_there(scene: Scene) -> None:
     async def answer(_: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(response(b"ok", "Connection: x-hop", "X-Hop: 1", "X-End: 1"))
