@@ -74,6 +74,8 @@ class _Exchange:
         """Of what was chosen before."""
         self._waited = 0.0
         """Seconds in which the picker did not say what it chooses."""
+        self._waited_before = 0.0
+        """Of these, up to its last choice."""
         self._served: Served | None = None
         self._answering: Answering | None = None
         self._places: tuple[Place, ...] = ()
@@ -208,7 +210,9 @@ class _Exchange:
             self._waited += asyncio.get_running_loop().time() - begun
         assert answer is not None  # a picker that ends before it chose has failed
         relayed.take_note(dialogue.request.metadata, pool=pool)
-        relayed.chosen_within(asyncio.get_running_loop().time() - begun)
+        # A refusal before the choice is a part of it.
+        relayed.chosen_within(self._waited - self._waited_before)
+        self._waited_before = self._waited
         return dialogue, answer
 
     def _leave(self, telling: Telling, *, failed: Sequence[Tried] = ()) -> None:

@@ -152,6 +152,23 @@ async def test_session_moves_when_its_endpoint_is_refused(scene: Scene, status: 
     assert _hints(scene) == [[scene.b.address], None]
 
 
+async def test_time_until_the_picker_chose_has_the_refusal_in_it(scene: Scene) -> None:
+    token = await _begin(scene, scene.b)
+    refuse = _refusing(503, scene.a, at_once=True)
+
+    async def play(stage: Stage) -> None:
+        if SUBSET_NAMESPACE in await stage.told():
+            await asyncio.sleep(0.2)
+        await refuse(stage)
+
+    scene.play = play
+    answer = await _post(scene, token)
+
+    line = await scene.gateway.logged(answer.headers["x-request-id"])
+    assert answer.status_code == 200
+    assert 0.2 <= line["pick_seconds"] <= line["total_seconds"]
+
+
 async def _ends(stage: Stage) -> None:
     return
 
