@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,8 @@ log = logging.getLogger(__name__)
 
 EVERY: Final = 0.1
 """Seconds between two looks at the file; one look is a system call."""
+LEAVING: Final = 5.0
+"""Seconds for which an endpoint that left its pool may be named: pickers hear of it later, and it still serves."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,11 @@ class RelayPool:
 class PoolTable:
     """Pools by name. `changed` is set anew with each change."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
+        self._clock = clock
+        self._left: dict[tuple[str, str], float] = {}
+        """When endpoints left their pools, by pool and address."""
         self._seen: tuple[int, int, int] | None = None
         self.etag: str | None = None
         """Of what was read last; None until something was."""
@@ -62,10 +68,20 @@ class PoolTable:
             return False
         self._seen = seen
         self.etag = pools.etag
+        before, now = self.pools, self._clock()
         self.pools = {pool.name: _pool(pool) for pool in pools.pools if pool.external is not None}
+        self._left = {place: since for place, since in self._left.items() if now - since < LEAVING}
+        for name, pool in self.pools.items():
+            known = before[name].endpoints if name in before else frozenset[str]()
+            self._left.update({(name, address): now for address in known - pool.endpoints})
         self.changed.set()
         self.changed = asyncio.Event()
         return True
+
+    def leaving(self, pool: str) -> list[str]:
+        """Endpoints that left a pool a moment ago."""
+        oldest = self._clock() - LEAVING
+        return [address for (name, address), since in self._left.items() if name == pool and since > oldest]
 
 
 def _pool(pool: Pool) -> RelayPool:

@@ -29,6 +29,8 @@ _REPLACED: Final = frozenset({b"host", b"content-length", b"expect"})
 async def chosen(answer: HeadersAnswer, metadata: Metadata, *, pool: RelayPool, table: PoolTable) -> list[str]:
     """Endpoints of the pool that the picker names, the first preferred. Waits a moment for one that is not known.
 
+    One that has just left the pool is good enough where there is no other.
+
     Raises PickerFailed when it names none.
     """
     named = destinations(answer.changes, metadata)
@@ -37,7 +39,7 @@ async def chosen(answer: HeadersAnswer, metadata: Metadata, *, pool: RelayPool, 
     deadline = asyncio.get_running_loop().time() + _GRACE
     while True:
         current = table.pools.get(pool.name, pool)
-        if addresses := within(named, current.endpoints):
+        if addresses := within(named, current.endpoints) or within(named, table.leaving(pool.name)):
             return addresses
         try:
             async with asyncio.timeout_at(deadline):

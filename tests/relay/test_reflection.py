@@ -54,19 +54,22 @@ def test_what_came_back_and_the_rest_are_the_body(body: bytes, cuts: list[int], 
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60)), st.data())
 def test_what_was_sent_can_be_had_again_whatever_comes_back(body: bytes, cuts: list[int], data: st.DataObject) -> None:
     reflection = Reflection(Budget(20), keeps=True)
-    pieces, went = _cut(body, cuts), b""
-    for number, piece in enumerate(pieces):
-        reflection.sent(piece, end=number == len(pieces) - 1)
-        if reflection.has_ended or not data.draw(st.booleans()):
-            continue
-        if data.draw(st.booleans()):
-            at = len(went)
-            chunk = data.draw(st.sampled_from([body[at : at + 1], body[at : at + 9], b"X", b""]))
-            went += reflection.streamed(chunk, end=data.draw(st.booleans()))
-        else:
-            went += reflection.answered(data.draw(st.sampled_from([None, b"X", b""])))
-    found = went[: reflection.same] + b"".join(reflection.others())
-    reflection.clear()
+    try:
+        pieces, went = _cut(body, cuts), b""
+        for number, piece in enumerate(pieces):
+            reflection.sent(piece, end=number == len(pieces) - 1)
+            if reflection.has_ended or not data.draw(st.booleans()):
+                continue
+            if data.draw(st.booleans()):
+                at = len(went)
+                chunk = data.draw(st.sampled_from([body[at : at + 1], body[at : at + 9], b"X", b""]))
+                went += reflection.streamed(chunk, end=data.draw(st.booleans()))
+            else:
+                went += reflection.answered(data.draw(st.sampled_from([None, b"X", b""])))
+        found = went[: reflection.same] + b"".join(reflection.others())
+    finally:
+        # Also when there is nothing more to draw.
+        reflection.clear()
     assert found == body
 
 
