@@ -97,10 +97,12 @@ async def test_first_member_of_the_pool_is_asked(
     assert not scene.a.requests
 
 
-async def _apply(scene: Scene, *addresses: str, pickers: tuple[str, ...] = (), mode: str = "FailClose") -> None:
+async def _apply(
+    scene: Scene, *addresses: str, pickers: tuple[str, ...] = (), mode: str = "FailClose", pool: str = "other"
+) -> None:
     """Another pool, at the host `other.test`, with the picker of the scene unless there are others."""
-    made = picked_pool("other", *addresses, pickers=pickers or (scene.picker.address,), mode=mode)
-    await scene.gateway.apply("other.yaml", made, route("other", rule(to_pool("other")), hostnames=["other.test"]))
+    made = picked_pool(pool, *addresses, pickers=pickers or (scene.picker.address,), mode=mode)
+    await scene.gateway.apply("other.yaml", made, route("other", rule(to_pool(pool)), hostnames=["other.test"]))
 
 
 async def _ask(scene: Scene, body: bytes = b"{}") -> tuple[int, str]:
@@ -129,11 +131,18 @@ async def test_no_other_endpoint_is_asked_than_those_that_were_named(scene: Scen
 
 @pytest.mark.parametrize(("mode", "outcome"), [("FailClose", (503, "")), ("FailOpen", (200, "a"))])
 async def test_endpoint_of_another_pool_is_not_asked(scene: Scene, mode: str, outcome: tuple[int, str]) -> None:
-    # The scene's own pools have both endpoints.
-    await _apply(scene, scene.a.address, mode=mode)
+    # The scene's own pools have both endpoints. This one never had the other.
+    await _apply(scene, scene.a.address, mode=mode, pool="lone")
     scene.play = as_the_field_does(scene.b.address)
     assert await _ask(scene) == outcome
     assert not scene.b.requests
+
+
+async def test_endpoint_that_has_just_left_the_pool_is_asked(scene: Scene) -> None:
+    await _apply(scene, scene.a.address, scene.b.address)
+    await _apply(scene, scene.a.address)
+    scene.play = as_the_field_does(scene.b.address)
+    assert await _ask(scene) == (200, "b")
 
 
 @pytest.mark.parametrize("spelling", ["[::1]:{port}", "[0:0:0:0:0:0:0:1]:{port}", "[::0001]:{port}"])
