@@ -155,7 +155,7 @@ class Director:
 
     def is_listed_alone(self, pool: str) -> bool:
         """Whether nothing is known of a pool but its models: somebody else picks for it."""
-        return pool in self._table.listed and pool not in self._table.pools
+        return pool not in self._table.pools and pool in self._table.listed
 
     def count(self, pool: str, outcome: Outcome) -> None:
         """Count a pick that ended without an endpoint."""
