@@ -34,6 +34,8 @@ from controller.picker.ext_proc.verdicts import Picked
 from controller.tokens import NO_TOKENS, Ends, ends_of
 
 HUNG_UP: Final = 499
+_ERRORS: Final = 400
+"""Statuses from here on are errors."""
 UPSTREAM_ADDRESS: Final = "upstream.address"
 """Attribute of Envoy: where the answer comes from. Source: Envoy, Attributes, upstream attributes."""
 
@@ -127,9 +129,8 @@ class Response:
 
     def _piece(self, part: BodyPart) -> Replies:
         if part.chunk:
-            if not self._sent and self._picked is not None and self._picked.request.is_streamed:
-                self._waited = max(0.0, self._desk.clock() - self._picked_at)
-                self._desk.began(self._picked.request, waited=self._waited)
+            if not self._sent:
+                self._begin()
             self._sent += len(part.chunk)
             if self._ends is not None:
                 self._ends.add(part.chunk)
@@ -140,6 +141,12 @@ class Response:
         if self._mode is not BodyMode.FULL_DUPLEX:
             return (_PIECE_PASSED,)
         return streamed(Phase.RESPONSE, part.chunk, end_of_stream=part.end_of_stream)
+
+    def _begin(self) -> None:
+        """Tell of the first byte of a stream. No model has spoken in an error, which says nothing for its endpoint."""
+        if self._picked is not None and self._picked.request.is_streamed and self._status < _ERRORS:
+            self._waited = max(0.0, self._desk.clock() - self._picked_at)
+            self._desk.began(self._picked.request, waited=self._waited)
 
     def _restored(self, part: BodyPart, restorer: Restorer) -> Replies:
         """What goes on for a piece of an answer that may tell of a model."""

@@ -138,6 +138,17 @@ async def test_endpoint_whose_answers_fail_gets_nothing_more(picker: Served, gat
     assert {(await picked(gateway))[1] for _ in range(4)} == set(PODS) - {failing}
 
 
+async def test_error_with_a_body_does_not_speak_for_its_endpoint(picker: Served, gateway: Gateway) -> None:
+    await picker.serving(PODS[0])
+    talk, _ = await picked(gateway, STREAMED)
+    await talk.respond(status=503)
+    # Sent after the trouble began, so that the first byte of a model would end it.
+    talk, _ = await picked(gateway, STREAMED)
+    await talk.respond(b"it", b"broke", status=500)
+    assert await picker.metric("infergate_first_bytes_total") == 0
+    assert await picker.metric("infergate_endpoint_paused") == 1
+
+
 async def test_endpoint_served_after_a_retry_has_the_request(picker: Served, gateway: Gateway) -> None:
     await picker.serving(*PODS, policy=AppliedPolicy(fallbacks=1))
     talk, endpoints = await picked(gateway)
