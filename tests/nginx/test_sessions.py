@@ -93,8 +93,8 @@ async def backends(gateway: Gateway) -> AsyncIterator[dict[str, Backend]]:
                 rule(to_service("left"), path="/plain"),
             ),
         )
-        await gateway.knows("default/left", *left)
-        await gateway.knows("default/right", *right)
+        await gateway.prefers("default/left", *left)
+        await gateway.prefers("default/right", *right)
         yield found
 
 
@@ -289,7 +289,7 @@ async def test_session_moves_when_its_endpoint_is_gone(
             assert server == "goes"
             await gateway.apply(f"gone-{kind}.yaml", make("gone", goes.address, stays.address), made)
             if kind == "pool":
-                await gateway.knows("default/gone", goes.address, stays.address)
+                await gateway.prefers("default/gone", goes.address, stays.address)
             assert await _served(http, path, cookie) == {"goes": 30}
         # It cannot be reached, and is in the list still.
         answer = await http.post(path, content=b"x", headers={"cookie": cookie})
