@@ -2,6 +2,7 @@ import asyncio
 import os
 import signal
 import socket
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 
 import httpx
@@ -236,9 +237,14 @@ async def test_nginx_of_an_earlier_life_is_taken_down(
 ) -> None:
     async with Applier(state, nginx) as earlier:
         await earlier.apply(bundle("a", _answering(port, "one")))
-        stray = await asyncio.create_subprocess_exec("sleep", "60", cwd=state.root)
+        stray = await asyncio.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE, cwd=state.root)
+        assert stray.stdin
+        assert stray.stdout
+        # A process that has just begun has no arguments yet.
+        stray.stdin.write(b"\n")
+        await stray.stdout.readline()
         forgotten = earlier.pid or 0
-        await leftovers.take_down(state, [("sleep", "60")])
+        await leftovers.take_down(state, [("cat",)])
         assert not is_running(forgotten)
         assert await stray.wait() == -signal.SIGTERM
 
