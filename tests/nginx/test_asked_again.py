@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import grpc
@@ -11,8 +10,6 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from controller.agent.nginx import Nginx
-from controller.agent.state import RELAY_SOCKET
 from controller.extproc.messages import (
     OWN_NAMESPACE,
     SUBSET_KEY,
@@ -27,7 +24,7 @@ from controller.extproc.messages import (
 )
 from tests.nginx.ext_proc import Play, Stage, as_the_field_does, picks
 from tests.nginx.resources import picked_pool, route, rule, to_pool
-from tests.nginx.scene import MODES, Scene, run_scene
+from tests.nginx.scene import MODES, Scene
 from tests.nginx.servers import Answer, Request, close, connect, describe, nobody, reset
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
@@ -45,25 +42,20 @@ async def dead() -> AsyncIterator[list[str]]:
         yield sorted(stack.enter_context(nobody()) for _ in range(4))
 
 
+@pytest.fixture(scope="module")
+def relay_options() -> Sequence[str]:
+    return ("--answer-timeout", str(PATIENCE))
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def _scene(root: Path, nginx: Nginx, dead: list[str]) -> AsyncIterator[Scene]:
-    async with run_scene(root, nginx, relay_options=("--answer-timeout", str(PATIENCE))) as scene:
-        await scene.gateway.apply(
-            "more.yaml",
-            picked_pool("many", *dead, scene.a.address, pickers=[scene.picker.address]),
-            route("many", rule(to_pool("many")), hostnames=["many.test"]),
-            route("slow", rule(to_pool("failclose"), timeouts={"request": "500ms"}), hostnames=["slow.test"]),
-        )
-        yield scene
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def scene(_scene: Scene) -> AsyncIterator[Scene]:
-    """The scene as it begins, and at rest after the test."""
-    _scene.reset()
-    yield _scene
-    await _scene.rests()
-    assert (await _scene.gateway.metrics(RELAY_SOCKET))["infergate_relay_body_bytes"] == 0
+async def shared_scene(shared_scene: Scene, dead: list[str]) -> Scene:
+    await shared_scene.gateway.apply(
+        "more.yaml",
+        picked_pool("many", *dead, shared_scene.a.address, pickers=[shared_scene.picker.address]),
+        route("many", rule(to_pool("many")), hostnames=["many.test"]),
+        route("slow", rule(to_pool("failclose"), timeouts={"request": "500ms"}), hostnames=["slow.test"]),
+    )
+    return shared_scene
 
 
 def _failing(*names: str, how: Answer = reset) -> Answer:

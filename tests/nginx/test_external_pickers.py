@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import Sequence
 
 import httpx
 import pytest
 import pytest_asyncio
 
-from controller.agent.nginx import Nginx
 from controller.bundle import PRIORITY_HEADERS
 from controller.extproc.messages import (
     ENDPOINT_KEY,
@@ -29,17 +27,21 @@ from controller.extproc.messages import (
 )
 from tests.nginx.ext_proc import Stage, as_the_field_does, named, picks
 from tests.nginx.resources import Json, route, rule, to_pool
-from tests.nginx.scene import MODES, Scene, run_scene
+from tests.nginx.scene import MODES, Scene
 from tests.nginx.servers import Request, close, describe, reset, response
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
 
+@pytest.fixture(scope="module")
+def relay_options() -> Sequence[str]:
+    return ("--answer-timeout", "30")
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def _scene(root: Path, nginx: Nginx) -> AsyncIterator[Scene]:
-    async with run_scene(root, nginx, relay_options=("--answer-timeout", "30")) as scene:
-        await scene.gateway.apply("prioritized.yaml", _prioritized())
-        yield scene
+async def shared_scene(shared_scene: Scene) -> Scene:
+    await shared_scene.gateway.apply("prioritized.yaml", _prioritized())
+    return shared_scene
 
 
 def _prioritized() -> Json:
@@ -52,14 +54,6 @@ def _prioritized() -> Json:
         "infergate.dev/priority-default": "bounded=-2147483648",
     }
     return made
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def scene(_scene: Scene) -> AsyncIterator[Scene]:
-    """The scene as it begins, and at rest after the test."""
-    _scene.reset()
-    yield _scene
-    await _scene.rests()
 
 
 def _fields(part: object) -> dict[str, str]:

@@ -3,16 +3,12 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 
 import grpc
 import httpx
 import pytest
-import pytest_asyncio
 
-from controller.agent.nginx import Nginx
 from controller.extproc.messages import (
     Action,
     BodyAnswer,
@@ -25,25 +21,11 @@ from controller.extproc.messages import (
 from tests.nginx.ext_proc import Play, Stage, as_the_field_does, named, picks, serve_ext_proc
 from tests.nginx.gateway import client_of, eventually
 from tests.nginx.resources import picked_pool, route, rule, to_pool
-from tests.nginx.scene import LATE, Scene, run_scene
+from tests.nginx.scene import LATE, Scene
 from tests.nginx.servers import Request, response
 from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def _scene(root: Path, nginx: Nginx) -> AsyncIterator[Scene]:
-    async with run_scene(root, nginx) as scene:
-        yield scene
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def scene(_scene: Scene) -> AsyncIterator[Scene]:
-    """The scene as it begins, and at rest after the test."""
-    _scene.reset()
-    yield _scene
-    await _scene.rests()
 
 
 async def _abort(stage: Stage) -> None:

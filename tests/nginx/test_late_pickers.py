@@ -1,35 +1,23 @@
 """External pickers that stop within an answer: it goes on without them, or is cut, after the relay's patience."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import Sequence
 
 import httpx
 import pytest
-import pytest_asyncio
 
-from controller.agent.nginx import Nginx
 from controller.extproc.messages import BodyAnswer, BodyPart, HeadersAnswer, Phase
 from tests.nginx.ext_proc import Play, Stage, picks
-from tests.nginx.scene import LATE, Scene, run_scene
+from tests.nginx.scene import LATE, Scene
 from tests.nginx.servers import Request, response
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def _scene(root: Path, nginx: Nginx) -> AsyncIterator[Scene]:
+@pytest.fixture(scope="module")
+def relay_options() -> Sequence[str]:
     # Without pings: a picker on grpc.aio ends the connection after a few, and with that the wait.
-    async with run_scene(root, nginx, relay_options=("--silence", "60")) as scene:
-        yield scene
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def scene(_scene: Scene) -> AsyncIterator[Scene]:
-    """The scene as it begins, and at rest after the test."""
-    _scene.reset()
-    yield _scene
-    await _scene.rests()
+    return ("--silence", "60")
 
 
 def _in_the_response(scene: Scene, then: Play) -> Play:

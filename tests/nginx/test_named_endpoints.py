@@ -2,12 +2,10 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from controller.agent.nginx import Nginx
 from controller.extproc.messages import (
     ENDPOINT_KEY,
     ENDPOINT_NAMESPACE,
@@ -24,26 +22,18 @@ from controller.extproc.messages import (
 from tests.nginx.ext_proc import Play, Stage, as_the_field_does, named, picks, serve_ext_proc
 from tests.nginx.gateway import client_of
 from tests.nginx.resources import picked_pool, route, rule, to_pool
-from tests.nginx.scene import Scene, run_scene
+from tests.nginx.scene import Scene
 from tests.nginx.servers import nobody, serve
 from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def _scene(root: Path, nginx: Nginx) -> AsyncIterator[Scene]:
-    async with run_scene(root, nginx) as scene:
-        yield scene
-
-
 @pytest_asyncio.fixture(loop_scope="module")
-async def scene(_scene: Scene) -> AsyncIterator[Scene]:
-    """The scene as it begins, and at rest after the test."""
-    _scene.reset()
-    yield _scene
-    await _scene.gateway.apply("other.yaml")
-    await _scene.rests()
+async def scene(scene: Scene) -> AsyncIterator[Scene]:
+    """The scene, and after the test without the pool that it adds."""
+    yield scene
+    await scene.gateway.apply("other.yaml")
 
 
 def _says(answer: Answer, metadata: Metadata | None = None) -> Play:

@@ -2,20 +2,17 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import httpx
 import pytest
-import pytest_asyncio
 
-from controller.agent.nginx import Nginx
 from controller.agent.state import RELAY_SOCKET
 from controller.extproc.messages import BodyAnswer, HeadersAnswer, Immediate, Phase
 from tests.nginx.ext_proc import Play, Stage, as_the_field_does, picks
 from tests.nginx.gateway import eventually
 from tests.nginx.resources import picked_pool, route, rule, to_pool
-from tests.nginx.scene import Scene, run_scene
+from tests.nginx.scene import Scene
 from tests.nginx.servers import Request, describe, reset, response
 from tests.ports import free_ports
 
@@ -23,20 +20,6 @@ pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
 POOL = 'pool="default/failclose"'
 _OTHER = re.compile('(?:outcome|reason)="([a-z_]+)"')
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def _scene(root: Path, nginx: Nginx) -> AsyncIterator[Scene]:
-    async with run_scene(root, nginx) as scene:
-        yield scene
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def scene(_scene: Scene) -> AsyncIterator[Scene]:
-    """The scene as it begins, and at rest after the test."""
-    _scene.reset()
-    yield _scene
-    await _scene.rests()
 
 
 async def _metrics(scene: Scene) -> dict[str, float]:

@@ -2,16 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from controller.agent import state as places
-from controller.agent.nginx import Nginx
 from controller.extproc.decoding import decode_part
 from controller.extproc.encoding import encode_answer
 from controller.extproc.grpc import prefix
@@ -23,7 +21,7 @@ from tests.nginx.ext_proc import Stage, as_the_field_does, picks, serve_ext_proc
 from tests.nginx.gateway import client_of, eventually, until
 from tests.nginx.http2 import serve_http2
 from tests.nginx.resources import picked_pool, pool, route, rule, to_pool
-from tests.nginx.scene import LATE, Scene, run_scene
+from tests.nginx.scene import LATE, Scene
 from tests.nginx.servers import Request, response
 from tests.ports import free_port, free_ports
 
@@ -38,18 +36,9 @@ MOST_HELD: Final = 400_000_000
 """Bytes of memory of the whole relay, interpreter and modules included."""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def _scene(root: Path, nginx: Nginx) -> AsyncIterator[Scene]:
-    async with run_scene(root, nginx, relay_options=("--answer-timeout", "60")) as scene:
-        yield scene
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def scene(_scene: Scene) -> AsyncIterator[Scene]:
-    """The scene as it begins, and at rest after the test."""
-    _scene.reset()
-    yield _scene
-    await _scene.rests()
+@pytest.fixture(scope="module")
+def relay_options() -> Sequence[str]:
+    return ("--answer-timeout", "60")
 
 
 async def _as_it_comes(stage: Stage, endpoint: str) -> None:

@@ -1,15 +1,11 @@
 """What is done of HTTP, and of ext_proc, with requests of external pickers besides plain exchanges."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 
-from controller.agent.nginx import Nginx
 from controller.extproc.encoding import encode_answer
 from controller.extproc.messages import (
     ENDPOINT_NAMESPACE,
@@ -23,7 +19,7 @@ from controller.extproc.messages import (
     TrailersAnswer,
 )
 from tests.nginx.ext_proc import Stage, as_the_field_does, picks
-from tests.nginx.scene import Scene, run_scene
+from tests.nginx.scene import Scene
 from tests.nginx.servers import Request, connect, exchange, reset
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
@@ -33,20 +29,6 @@ ASKED = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 AGREED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Pod: a\r\n\r\nhello"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def _scene(root: Path, nginx: Nginx) -> AsyncIterator[Scene]:
-    async with run_scene(root, nginx) as scene:
-        yield scene
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def scene(_scene: Scene) -> AsyncIterator[Scene]:
-    """The scene as it begins, and at rest after the test."""
-    _scene.reset()
-    yield _scene
-    await _scene.rests()
 
 
 # WebSockets.

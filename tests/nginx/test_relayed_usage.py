@@ -3,14 +3,11 @@
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
 
-from controller.agent.nginx import Nginx
 from controller.extproc.messages import (
     OWN_NAMESPACE,
     USAGE_KEY,
@@ -24,7 +21,7 @@ from controller.extproc.messages import (
 from tests.nginx.ext_proc import Play, Stage, picks
 from tests.nginx.gateway import client_of, until
 from tests.nginx.resources import picker_policy
-from tests.nginx.scene import Scene, run_scene
+from tests.nginx.scene import Scene
 from tests.nginx.servers import Request, exchange, response
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
@@ -39,20 +36,17 @@ NONE = [None] * 3
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def _scene(root: Path, nginx: Nginx) -> AsyncIterator[Scene]:
+async def shared_scene(shared_scene: Scene) -> Scene:
     """The policy of the pool that fails close has tokens read, that of the other has none."""
-    async with run_scene(root, nginx) as scene:
-        await scene.gateway.apply("policy.yaml", picker_policy("failclose", usage=True))
-        yield scene
+    await shared_scene.gateway.apply("policy.yaml", picker_policy("failclose", usage=True))
+    return shared_scene
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def scene(_scene: Scene) -> AsyncIterator[Scene]:
-    """The scene as it begins, and at rest after the test."""
-    _scene.reset()
-    _says(_scene, WHOLE)
-    yield _scene
-    await _scene.rests()
+@pytest.fixture
+def scene(scene: Scene) -> Scene:
+    """The scene, whose endpoints say of their tokens."""
+    _says(scene, WHOLE)
+    return scene
 
 
 def _says(scene: Scene, *pieces: bytes, headers: tuple[str, ...] = (), end: bytes = b"0\r\n\r\n") -> None:

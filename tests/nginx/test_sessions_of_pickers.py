@@ -5,15 +5,12 @@ What clients see of sessions is in `test_sessions`, which runs with our own pick
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 
 import grpc
 import httpx
 import pytest
 import pytest_asyncio
 
-from controller.agent.nginx import Nginx
-from controller.agent.state import RELAY_SOCKET
 from controller.bundle import session_id
 from controller.extproc.messages import (
     OWN_NAMESPACE,
@@ -28,7 +25,7 @@ from controller.extproc.messages import (
 from controller.relay.pieces import MOST_OF_ONE
 from tests.nginx.ext_proc import Play, Stage, as_the_field_does, picks
 from tests.nginx.resources import route, rule, to_pool
-from tests.nginx.scene import MODES, Scene, run_scene
+from tests.nginx.scene import MODES, Scene
 from tests.nginx.servers import Backend, Request, close, connect, describe, reset
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
@@ -38,22 +35,12 @@ SIZES = [2, MOST_OF_ONE - 1000, 3_000_000]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def _scene(root: Path, nginx: Nginx) -> AsyncIterator[Scene]:
-    async with run_scene(root, nginx) as scene:
-        kept = {"sessionName": "X-Session", "type": "Header"}
-        rules = {host: rule(to_pool(mode.lower()), sessionPersistence=kept) for mode, host in MODES.items()}
-        routes = [route(f"kept-{host}", one, hostnames=[f"kept.{host}"]) for host, one in rules.items()]
-        await scene.gateway.apply("kept.yaml", *routes)
-        yield scene
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def scene(_scene: Scene) -> AsyncIterator[Scene]:
-    """The scene as it begins, and at rest after the test."""
-    _scene.reset()
-    yield _scene
-    await _scene.rests()
-    assert (await _scene.gateway.metrics(RELAY_SOCKET))["infergate_relay_body_bytes"] == 0
+async def shared_scene(shared_scene: Scene) -> Scene:
+    kept = {"sessionName": "X-Session", "type": "Header"}
+    rules = {host: rule(to_pool(mode.lower()), sessionPersistence=kept) for mode, host in MODES.items()}
+    routes = [route(f"kept-{host}", one, hostnames=[f"kept.{host}"]) for host, one in rules.items()]
+    await shared_scene.gateway.apply("kept.yaml", *routes)
+    return shared_scene
 
 
 async def _post(

@@ -1,17 +1,15 @@
 """External pickers in TLS, known as a BackendTLSPolicy says. Through nginx and the relay."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from controller.agent.nginx import Nginx
 from tests.nginx.certificates import Authority
 from tests.nginx.ext_proc import as_the_field_does, serve_ext_proc
 from tests.nginx.gateway import client_of
 from tests.nginx.resources import Json, authorities, picked_pool, route, rule, tls_policy, to_pool
-from tests.nginx.scene import Scene, run_scene
+from tests.nginx.scene import Scene
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
@@ -23,19 +21,11 @@ def _names(*names: str) -> list[Json]:
     return [{"type": "URI", "uri": name} if ":" in name else {"type": "Hostname", "hostname": name} for name in names]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def _scene(root: Path, nginx: Nginx) -> AsyncIterator[Scene]:
-    async with run_scene(root, nginx) as scene:
-        yield scene
-
-
 @pytest_asyncio.fixture(loop_scope="module")
-async def scene(_scene: Scene) -> AsyncIterator[Scene]:
-    """The scene as it begins, and at rest after the test."""
-    _scene.reset()
-    yield _scene
-    await _scene.gateway.apply("other.yaml")
-    await _scene.rests()
+async def scene(scene: Scene) -> AsyncIterator[Scene]:
+    """The scene, and after the test without the pool that it adds."""
+    yield scene
+    await scene.gateway.apply("other.yaml")
 
 
 KNOWN = {
