@@ -1,13 +1,15 @@
 """Which metrics tell what, per model server program, and a reading from the text of one scrape.
 
 A program is known by the prefix of its metric names. Only the few lines that are needed are parsed: the page of one
-vLLM server can be 100 KB, and parsing it whole takes milliseconds of the loop that picks.
+vLLM server can be 100 KB, and parsing it whole takes milliseconds of the loop that picks. An idle server says the same
+over and over, and a busy one under the same labels: neither is parsed twice.
 """
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Final
 
 import msgspec
@@ -18,7 +20,11 @@ from controller.bundle import Engine
 _LINE: Final = re.compile(r"[\w:]+(?:\{(.*)\})?[ \t]+([^\s{}]+)(?:[ \t]+-?\d+)?\s*")
 _LABEL: Final = re.compile(r'([A-Za-z_]\w*)="((?:[^"\\]|\\.)*)"')
 _ESCAPED: Final = re.compile(r"\\(.)")
+_LONGEST_LABELS: Final = 1024
+"""Characters of labels that are remembered."""
 _Sample = tuple[Mapping[str, str], float]
+_Lines = tuple[list[bytes], ...]
+"""The lines of each metric that is read, in the order of their names."""
 _STARTED_AT: Final = "process_start_time_seconds"
 
 
@@ -69,11 +75,21 @@ class ModelServer:
     repeating_labels: frozenset[str] = frozenset()
     """Labels of workers that repeat the numbers of one scheduler: their series are not summed."""
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Every metric that is read."""
         optional = (self.cache, self.adapters, self.prompt_tokens, self.generated_tokens)
         return (self.running, self.waiting, *self.kv_use, *filter(None, optional), _STARTED_AT)
+
+    @cached_property
+    def marks(self) -> tuple[bytes, ...]:
+        """What their lines begin with, after the end of the line before."""
+        return tuple(f"\n{name}".encode() for name in self.names)
+
+    @cached_property
+    def mark(self) -> bytes:
+        """What a page of the program has somewhere."""
+        return f"\n{self.prefix}".encode()
 
 
 MODEL_SERVERS: Final = (
@@ -114,34 +130,51 @@ MODEL_SERVERS: Final = (
 )
 
 
-def read_metrics(text: bytes, engine: Engine | None) -> Reading | None:
-    """A reading from the text of a metrics page, or None when no known program speaks there.
+class MetricsReader:
+    """Reads the pages of one endpoint, and remembers what it read last."""
 
-    With `engine` only that program's names are looked for. Raises ValueError when a needed line is malformed.
-    """
-    text = b"\n" + text
-    for server in MODEL_SERVERS:
-        if engine in (None, server.engine) and f"\n{server.prefix}".encode() in text:
-            samples = _samples(text, server.names)
-            if samples[server.running] or samples[server.waiting]:
-                return _reading(server, samples)
-    return None
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._lines: _Lines = ()
+        self._reading: Reading | None = None
+
+    def read(self, text: bytes, engine: Engine | None) -> Reading | None:
+        """A reading from the text of a metrics page, or None when no known program speaks there.
+
+        With `engine` only that program's names are looked for. Raises ValueError when a needed line is malformed.
+        """
+        text = b"\n" + text
+        for server in MODEL_SERVERS:
+            if engine in (None, server.engine) and server.mark in text:
+                lines = _lines(text, server.marks)
+                if self._engine is not server.engine or self._lines != lines:
+                    self._reading = _reading(server, _samples(server, lines))
+                    self._engine, self._lines = server.engine, lines
+                if self._reading is not None:
+                    return self._reading
+        return None
 
 
-def _samples(text: bytes, names: Sequence[str]) -> Mapping[str, list[_Sample]]:
-    """The samples of some metrics, by name; not-a-number is left out."""
-    found: dict[str, list[_Sample]] = {name: [] for name in names}
-    for name, samples in found.items():
-        # Searching for each name takes 16 us in 100 KB; splitting into lines and looking at each takes 250.
-        mark = b"\n" + name.encode()
+def _lines(text: bytes, marks: Iterable[bytes]) -> _Lines:
+    # Searching for each name takes 16 us in 100 KB; splitting into lines and looking at each takes 250.
+    found: _Lines = tuple([] for _ in marks)
+    for mark, lines in zip(marks, found, strict=True):
         start = text.find(mark)
         while start >= 0:
             end = text.find(b"\n", start + 1)
             line = text[start + 1 : end if end >= 0 else None]
-            if line[len(name) : len(name) + 1] in (b"{", b" ", b"\t"):
-                samples.append(_sample(line.decode("utf-8", "replace")))
+            if line[len(mark) - 1 : len(mark)] in (b"{", b" ", b"\t"):
+                lines.append(line)
             start = text.find(mark, start + 1)
-        samples[:] = [sample for sample in samples if not math.isnan(sample[1])]
+    return found
+
+
+def _samples(server: ModelServer, lines: _Lines) -> Mapping[str, list[_Sample]]:
+    """The samples of some metrics, by name; not-a-number is left out."""
+    found: dict[str, list[_Sample]] = {}
+    for name, some in zip(server.names, lines, strict=True):
+        samples = [_sample(line.decode("utf-8", "replace")) for line in some]
+        found[name] = [sample for sample in samples if not math.isnan(sample[1])]
     return found
 
 
@@ -150,15 +183,23 @@ def _sample(line: str) -> _Sample:
     parts = _LINE.fullmatch(line)
     if parts is None:
         raise ValueError(f"malformed sample: {line[:100]}")
-    labels = {name: _ESCAPED.sub(_unescape, value) for name, value in _LABEL.findall(parts[1] or "")}
-    return labels, float(parts[2])
+    text = parts[1] or ""
+    return (_labels if len(text) <= _LONGEST_LABELS else _labels.__wrapped__)(text), float(parts[2])
+
+
+@lru_cache(1024)
+def _labels(text: str) -> Mapping[str, str]:
+    return {name: _ESCAPED.sub(_unescape, value) for name, value in _LABEL.findall(text)}
 
 
 def _unescape(escaped: re.Match[str]) -> str:
     return "\n" if escaped[1] == "n" else escaped[1]
 
 
-def _reading(server: ModelServer, samples: Mapping[str, list[_Sample]]) -> Reading:
+def _reading(server: ModelServer, samples: Mapping[str, list[_Sample]]) -> Reading | None:
+    """None where neither running nor waiting requests are told."""
+    if not samples[server.running] and not samples[server.waiting]:
+        return None
     kv_use = next((_per_scheduler(samples[name], server) for name in server.kv_use if samples[name]), None)
     block_size = blocks = None
     if server.cache and samples[server.cache]:

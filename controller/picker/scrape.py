@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from controller.picker.endpoints import Endpoint, Metrics
 from controller.picker.inflight import InFlight
-from controller.picker.model_servers import read_metrics
+from controller.picker.model_servers import MetricsReader
 from controller.picker.pages import Page, ScrapeFailed
 from controller.picker.pools import PoolTable
 
@@ -47,6 +48,7 @@ class Scraper:
         self._clock = clock
         self._sleep = sleep
         self._tasks: dict[Endpoint, asyncio.Task[None]] = {}
+        self._readers: defaultdict[Endpoint, MetricsReader] = defaultdict(MetricsReader)
         self._intervals: dict[Endpoint, float] = {}
         """At which the tasks scrape."""
         self._started = 0
@@ -97,7 +99,7 @@ class Scraper:
                 self._read_nothing(endpoint, Metrics.MISSING, f"status {page.status}")
             return
         try:
-            reading = read_metrics(page.body, endpoint.engine)
+            reading = self._readers[endpoint].read(page.body, endpoint.engine)
         except ValueError as error:
             self._in_flight.interrupt(endpoint)
             self._read_nothing(endpoint, Metrics.UNKNOWN, f"malformed: {error}"[:200])
@@ -133,6 +135,7 @@ class Scraper:
                 await self._sleep(max(0.0, interval - (self._clock() - started)))
         finally:
             self._pages.forget(endpoint.address)
+            self._readers.pop(endpoint, None)
 
 
 def _tell_expired(endpoint: Endpoint, count: int) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from controller.bundle import Engine
-from controller.picker.model_servers import Reading, read_metrics
+from controller.picker.model_servers import MetricsReader, Reading
 
 VLLM = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
@@ -16,7 +16,7 @@ vllm:lora_requests_info{max_lora="4",running_lora_adapters="b, a",waiting_lora_a
 
 
 def test_reading_of_vllm() -> None:
-    assert read_metrics(VLLM, None) == Reading(
+    assert MetricsReader().read(VLLM, None) == Reading(
         engine=Engine.VLLM,
         running=3,
         waiting=1,
@@ -54,7 +54,7 @@ def test_reading_of_vllm() -> None:
     ],
 )
 def test_engine_is_found_by_its_names(page: bytes, expected: Reading | None) -> None:
-    assert read_metrics(page, None) == (expected or Reading(Engine.VLLM, waiting=1, is_whole=False))
+    assert MetricsReader().read(page, None) == (expected or Reading(Engine.VLLM, waiting=1, is_whole=False))
 
 
 def test_all_engine_series_of_a_data_parallel_pod_count() -> None:
@@ -63,7 +63,7 @@ def test_all_engine_series_of_a_data_parallel_pod_count() -> None:
         f'vllm:kv_cache_usage_perc{{engine="{n}"}} 0.{n}\n'
         for n in (1, 3)
     )
-    reading = read_metrics(page.encode(), None)
+    reading = MetricsReader().read(page.encode(), None)
     assert reading is not None
     assert (reading.running, reading.waiting) == (4, 4)
     assert reading.kv_use == pytest.approx(0.2)
@@ -71,7 +71,7 @@ def test_all_engine_series_of_a_data_parallel_pod_count() -> None:
 
 def test_workers_that_repeat_one_scheduler_count_once() -> None:
     page = "".join(f'sglang:num_running_reqs{{dp_rank="0",tp_rank="{n}"}} 5\n' for n in range(4))
-    reading = read_metrics(page.encode(), None)
+    reading = MetricsReader().read(page.encode(), None)
     assert reading is not None
     assert reading.running == 5
 
@@ -81,7 +81,7 @@ def test_workers_that_repeat_one_scheduler_count_once() -> None:
     [(VLLM, Engine.SGLANG), (b"", None), (b"process_open_fds 9\n", None), (b"vllm:num_preemptions_total 1\n", None)],
 )
 def test_page_without_the_needed_names_is_no_reading(page: bytes, engine: Engine | None) -> None:
-    assert read_metrics(page, engine) is None
+    assert MetricsReader().read(page, engine) is None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_page_without_the_needed_names_is_no_reading(page: bytes, engine: Engine
 )
 def test_malformed_line_is_an_error(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        read_metrics(line, None)
+        MetricsReader().read(line, None)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,20 @@ def test_malformed_line_is_an_error(line: bytes) -> None:
 )
 def test_gauges_keep_their_range(value: bytes, running: int, kv_use: float) -> None:
     page = b"vllm:num_requests_running %b\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc %b\n" % (value, value)
-    reading = read_metrics(page, None)
+    reading = MetricsReader().read(page, None)
     assert reading is not None
     assert (reading.running, reading.kv_use) == (running, kv_use)
+
+
+def test_what_changes_is_read_and_what_stays_is_not_read_again() -> None:
+    reader = MetricsReader()
+    first = reader.read(VLLM, None)
+    assert reader.read(b"# another page of the same server\n" + VLLM, None) is first
+    busier = reader.read(VLLM.replace(b"} 3.0", b"} 4.0"), None)
+    assert (first and first.running, busier and busier.running) == (3, 4)
+    assert reader.read(VLLM, None) == first
+    with pytest.raises(ValueError, match="malformed sample"):
+        reader.read(b"vllm:num_requests_running x y z\n", None)
+    assert reader.read(VLLM, None) == first
+    assert reader.read(VLLM.replace(b"vllm:", b"sglang:"), None) != first
+    assert reader.read(b"", None) is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.picker.model_servers import read_metrics
+from controller.picker.model_servers import MetricsReader
 
 from .conftest import Picker
 
@@ -64,9 +64,9 @@ def test_start_and_counter_are_read() -> None:
         b'vllm:cache_config_info{engine="0",block_size="16",num_gpu_blocks="100"} 1\n'
         b'vllm:cache_config_info{engine="1",block_size="16",num_gpu_blocks="100"} 1\n'
     )
-    reading = read_metrics(page, None)
+    reading = MetricsReader().read(page, None)
     assert reading is not None
     assert (reading.started_at, reading.prompt_tokens, reading.blocks) == (1.7e9, 15, 200)
-    zero = read_metrics(page.replace(b"} 10", b"} 0").replace(b"} 5", b"} 0"), None)
+    zero = MetricsReader().read(page.replace(b"} 10", b"} 0").replace(b"} 5", b"} 0"), None)
     assert zero is not None
     assert zero.prompt_tokens == 0
