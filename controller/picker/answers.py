@@ -52,6 +52,8 @@ class Outcome(StrEnum):
     NO_ROOM = "bodies_in_hand"
     """The bodies of other requests take all the memory that there is for them."""
     TOO_LARGE = "body_too_large"
+    BROKEN = "picker_failed"
+    """A part of the pool's profile failed, of which nothing is known but its exception."""
 
 
 _REASONS: Final = {

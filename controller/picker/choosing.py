@@ -117,7 +117,11 @@ class Choosing(Generic[A]):
 
     def _pick(self, request: PickRequest, *, started: float, waited: float = 0.0) -> A:
         """Nothing waits here, so the pick is counted before anything else is admitted."""
-        picked = self._director.pick(request)
+        picked: Chosen | Refusal
+        try:
+            picked = self._director.pick(request)
+        except Exception:  # parts of others fail in any way: the client is told, and the other requests go on
+            picked = self._director.broke(request)
         self._durations.observe(self._clock() - started)
         if self._recorder is not None:
             self._recorder.picked(request, picked)

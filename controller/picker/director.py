@@ -46,6 +46,8 @@ class Director:
         self._clock = clock
         self._failing: set[str] = set()
         """Pools of which this was logged."""
+        self._broken: set[str] = set()
+        """Pools whose profile raised an exception, which was logged."""
         self.picks: defaultdict[tuple[str, Outcome], int] = defaultdict(int)
         """By pool and outcome; the pool is empty where the configuration has none of that name."""
 
@@ -106,6 +108,16 @@ class Director:
             endpoint = pool.by_address.get(one.address) if pool is not None else None
             if endpoint is not None:
                 _count(endpoint, one, request=request.id, tries=number, now=self._clock())
+
+    def broke(self, request: PickRequest) -> Refusal:
+        """The error for a request whose pick raised the exception that is handled. It is not in flight."""
+        self._in_flight.end(request.id)
+        self._in_flight.expect_completion(request.id)
+        if request.pool not in self._broken:
+            self._broken.add(request.pool)
+            log.exception("pick failed, so may others of the pool", extra={"pool": request.pool})
+        self.count(request.pool, Outcome.BROKEN)
+        return Refusal(Outcome.BROKEN, 500, "the endpoint picker failed")
 
     def explains(self, pool: str) -> bool:
         """Whether clients of a pool may ask why an endpoint was chosen."""
@@ -169,6 +181,7 @@ class Director:
         profile = self._profile_of(pool)
         self._profiles = {name: one for name, one in self._profiles.items() if name in self._table.pools}
         self._profiles[pool.name] = (pool, profile)
+        self._broken.discard(pool.name)
         return profile
 
     def _count_failure(self, request: PickRequest, *, now: float) -> Chosen:

@@ -13,6 +13,7 @@ from controller.picker.policies import admissions, profile_of
 from controller.picker.pools import PoolState, PoolTable
 from controller.picker.requests import PickRequest
 from controller.picker.scheduling.base import Surroundings
+from controller.picker.scheduling.foreign import ForeignScorer
 from controller.picker.scheduling.pickers.by_score import MaxScorePicker, WeightedRandomPicker
 from controller.picker.scheduling.profile import Profile
 from controller.picker.scheduling.scorers.expected_time import ExpectedTimeScorer
@@ -109,7 +110,9 @@ def test_plugin_of_a_third_party_is_built_by_its_package() -> None:
     pool = _pool(policy)
     surroundings = Surroundings(staleness=3.0, rng=random.Random(1), memory=pool.memory, replicas=False)
     profile = profile_of(pool, surroundings, catalogue=Catalogue((*BUILT_IN.plugins, plugin)))
-    assert [(type(scorer), weight) for scorer, weight in profile.scorers] == [(ZoneScorer, 3.0)]
+    ((scorer, weight),) = profile.scorers
+    assert isinstance(scorer, ForeignScorer)
+    assert (type(scorer.part), weight) == (ZoneScorer, 3.0)
 
 
 def test_only_pools_that_ask_for_it_have_flow_control() -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from controller.picker.endpoints import Endpoint
 from controller.picker.requests import PickRequest
 from controller.picker.scheduling.base import Filter, LoadFilter, Picker, Scorer, Surroundings, Witness
+from controller.picker.scheduling.foreign import ForeignScorer
 from controller.picker.scheduling.registry import PLUGINS, Kind, PluginType
 
 HEALTHY: Final = "healthy-filter"
@@ -135,7 +136,7 @@ def build_profile(
         raise InvalidProfile("profile: more than one picker")
     return Profile(
         filters=tuple(part.made for part in filters),
-        scorers=tuple((part.made, part.weight) for part in scorers),
+        scorers=tuple((_scorer(part), part.weight) for part in scorers),
         picker=pickers[0].made,
         names=PartNames(
             filters=tuple(part.name for part in filters),
@@ -157,16 +158,24 @@ class _Part:
     name: str
     made: Any  # Any: a filter, scorer or picker
     weight: float
+    is_foreign: bool
 
 
 def _part(spec: PluginSpec, surroundings: Surroundings, *, weight: float = 1.0) -> _Part:
     type_, made = _make(spec, surroundings)
-    return _Part(type_, spec.name or spec.type, made, float(weight))
+    return _Part(type_, spec.name or spec.type, made, float(weight), is_foreign=spec.build is not None)
+
+
+def _scorer(part: _Part) -> Scorer:
+    return ForeignScorer(part.made, part.type.name) if part.is_foreign else part.made
 
 
 def _make(spec: PluginSpec, surroundings: Surroundings) -> tuple[PluginType, Any]:  # Any: as above
     if spec.build is not None:
-        part = spec.build(surroundings)
+        try:
+            part = spec.build(surroundings)
+        except Exception as error:  # code of others, which may fail in any way
+            raise InvalidProfile(f"plugin {spec.type}: {type(error).__name__}: {error}") from error
         return PluginType(spec.type, type(part)), part
     made = PLUGINS.get(spec.type)
     if made is None:
