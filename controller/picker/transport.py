@@ -99,6 +99,9 @@ class PickProtocol(asyncio.Protocol):
             # The parser reads no further request.
             self._closes = True
             self._close_if_done()
+        except httptools.HttpParserCallbackError:
+            # Not what came is wrong, but what was made of it: the connection ends, and the route's failure mode acts.
+            raise
         except httptools.HttpParserError:
             self._send(_BAD_REQUEST, closes=True)
             return
@@ -170,6 +173,9 @@ class PickProtocol(asyncio.Protocol):
     def _send_awaited(self, answer: asyncio.Future[bytes]) -> None:
         self._waiting = None
         if not answer.cancelled():
+            if answer.exception() is not None and self._transport is not None:
+                # As above.
+                self._transport.abort()
             self._send(answer.result(), closes=self._closes)
 
     def _send(self, answer: bytes, *, closes: bool) -> None:

@@ -1,9 +1,10 @@
 """HTTP of the picks, byte by byte."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
+import httptools
 import pytest
 
 from controller.picker.requests import BodyPieces, Headers
@@ -22,6 +23,10 @@ class Wire(asyncio.Transport):
         self.closed = False
         self.protocol: asyncio.BaseProtocol | None = None
         self.is_paused = False
+        self.ended = asyncio.Event()
+
+    def abort(self) -> None:
+        self.ended.set()
 
     def pause_reading(self) -> None:
         self.is_paused = True
@@ -123,6 +128,33 @@ def test_connection_that_is_not_kept_is_closed(request_: bytes) -> None:
     protocol, wire, _, _ = connect(asked)
     protocol.data_received(request_)
     assert (wire.written, wire.closed) == (OK, True)
+
+
+class Broken(Asked):
+    """Fails at what it is asked."""
+
+    def answer(self, method: str, path: str, headers: Headers, body: BodyPieces) -> bytes | Awaitable[bytes]:
+        raise ZeroDivisionError
+
+
+def test_failure_to_answer_is_no_malformed_request() -> None:
+    protocol, wire, _, _ = connect(Broken())
+    with pytest.raises(httptools.HttpParserCallbackError):
+        protocol.data_received(POST)
+    assert wire.written == b""
+
+
+async def test_failure_after_a_wait_ends_the_connection() -> None:
+    async def fail() -> bytes:
+        raise ZeroDivisionError
+
+    told: list[Mapping[str, Any]] = []  # Any: as asyncio tells it
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    protocol, wire, _, _ = connect(Asked(fail()))
+    protocol.data_received(POST)
+    await asyncio.wait_for(wire.ended.wait(), 10.0)
+    assert wire.written == b""
+    assert [type(one["exception"]) for one in told] == [ZeroDivisionError]
 
 
 def test_malformed_request_is_refused() -> None:
