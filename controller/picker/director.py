@@ -245,7 +245,8 @@ class Director:
             fallbacks=tuple(chosen[1:]),
         )
         if self._in_flight.start(request.id, sent) and endpoint.health.pause:
-            endpoint.health.picked(request.id, now=now)
+            health = endpoint.health
+            health.picked(request.id, now=now, is_unanswered=health.probe in endpoint.open)
         memory = pool.memory
         memory.rates.sent(matched=matched, chunks=len(hashes))
         memory.predicted.add(request.prompt_bytes // BYTES_PER_TOKEN, request.cached_bytes // BYTES_PER_TOKEN)

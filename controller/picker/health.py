@@ -1,7 +1,8 @@
 """When an endpoint that fails is avoided, and how it comes back.
 
 A failing endpoint pauses. After the pause one request is let through to probe it: success ends the pauses, failure
-doubles the next one. Only what NGINX tells of requests counts here; the age of readings is the filter's concern.
+doubles the next one, and so does silence for as long as the pause. Only what NGINX tells of requests counts here; the
+age of readings is the filter's concern.
 """
 
 import math
@@ -62,9 +63,15 @@ class Health:
         """Whether it is healthy, or due to be probed."""
         return not self.pause or now >= self.paused_until
 
-    def picked(self, request: str, *, now: float) -> None:
-        """A request was sent there. It is the probe when a pause has passed, and the next may follow a pause later."""
+    def picked(self, request: str, *, now: float, is_unanswered: bool = False) -> None:
+        """A request was sent there. It is the probe when a pause has passed, and the next may follow a pause later.
+
+        `is_unanswered` says that the probe before it is under way.
+        """
         if self.pause and now >= self.paused_until:
+            if is_unanswered:
+                # Where failures take longer than pauses, each would come when its probe is not the last any more.
+                self.pause = min(self.pause * 2, LONGEST_PAUSE)
             self.probe = request
             self.paused_until = now + self.pause
 

@@ -1,8 +1,11 @@
 """When an endpoint is avoided, and how it comes back."""
 
+import math
+
 import pytest
 
 from controller.picker.health import ERRORS_IN_A_ROW, LONGEST_PAUSE, Failure, Health
+from controller.picker.scheduling.profile import PluginSpec
 
 from .conftest import Picker
 
@@ -60,6 +63,35 @@ def test_pauses_double_up_to_a_limit() -> None:
         health.picked(f"{n}", now=now)
         health.failed(Failure.UNREACHABLE, request=f"{n}", now=now)
     assert pauses == [1, 2, 4, 8, 16, 30, LONGEST_PAUSE]
+
+
+@pytest.mark.parametrize(("takes", "most"), [(0.2, 9), (5.0, 9), (60.0, 9)])
+def test_pauses_grow_however_long_failures_take(picker: Picker, takes: float, most: int) -> None:
+    picker.plugins, picker.profile = (PluginSpec("random-picker"),), (("random-picker", 1.0),)
+    picker.serve("a", "b")
+    failed = fail(picker, "1")
+    probes: dict[str, float] = {}
+    for n in range(1200):
+        picker.clock.pass_(0.1)
+        for probe in [probe for probe, at in probes.items() if at + takes <= picker.clock()]:
+            picker.pick(probe, tried=f"{failed}:8000=timeout;")
+            probes[probe] = math.inf
+        if picker.pick(str(n)) == failed:
+            probes[str(n)] = picker.clock()
+        else:
+            picker.complete(str(n), endpoint="ab".replace(failed, ""))
+    assert 1 < len(probes) <= most
+    assert picker.endpoint(failed).health.pause == LONGEST_PAUSE
+
+
+def test_client_of_a_probe_that_hangs_up_lengthens_no_pause(picker: Picker) -> None:
+    picker.serve("a")
+    fail(picker, "1")
+    for n in range(5):
+        picker.clock.pass_(1.1)
+        picker.pick(str(n))
+        picker.complete(str(n), endpoint="a", status=499, upstream_status="200 : 499")
+    assert picker.endpoint("a").health.pause == 1
 
 
 def test_requests_that_fail_together_are_one_failure() -> None:
