@@ -273,6 +273,8 @@ class Completion(msgspec.Struct, frozen=True, rename="camel"):
     """Of the prompt's tokens, those that the endpoint had in its cache; as above."""
     completion_tokens: int | None = None
     """Of the answer; as above."""
+    is_whole: bool = True
+    """Whether the answer came to its end, which one does not that its client or the endpoint breaks off."""
 
 
 class FirstByte(msgspec.Struct, frozen=True, rename="camel"):

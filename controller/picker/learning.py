@@ -16,7 +16,17 @@ STEP: Final = 0.1
 
 
 def learn(sent: Sent, completion: Completion, *, now: float) -> None:
-    """Learn from a request that was answered."""
+    """Learn from a request that was answered. Tokens that were read count also where the very end is missing."""
+    if completion.is_whole:
+        _learn_times(sent, completion, now=now)
+    memory = sent.memory
+    if (usage := usage_of(completion)) is not None:
+        memory.usage.add(sent.model, usage, known=(memory.adapters, memory.models))
+    if completion.prompt_tokens and completion.cached_tokens is not None:
+        _compare(sent, completion.prompt_tokens, min(completion.cached_tokens, completion.prompt_tokens))
+
+
+def _learn_times(sent: Sent, completion: Completion, *, now: float) -> None:
     endpoint = sent.endpoint
     rates = sent.memory.rates
     # NGINX's duration holds the wait for the body too; ours, the wait for the feed.
@@ -27,11 +37,6 @@ def learn(sent: Sent, completion: Completion, *, now: float) -> None:
         slowness = endpoint.slowness
         endpoint.worked(rates.answered(sent.waited, ahead=sent.ahead, slowness=slowness, loaded=sent.is_loading))
         _learn_latency(endpoint, sent.waited, rest=residence - sent.waited, size=completion.sent)
-    memory = sent.memory
-    if (usage := usage_of(completion)) is not None:
-        memory.usage.add(sent.model, usage, known=(memory.adapters, memory.models))
-    if completion.prompt_tokens and completion.cached_tokens is not None:
-        _compare(sent, completion.prompt_tokens, min(completion.cached_tokens, completion.prompt_tokens))
 
 
 def _learn_latency(endpoint: Endpoint, waited: float, *, rest: float, size: int) -> None:

@@ -126,6 +126,19 @@ async def test_many_hang_ups_leave_nothing_in_flight(gateway: Gateway, pod: Pod)
     await until(lambda: all(arrival.aborted for arrival in pod.arrivals))
 
 
+@pytest.mark.parametrize("reads_all", [False, True])
+async def test_only_whole_answers_tell_how_long_they_take(
+    gateway: Gateway, http: httpx.AsyncClient, pod: Pod, reads_all: bool
+) -> None:
+    learned = 'infergate_learned_residence_seconds{pool="default/gpu"}'
+    before = (await gateway.metrics())[learned]
+    body = json.loads(_prompt(stream=True)) | ({"max_tokens": 3} if reads_all else {})
+    async with http.stream("POST", "/v1/completions", json=body) as answer:
+        await (answer.aread() if reads_all else anext(answer.aiter_raw()))
+    await gateway.idle()
+    assert ((await gateway.metrics())[learned] != before) is reads_all
+
+
 async def test_hang_up_is_logged_as_499(gateway: Gateway, http: httpx.AsyncClient, pod: Pod) -> None:
     headers = {"X-Request-Id": "left-early"}
     async with http.stream("POST", "/v1/completions", content=_prompt(stream=True), headers=headers) as answer:

@@ -138,6 +138,19 @@ def test_refusals_of_a_model_server_teach_nothing(picker: Picker, status: int) -
     }
 
 
+def test_answers_that_are_broken_off_teach_nothing_of_times(picker: Picker) -> None:
+    picker.serve("a")
+    for n in range(50):
+        name = picker.pick(str(n), is_streamed=True)
+        picker.first_byte(str(n), 0.001)
+        picker.complete(str(n), endpoint=name, is_whole=False, prompt_tokens=10, cached_tokens=5, completion_tokens=1)
+    memory = picker.table.pools["llm/gpu"].memory
+    assert vars_of(memory.rates) == vars_of(Rates())
+    assert (picker.endpoint("a").byte_time, picker.endpoint("a").first_byte_time) == (None, None)
+    # The tokens are those of the whole: they come last.
+    assert sum(usage.answers for usage in memory.usage.sums.values()) == 50
+
+
 def vars_of(rates: Rates) -> dict[str, float]:
     return {name: getattr(rates, name) for name in Rates.__slots__}
 
