@@ -93,6 +93,29 @@ def test_malformed_line_is_an_error(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        b'vllm:prompt_tokens_total{model_name="m"} 5 # {trace_id="x"} 1',
+        b'vllm:prompt_tokens_total 5 1700000000.5 # {trace_id="x",span="}"} 1 1700000000.5',
+        b'vllm:prompt_tokens_total{model_name="a # {b}"} 5',
+        b'vllm:prompt_tokens_total{model_name="a # {b}"} 5 # {} 1',
+        b'vllm:prompt_tokens_total{model_name="\xe9"} 5 -17\r',
+    ],
+)
+def test_exemplars_and_times_are_passed_over(line: bytes) -> None:
+    reading = MetricsReader().read(b"vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n" + line, None)
+    assert reading is not None
+    assert reading.prompt_tokens == 5
+
+
+@pytest.mark.parametrize("value", [b"1e308", b"+Inf", b"-Inf"])
+def test_sums_do_not_overflow(value: bytes) -> None:
+    names = (b"num_requests_running", b"num_requests_waiting", b"kv_cache_usage_perc", b"prompt_tokens_total")
+    lines = [b'vllm:%b{engine="%d"} %b' % (name, engine, value) for name in names for engine in range(3)]
+    assert MetricsReader().read(b"\n".join(lines) + b'\nvllm:prompt_tokens_total{engine="4"} +Inf\n', None) is not None
+
+
+@pytest.mark.parametrize(
     ("value", "running", "kv_use"), [(b"-1", 0, 0.0), (b"+Inf", 10**9, 1.0), (b"1e300", 10**9, 1.0)]
 )
 def test_gauges_keep_their_range(value: bytes, running: int, kv_use: float) -> None:
