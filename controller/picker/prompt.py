@@ -102,6 +102,10 @@ class _StreamOptions(msgspec.Struct, gc=False):
 
 class _Part(msgspec.Struct, gc=False):
     type: str | None = None
+    content: msgspec.Raw = _NOTHING
+    """Of a message, or of what a tool gave to Anthropic's API."""
+    output: msgspec.Raw = _NOTHING
+    """Of a tool, in OpenAI's Responses."""
 
 
 _BODY: Final = msgspec.json.Decoder(_Body)
@@ -180,7 +184,10 @@ def _stream(asked: _Body) -> bytes:
         if len(one.content) > MEDIA_BYTES:
             one.content = cast(msgspec.Raw, _without_media(one.content))
     pieces += chain.from_iterable(map(astuple, messages))
-    pieces += (_text_or_tokens(asked.prompt), _text_or_tokens(asked.input))
+    given = _text_or_tokens(asked.input)
+    if len(given) > MEDIA_BYTES and given is asked.input:
+        given = _items_without_media(given)
+    pieces += (_text_or_tokens(asked.prompt), given)
     return b"".join(pieces)
 
 
@@ -202,17 +209,50 @@ def _size(message: _Message) -> int:
     return sum(map(len, astuple(message)))
 
 
-def _without_media(content: msgspec.Raw) -> bytes | msgspec.Raw:
-    """Content in parts, with those that hold no text as what tells them apart, in the size that they count for."""
+def _without_media(content: msgspec.Raw, *, is_within: bool = False) -> bytes | msgspec.Raw:
+    """Content in parts, with those that hold no text as what tells them apart, in the size that they count for.
+
+    `is_within` says that it is the content of a part, and that its parts are not looked into.
+    """
     text = bytes(content)
     if text[:1] != b"[":
         return content
     pieces: list[bytes | msgspec.Raw] = []
     for part in _PARTS.decode(text):
-        if len(part) > MEDIA_BYTES and not _is_text(part):
+        if len(part) <= MEDIA_BYTES:
+            pieces.append(part)
+        elif not _is_text(part):
             pieces.append(xxhash.xxh3_64_digest(part) * (MEDIA_BYTES // 8))
         else:
-            pieces.append(part)
+            pieces.append(part if is_within else _emptied(part))
+    return b"".join(pieces)
+
+
+def _emptied(part: msgspec.Raw) -> bytes | msgspec.Raw:
+    """A part, or a message, whose own content is without media. The rest stands as it does in the body."""
+    try:
+        read = _PART.decode(part)
+    except ValueError:
+        return part
+    for content in (read.content, read.output):
+        if len(content) > MEDIA_BYTES:
+            return bytes(part).replace(bytes(content), _without_media(content, is_within=True), 1)
+    return part
+
+
+def _items_without_media(given: msgspec.Raw) -> bytes | msgspec.Raw:
+    """The items of OpenAI's Responses. What is between them stays, as it does in a shorter conversation."""
+    text = bytes(given)
+    if text[:1] != b"[":
+        return given
+    pieces: list[bytes | msgspec.Raw] = []
+    end = 0
+    for item in _PARTS.decode(text):
+        if len(item) > MEDIA_BYTES:
+            start = text.index(bytes(item), end)
+            pieces += (text[end:start], _emptied(item))
+            end = start + len(item)
+    pieces.append(text[end:])
     return b"".join(pieces)
 
 

@@ -1,6 +1,7 @@
 """What is read from a body, and that a prompt that grows keeps its beginning."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -131,6 +132,43 @@ def test_image_counts_for_its_tokens_and_not_for_its_bytes() -> None:
     other = prompt_of(messages=[message("user", parts("data:" + "b" * 500_000))])
     assert MEDIA_BYTES < len(one.stream) < MEDIA_BYTES + 200
     assert one.stream != other.stream
+
+
+def anthropic(parts: object) -> dict[str, object]:
+    return {"messages": [message("user", [{"type": "tool_result", "tool_use_id": "1", "content": parts}])]}
+
+
+@pytest.mark.parametrize(
+    ("path", "within"),
+    [
+        ("/v1/messages", anthropic),
+        ("/v1/responses", lambda parts: {"input": [message("user", "x"), message("user", parts)]}),
+        ("/v1/responses", lambda parts: {"input": [{"type": "function_call_output", "call_id": "1", "output": parts}]}),
+    ],
+)
+def test_image_within_a_part_counts_for_its_tokens(path: str, within: Callable[[object], dict[str, Any]]) -> None:
+    def asked(letter: str) -> Prompt:
+        image = {"type": "input_image", "image_url": "data:" + letter * 500_000}
+        return prompt_of(path, **within([{"type": "input_text", "text": "is it?"}, image]))
+
+    assert MEDIA_BYTES < len(asked("a").stream) < MEDIA_BYTES + 300
+    assert asked("a").stream != asked("b").stream
+
+
+def test_conversation_of_responses_keeps_its_chunks_when_an_image_comes() -> None:
+    items: list[object] = [message("user", "x" * 3000), {"type": "function_call", "arguments": "y" * 9000}]
+    image = {"type": "input_image", "image_url": "data:" + "a" * 500_000}
+    before = prompt_of("/v1/responses", input=items)
+    after = prompt_of("/v1/responses", input=[*items, message("user", [image]), message("user", "z" * 5000)])
+    assert common(before, after) == len(hashes_of(before)) > 40
+    assert len(after.stream) == pytest.approx(3000 + 9000 + MEDIA_BYTES + 5000, abs=400)
+
+
+@pytest.mark.parametrize(
+    "given", [["x" * 10_000, "y"], [{"type": 5, "content": "x" * 10_000}], ["[" * 5000], [[1.5] * 5000]]
+)
+def test_odd_items_count_as_they_are(given: list[object]) -> None:
+    assert prompt_of("/v1/responses", input=given).stream == json.dumps(given).encode()
 
 
 def test_long_text_in_parts_counts_in_full() -> None:
