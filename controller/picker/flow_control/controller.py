@@ -77,11 +77,16 @@ class FlowController:
         """By pool."""
 
     def apply(self, policies: Mapping[str, PoolPolicy]) -> None:
-        """Use these policies, by pool, from here on. Waits of pools without one end with 503."""
+        """Use these policies, by pool, from here on.
+
+        Who waits for a pool without one is admitted, as whoever comes is, or gets 503 where there are no endpoints.
+        """
         now = self._clock()
         for pool in self.gates.keys() - policies.keys():
             gate = self.gates.pop(pool)
-            self._tell(gate, gate.stop(Drop.NO_ENDPOINTS_TTL, now=now), now=now)
+            has_endpoints = bool(self._loads(pool, now))
+            step = gate.open(now=now) if has_endpoints else gate.stop(Drop.NO_ENDPOINTS_TTL, now=now)
+            self._tell(gate, step, now=now)
         for pool, policy in policies.items():
             if pool in self.gates:
                 self.gates[pool].configure(policy, now=now)

@@ -122,19 +122,11 @@ class Gate:
         self._measure(now)
         late = Drop.TTL if self._has_endpoints else Drop.NO_ENDPOINTS_TTL
         dropped = [(waiting, late) for waiting in self.queue.expire(now)]
-        released: list[Waiting] = []
-        for waiting in self.queue.release(self._may_run):
-            if waiting.stage is Stage.GRANTED:
-                self._take(waiting.tokens)
-                self.granted += 1
-                self._granted_tokens += waiting.tokens
-                released.append(waiting)
-            else:
-                dropped.append((waiting, Drop.WITHDRAWN))
-        for waiting, drop in dropped:
-            self.counts.ended(waiting, drop, now=now)
-        self._meter.advance(now=now, is_waiting=self.queue.count > 0, released=len(released))
-        return Step(tuple(released), tuple(dropped))
+        return self._release(self._may_run, dropped, now=now)
+
+    def open(self, *, now: float) -> Step:
+        """Release everybody, whatever room there is: nobody is to wait any more."""
+        return self._release(lambda band: True, [], now=now)
 
     def resumed(self, waiting: Waiting, *, now: float) -> None:
         """A released request is picked for next, and then in the picker's count."""
@@ -175,6 +167,22 @@ class Gate:
             # Nothing drains: it takes as long as a model server takes to start, which nobody knows here.
             return UNKNOWN
         return self._meter.retry_after(self.queue.ahead_of(priority))
+
+    def _release(self, may_run: Callable[[Band], bool], dropped: list[Dropped], *, now: float) -> Step:
+        """Release who may run, beside those that were dropped before."""
+        released: list[Waiting] = []
+        for waiting in self.queue.release(may_run):
+            if waiting.stage is Stage.GRANTED:
+                self._take(waiting.tokens)
+                self.granted += 1
+                self._granted_tokens += waiting.tokens
+                released.append(waiting)
+            else:
+                dropped.append((waiting, Drop.WITHDRAWN))
+        for waiting, drop in dropped:
+            self.counts.ended(waiting, drop, now=now)
+        self._meter.advance(now=now, is_waiting=self.queue.count > 0, released=len(released))
+        return Step(tuple(released), tuple(dropped))
 
     def _measure(self, now: float) -> None:
         loads = self._loads(now)

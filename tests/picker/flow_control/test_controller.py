@@ -239,9 +239,23 @@ async def test_stop_refuses_all_who_wait(front: Front) -> None:
 async def test_pool_that_is_no_more_ends_its_waits(front: Front) -> None:
     _, waiting = front.send(ticket(), ticket())
     await front.settle()
+    front.pods.pods.clear()
     front.control.apply({"llm/other": PoolPolicy()})
     assert (await refusal_of(waiting)).status == 503
     assert set(front.control.gates) == {"llm/other"}
+
+
+async def test_policy_that_is_no_more_lets_everybody_go(front: Front) -> None:
+    gate = front.control.gates[POOL]
+    _, gone, *waiting = front.send(*(ticket(priority) for priority in (0, 0, 0, 5)))
+    await front.settle()
+    gone.cancel()
+    front.control.apply({})
+    await front.settle()
+    assert [type(task.result()) for task in waiting] == [Admitted, Admitted]
+    assert (front.pods.in_flight, gate.granted, gate.queue.count, gate.queue.size) == (3, 0, 0, 0)
+    await front.pass_(200)
+    assert front.timers == 0
 
 
 async def test_blocked_pool_stops_no_other_pool(front: Front) -> None:
