@@ -9,10 +9,10 @@ from controller.provider import json_lines
 from controller.provider.json_documents import load_json
 from controller.provider.text import Malformed, check_characters, split
 from controller.provider.yaml_documents import Parser, lines_of, load_yaml
-from controller.resources.kinds import KINDS, Ignored, Refused, read
+from controller.resources.kinds import KINDS, Ignored, Refused, named, read
 from controller.resources.meta import Key, Resource
 from controller.resources.problems import field_path
-from controller.resources.scalars import Location, shown_name
+from controller.resources.scalars import Location
 
 
 @dataclass(frozen=True)
@@ -169,4 +169,4 @@ def _subject_in(text: str, *, index: int) -> str:
     if metadata is None or name is None:
         return f"{kind[1][:63]} in document {index}"
     namespace = _NAMESPACE.search(metadata.group())
-    return f"{kind[1][:63]} {shown_name(namespace[1] if namespace else 'default')}/{shown_name(name[1])}"
+    return named(kind[1][:63], namespace[1] if namespace else "", name[1])

@@ -7,20 +7,24 @@ whose API server refuses an edit.
 
 import logging
 import re
-from pathlib import Path
+from difflib import SequenceMatcher
+from pathlib import Path, PurePosixPath
 
 from controller.provider.directory import Files, Signature, read_files, signature
 from controller.provider.last_good import last_good_forms
 from controller.provider.objects import Entry, Flaw, Parsed, parse_file
 from controller.provider.yaml_documents import PARSER, Parser
 from controller.resources.gateway_api import CONTROLLER_NAME, GatewayClass, GatewayClassSpec
+from controller.resources.kinds import MODELS
 from controller.resources.meta import Key, Metadata, Resource
 from controller.resources.snapshot import Rejection, Snapshot, snapshot
 
 log = logging.getLogger(__name__)
 
-_OBJECT = re.compile(r"[A-Za-z0-9]+ \S+")
+_OBJECT = re.compile(r"(?!document \d+\Z)([A-Za-z0-9]+) (\S+)")
 """The subject of a document that tells its kind and name."""
+_KINDS = frozenset(model.kind_name() for model in MODELS)
+_LIKE = 0.85  # of a kind from which on it is another one, misspelt
 
 
 class Reader:
@@ -75,9 +79,9 @@ class _Collected:
         self._sources: dict[Key, str] = {}
         self._rejections = rejections
         self._flawed: dict[str, set[str]] = {}
-        """Subjects of documents that cannot be read, by file."""
+        """Subjects of documents that cannot be read, by file; a file or directory that cannot is a subject itself."""
         for rejection in rejections:
-            self._flawed.setdefault(rejection.source.rpartition(":")[0], set()).add(rejection.subject)
+            self._flawed.setdefault(rejection.source, set()).add(rejection.subject)
         self._ignored: list[tuple[str, str]] = []
 
     def add(self, file: str, entry: Entry) -> None:
@@ -98,7 +102,8 @@ class _Collected:
     def keep(self, before: Snapshot) -> None:
         """Keep what documents that cannot be read had before.
 
-        A document that tells what it is hides that object. One that does not may be any that its file had.
+        A document that tells what it is hides that object, or one of its name where its kind is misspelt. One that
+        does not may be any that its file had, and a file or directory that cannot be read hides all that it had.
         """
         kept = last_good_forms(before, present=self._resources, may_be_hidden=self._may_be_hidden)
         for resource, source in kept:
@@ -109,8 +114,9 @@ class _Collected:
             log.warning("last good form stays while its file has a flaw", extra={"resources": names})
 
     def _may_be_hidden(self, resource: Resource, source: str) -> bool:
-        subjects = self._flawed.get(source.rpartition(":")[0], ())
-        return any(subject == str(resource.key) or not _OBJECT.fullmatch(subject) for subject in subjects)
+        file = source.rpartition(":")[0]
+        places = (file, *(str(parent) for parent in PurePosixPath(file).parents))
+        return any(_hides(subject, resource.key) for place in places for subject in self._flawed.get(place, ()))
 
     def snapshot(self) -> Snapshot:
         resources = list(self._resources.values())
@@ -121,6 +127,17 @@ class _Collected:
         if not ours and own.key not in self._resources:
             resources.append(own)
         return snapshot(resources, rejections=self._rejections, sources=self._sources.items(), ignored=self._ignored)
+
+
+def _hides(subject: str, key: Key) -> bool:
+    """Whether a document that cannot be read may be an object."""
+    told = _OBJECT.fullmatch(subject)
+    if told is None or subject == str(key):
+        return True
+    kind, path = told.groups()
+    if path != key.path or kind in _KINDS:
+        return False
+    return SequenceMatcher(None, kind.lower(), key.kind.lower()).ratio() >= _LIKE
 
 
 def _own_class() -> GatewayClass:

@@ -133,10 +133,14 @@ def subject_of(document: Mapping[Any, Any], *, index: int) -> str:  # Any: a doc
     name, namespace = fields.get("name"), fields.get("namespace")
     if not isinstance(name, str) or not name:
         return f"{shown_name(kind)} in document {index}"
+    return named(kind, namespace if isinstance(namespace, str) else "", name)
+
+
+def named(kind: str, namespace: str, name: str) -> str:
+    """The subject of an object. namespace: as it is written, empty for none."""
     if any(model.kind_name() == kind and model.cluster_scoped for model in MODELS):
         return f"{shown_name(kind)} {shown_name(name)}"
-    space = namespace if isinstance(namespace, str) and namespace else "default"
-    return f"{shown_name(kind)} {shown_name(space)}/{shown_name(name)}"
+    return f"{shown_name(kind)} {shown_name(namespace or 'default')}/{shown_name(name)}"
 
 
 def without_nulls(value: Any) -> Any:  # Any: of any shape, and the shape stays

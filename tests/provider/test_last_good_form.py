@@ -1,10 +1,14 @@
 """What stays live while an edit is broken."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
+from controller.provider import directory
 from controller.provider.reader import Reader
+from controller.resources.meta import Key
 
 GOOD = """\
 apiVersion: v1
@@ -36,6 +40,74 @@ def test_resource_of_a_broken_edit_stays_as_it_was(tmp_path: Path, broken: str) 
     assert after.rejections
     file.write_text(GOOD)
     assert reader.read().rejections == ()
+
+
+@pytest.mark.parametrize("broken", ["{", "a\n", "port: 80\n", "\udcff", GOOD.replace("kind: ", "kind ")])
+def test_file_whose_documents_do_not_tell_what_they_are_keeps_all_that_it_had(tmp_path: Path, broken: str) -> None:
+    file = tmp_path / "services.yaml"
+    file.write_text(GOOD)
+    reader = Reader(tmp_path)
+    before = reader.read()
+    file.write_text(broken, errors="surrogateescape")
+    after = reader.read()
+    assert after.resources == before.resources
+    assert after.rejections
+
+
+def test_broken_json_keeps_all_that_it_had(tmp_path: Path) -> None:
+    service = '{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": [{"port": 80}]}}'
+    (tmp_path / "services.json").write_text(service)
+    reader = Reader(tmp_path)
+    reader.read()
+    (tmp_path / "services.json").write_text(service.replace("}]", "},]"))
+    assert set(_services(reader)) == {"a"}
+
+
+def test_resource_without_a_namespace_stays_as_it_was(tmp_path: Path) -> None:
+    good = "apiVersion: v1\nmetadata: {name: shop}\nkind: Namespace\n"
+    (tmp_path / "shop.yaml").write_text(good)
+    reader = Reader(tmp_path)
+    reader.read()
+    (tmp_path / "shop.yaml").write_text(good + "spec: [")
+    after = reader.read()
+    assert after.sources == ((Key("", "Namespace", "", "shop"), "shop.yaml:1"),)
+    assert after.rejections
+
+
+@pytest.mark.parametrize("kind", ["HTTPRout", "httproute", "HTTPRoutes"])
+def test_resource_whose_kind_is_misspelt_stays_as_it_was(tmp_path: Path, kind: str) -> None:
+    good = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: cart}\nspec: {}\n"
+    (tmp_path / "cart.yaml").write_text(good)
+    reader = Reader(tmp_path)
+    before = reader.read()
+    (tmp_path / "cart.yaml").write_text(good.replace("HTTPRoute", kind))
+    assert reader.read().resources == before.resources
+
+
+def test_kind_that_is_not_read_keeps_nothing_of_its_name(tmp_path: Path) -> None:
+    group = "apiVersion: gateway.networking.k8s.io/v1\nmetadata: {name: cart}\n"
+    other = f"---\n{group}kind: TrafficPolicy\n"
+    (tmp_path / "cart.yaml").write_text(f"{group}kind: HTTPRoute\nspec: {{}}\n{other}")
+    reader = Reader(tmp_path)
+    assert set(_services(reader)) == {"cart"}
+    (tmp_path / "cart.yaml").write_text(other)
+    assert _services(reader) == {}
+
+
+@pytest.mark.parametrize("name", ["services.yaml", "shop/services.yaml"])
+def test_file_that_cannot_be_read_keeps_all_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(GOOD)
+    reader = Reader(tmp_path)
+    before = reader.read()
+    monkeypatch.setattr(directory, "_LARGEST", 1)
+    file.write_text(file.read_text() + "\n")
+    after = reader.read()
+    assert after.resources == before.resources
+    assert [rejection.source for rejection in after.rejections] == [name]
 
 
 def test_resource_deleted_from_a_good_file_is_gone(tmp_path: Path) -> None:
@@ -85,3 +157,23 @@ def test_list_without_items_is_a_rejection(tmp_path: Path, items: str) -> None:
     (tmp_path / "list.yaml").write_text(f"apiVersion: v1\nkind: List\nitems: {items}\n")
     (rejection,) = Reader(tmp_path).read().rejections
     assert (rejection.subject, rejection.field) == ("List", "items")
+
+
+def test_directory_that_cannot_be_read_keeps_all_that_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "services.yaml").write_text(GOOD)
+    reader = Reader(tmp_path)
+    before = reader.read()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith("/a"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    after = reader.read()
+    assert after.resources == before.resources
+    assert [(rejection.source, rejection.message) for rejection in after.rejections] == [
+        ("a", "cannot be read: permission denied")
+    ]
