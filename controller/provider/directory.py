@@ -1,5 +1,6 @@
 """Files of a directory and their text. Everything here blocks."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from controller.resources.snapshot import Rejection
 SUFFIXES = (".yaml", ".yml", ".json")
 
 _LARGEST = 64 * 1024 * 1024  # bytes of one file: 100,000 routes are 60 MB
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # a link that leads nowhere, or what is gone since it was listed
 _ATTEMPTS = 5  # readings of a file that is written meanwhile; the next event brings the rest
 
 Signature = tuple[tuple[str, int, int, int], ...]
@@ -90,8 +92,10 @@ def _walk(
         name = f"{prefix}{entry.name}"
         try:
             status = entry.stat()
-        except OSError:
-            continue  # a link that leads nowhere, or gone since it was listed
+        except OSError as error:
+            if error.errno not in _NOWHERE:
+                rejections.append(Rejection(name, "link", "", f"cannot be followed: {_reason(error)}"))
+            continue
         identity = (status.st_dev, status.st_ino)
         is_directory = stat.S_ISDIR(status.st_mode)
         is_file = stat.S_ISREG(status.st_mode) and entry.name.endswith(SUFFIXES)

@@ -177,3 +177,22 @@ def test_directory_that_cannot_be_read_keeps_all_that_it_had(tmp_path: Path, mon
     assert [(rejection.source, rejection.message) for rejection in after.rejections] == [
         ("a", "cannot be read: permission denied")
     ]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may follow every link")
+def test_link_that_cannot_be_followed_keeps_all_that_it_led_to(tmp_path: Path) -> None:
+    directory, elsewhere = tmp_path / "resources", tmp_path / "elsewhere"
+    directory.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "services.yaml").write_text(GOOD)
+    (directory / "linked").symlink_to(elsewhere)
+    (directory / "services.yaml").symlink_to(elsewhere / "services.yaml")
+    reader = Reader(directory)
+    before = reader.read()
+    elsewhere.chmod(0)
+    try:
+        after = reader.read()
+    finally:
+        elsewhere.chmod(0o700)
+    assert after.resources == before.resources
+    assert [rejection.source for rejection in after.rejections] == ["linked", "services.yaml"]
