@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from controller.bundle import Bundle, Pools, pools_of
+from controller.bundle import Bundle
 from controller.dataplane.base import DataPlane, Report
 from controller.errors import InfergateError
 from controller.ir.streams import Opening
 from controller.plugins.catalogue import BUILT_IN, Catalogue
+from controller.pools import Pools, pools_of
 from controller.provider.base import Change
 from controller.refused import Refused
 from controller.render import memory as render_memory

@@ -9,8 +9,9 @@ from typing import Final
 
 import msgspec
 
-from controller.bundle import BundleFile, Pools
+from controller.bundle import BundleFile
 from controller.errors import NginxRefused
+from controller.pools import Pools
 
 BUNDLES_PATH: Final = "/bundles"
 REPORTS_PATH: Final = "/reports"

@@ -14,9 +14,10 @@ import yaml
 
 from controller.agent.nginx import Nginx, check, find
 from controller.agent.state import locked
-from controller.bundle import Bundle, encode_pools
+from controller.bundle import Bundle
 from controller.errors import NginxMissing
 from controller.ir.types import GatewayConfig
+from controller.pools import encode_pools
 from controller.provider.file import read
 from controller.render.files import VERSION_FILE, RenderSettings, render
 from controller.resources.gateway_api import CONTROLLER_NAME

@@ -9,10 +9,11 @@ from typing import Self
 
 import pytest
 
-from controller.bundle import Bundle, Pools
+from controller.bundle import Bundle
 from controller.dataplane.base import Report
 from controller.errors import NginxNotRunning, NginxRefused
 from controller.ir.streams import Opening
+from controller.pools import Pools
 from controller.provider.base import Change
 from controller.provider.file import read
 from controller.reconcile import Reconciler, State

@@ -15,8 +15,9 @@ from controller.agent.apply import Applied
 from controller.agent.metrics import Metrics
 from controller.agent.standing import Standing
 from controller.agent.tries import tries
-from controller.bundle import Bundle, Pools, pools_of
+from controller.bundle import Bundle
 from controller.errors import ControlPlaneFailed, InfergateError, NginxRefused
+from controller.pools import Pools, pools_of
 from controller.wire import POLL_WAIT, Delivery, refusal_of
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from controller.bundle import POOLS_FILE
 from controller.errors import StateUnusable
+from controller.pools import POOLS_FILE
 
 CONTROL_SOCKET: Final = "run/control.sock"
 """Where nginx answers for its version."""

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from controller.agent import nginx
-from controller.bundle import POOLS_FILE, Bundle, encode_pools
+from controller.bundle import Bundle
 from controller.dataplane.trial import TrialDataPlane
 from controller.errors import StateUnusable
 from controller.plugins.installed import installed
+from controller.pools import POOLS_FILE, encode_pools
 from controller.provider.file import read
 from controller.render.files import RenderSettings, render
 from controller.resources.gateway_api import CONTROLLER_NAME

@@ -18,13 +18,14 @@ from pathlib import Path
 from controller.agent import nginx
 from controller.agent.apply import Options
 from controller.agent.state import PICKER_SOCKET
-from controller.bundle import COMPLETIONS_FILE, POOLS_FILE
 from controller.commands import statuses
+from controller.completions import COMPLETIONS_FILE
 from controller.dataplane.local import LocalDataPlane, default_state
 from controller.errors import SettingInvalid
 from controller.garbage import collect_seldom
 from controller.ir.streams import Opening, Transport
 from controller.plugins.installed import installed
+from controller.pools import POOLS_FILE
 from controller.provider.file import FileProvider
 from controller.reconcile import Reconciler, State
 from controller.render.files import RenderSettings

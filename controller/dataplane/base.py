@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from controller.bundle import Bundle, Pools
+from controller.bundle import Bundle
 from controller.errors import NginxRefused
+from controller.pools import Pools
 
 
 @dataclass(frozen=True)

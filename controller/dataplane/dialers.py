@@ -9,19 +9,10 @@ from typing import Final
 
 from controller.agent.state import DIALER_SOCKET, State, replace_file
 from controller.agent.supervise import Program, Supervisor
-from controller.bundle import (
-    DIALED_FILE,
-    POOLS_FILE,
-    Bundle,
-    DialedBackends,
-    Pools,
-    decode_dialed,
-    decode_pools,
-    dialed_endpoints,
-    encode_dialed,
-    pools_of,
-)
+from controller.bundle import Bundle
 from controller.dataplane.children import answering
+from controller.dialed import DIALED_FILE, DialedBackends, decode_dialed, dialed_endpoints, encode_dialed
+from controller.pools import POOLS_FILE, Pools, decode_pools, pools_of
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,14 @@ from controller.agent import client, leftovers
 from controller.agent.apply import Applied, Applier, Options
 from controller.agent.nginx import Nginx
 from controller.agent.state import State, locked, replace_file
-from controller.bundle import Bundle, Pool, Pools, decode_pools, encode_pools, pools_of
+from controller.bundle import Bundle
 from controller.dataplane.base import Report
 from controller.dataplane.dialers import COMMAND as DIALER_COMMAND
 from controller.dataplane.dialers import Dialer
 from controller.dataplane.pickers import ChildPicker, NeighbourPicker, Picker, wait_for_pools
 from controller.dataplane.relays import Relay, relay_command
 from controller.errors import NginxRefused, PickerNotRunning
+from controller.pools import Pool, Pools, decode_pools, encode_pools, pools_of
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from controller.bundle import COMPLETIONS_FILE, POOLS_FILE
+from controller.completions import COMPLETIONS_FILE
+from controller.pools import POOLS_FILE
 from controller.resources.parameters import Affinity, Autoscaling, GatewayParametersSpec, Resources, Spread
 from controller.resources.scalars import seconds
 from controller.wire import AUDIENCE

@@ -7,7 +7,8 @@ import asyncio
 import zlib
 from dataclasses import dataclass, field, replace
 
-from controller.bundle import Bundle, Pools
+from controller.bundle import Bundle
+from controller.pools import Pools
 from controller.wire import Delivery, encode_delivery
 
 _GZIP = 16 + zlib.MAX_WBITS

@@ -9,8 +9,8 @@ from typing import Final
 from controller.agent import client
 from controller.agent.state import RELAY_SOCKET, State
 from controller.agent.supervise import Supervisor
-from controller.bundle import POOLS_FILE, Pools
 from controller.dataplane.children import answering
+from controller.pools import POOLS_FILE, Pools
 
 log = logging.getLogger(__name__)
 

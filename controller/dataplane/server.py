@@ -17,13 +17,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from controller.bundle import Bundle, Pools
+from controller.bundle import Bundle
 from controller.dataplane.instances import InstanceReport, Instances
 from controller.dataplane.listening import Listener
 from controller.dataplane.pki import Pair
 from controller.dataplane.publications import Publications
 from controller.dataplane.tokens import Denied, Identity
 from controller.errors import InfergateError
+from controller.pools import Pools
 from controller.wire import BUNDLES_PATH, LONGEST_WAIT, REPORTS_PATH, Statement, decode_statement
 
 log = logging.getLogger(__name__)

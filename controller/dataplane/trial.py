@@ -9,8 +9,9 @@ from typing import Self
 from controller.agent import releases
 from controller.agent.nginx import Nginx, check
 from controller.agent.state import State, locked
-from controller.bundle import Bundle, Pools
+from controller.bundle import Bundle
 from controller.dataplane.base import Report
+from controller.pools import Pools
 
 _TAKEN = re.compile(r"\bbind\(\) to .* failed")
 

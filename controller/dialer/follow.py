@@ -9,9 +9,10 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from controller.bundle import DialedBackends, decode_dialed, decode_pools, dialed_endpoints, pools_of
+from controller.dialed import DialedBackends, decode_dialed, dialed_endpoints
 from controller.dialer.tunnel import Near, Peer, peer_of
 from controller.errors import SettingInvalid
+from controller.pools import decode_pools, pools_of
 
 log = logging.getLogger(__name__)
 

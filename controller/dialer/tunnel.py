@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from controller.alt_names import is_known, names_of
-from controller.bundle import Dialed
+from controller.dialed import Dialed
 from controller.errors import SettingInvalid
 
 log = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Final
 
-from controller.bundle import Pool
 from controller.ir.certificates import Certificate as Certificate
 from controller.ir.filters import Filter
 from controller.ir.policies import BackendTls, ClientValidation, Retry, Session, Timeouts
 from controller.ir.streams import StreamServer
+from controller.pools import Pool
 from controller.resources.meta import Key
 
 BASE_MODEL_HEADER: Final = "x-gateway-base-model-name"

@@ -13,10 +13,10 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from controller.bundle import Pool, Pools, pools_of
 from controller.errors import SettingInvalid
 from controller.kube import Api, configuration
 from controller.plugins.catalogue import Catalogue
+from controller.pools import Pool, Pools, pools_of
 from controller.provider.kubernetes.provider import KubernetesProvider
 from controller.resources.core import EndpointSlice, Pod
 from controller.resources.inference import InferencePool, InferencePoolSpec, PoolPort, PoolSelector

@@ -6,7 +6,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from controller.bundle import ENDPOINT_HEADER, MODEL_HEADER, STREAMS_HEADER, TARGET_HEADER, USAGE_HEADER
+from controller.headers import ENDPOINT_HEADER, MODEL_HEADER, STREAMS_HEADER, TARGET_HEADER, USAGE_HEADER
 from controller.picker.endpoints import Endpoint
 from controller.picker.errors import error_body
 from controller.picker.flow_control.refusals import REASON_HEADER

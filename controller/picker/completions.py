@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from controller.bundle import Completion, decode_completion, decode_first_byte
+from controller.completions import Completion, decode_completion, decode_first_byte
 from controller.picker.endpoints import Sent
 from controller.picker.health import Failure
 from controller.picker.inflight import InFlight

@@ -9,12 +9,12 @@ from enum import StrEnum
 
 import msgspec
 
-from controller.bundle import Engine, PoolEndpoint
 from controller.picker.health import Health
 from controller.picker.memory import PoolMemory
 from controller.picker.model_servers import Reading
 from controller.picker.prefix import PrefixIndex
 from controller.picker.served import ServedModel
+from controller.pools import Engine, PoolEndpoint
 
 MOST_ADAPTERS = 64
 """LoRA adapters remembered of an endpoint that does not say how many it holds."""

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from controller.bundle import EXPLAIN_HEADER
+from controller.headers import EXPLAIN_HEADER
 from controller.picker.chunks import BYTES_PER_TOKEN, OFFSETS
 from controller.picker.endpoints import Endpoint
 from controller.picker.requests import PickRequest

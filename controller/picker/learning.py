@@ -6,7 +6,7 @@ early: both say nothing about how fast a model works. So first bytes count when 
 
 from typing import Final
 
-from controller.bundle import Completion
+from controller.completions import Completion
 from controller.picker.chunks import BYTES_PER_TOKEN
 from controller.picker.endpoints import Endpoint, Sent
 from controller.picker.usage import usage_of

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import unquote
 
-from controller.bundle import NAMED_MODEL_HEADER, POOLS_HEADER
+from controller.headers import NAMED_MODEL_HEADER, POOLS_HEADER
 from controller.picker.answers import answer_of_models, answer_of_refusal
 from controller.picker.model_lists import PATH
 from controller.picker.model_names import Models, encoded, encoded_model, unknown_model

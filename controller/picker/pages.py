@@ -12,8 +12,8 @@ from typing import Final, cast
 
 import httptools
 
-from controller.bundle import PoolTls
 from controller.picker.trust import context_of, knows
+from controller.pools import PoolTls
 
 LARGEST_PAGE: Final = 4 * 1024 * 1024
 """Bytes; forty times the page of a vLLM server."""

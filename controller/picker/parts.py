@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 
-from controller.bundle import PoolTls
 from controller.picker.base_models import BaseModels
 from controller.picker.choosing import Answers, Choosing
 from controller.picker.completions import Completions
@@ -35,6 +34,7 @@ from controller.picker.scheduling.profile import Profile
 from controller.picker.scrape import Scraper
 from controller.picker.watch import Watch
 from controller.plugins.installed import installed
+from controller.pools import PoolTls
 
 A = TypeVar("A")
 

@@ -6,7 +6,7 @@ A request that carries the pool header, which nginx sets on all that clients sen
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from controller.bundle import BASE_MODELS_PATH, FIRST_BYTES_PATH
+from controller.completions import FIRST_BYTES_PATH
 from controller.picker.answers import (
     ErrorAnswer,
     Outcome,
@@ -26,7 +26,9 @@ from controller.picker.replay.recorder import Recorder
 from controller.picker.requests import BodyPieces, Headers, NotFromGateway, PickRequest, is_pick, pick_request
 
 _NOT_FROM_GATEWAY: Final = Refusal(Outcome.NOT_FROM_GATEWAY, 500, "the request did not come from the gateway")
-_FROM_GATEWAY: Final = frozenset({("POST", FIRST_BYTES_PATH), ("GET", BASE_MODELS_PATH)})
+_BASE_MODELS_PATH: Final = "/base-models"
+"""Where nginx asks for the base models of what the pools serve: a JSON object by name, with an ETag."""
+_FROM_GATEWAY: Final = frozenset({("POST", FIRST_BYTES_PATH), ("GET", _BASE_MODELS_PATH)})
 """Methods and paths of what nginx asks beside picks."""
 _TAKEN: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 
@@ -82,7 +84,7 @@ class Picks:
                 self._director.count("", Outcome.LISTED)
                 director = self._director
                 return answer_elsewhere(method, path, headers, models_of=director.models, doubt=director.doubt)
-            if path == BASE_MODELS_PATH:
+            if path == _BASE_MODELS_PATH:
                 return self._base_models.answer(headers.get(b"if-none-match", b""))
             self._completions.take_first_bytes(body.kept, now=self._clock())
             if self._recorder is not None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Protocol
 
-from controller.bundle import FailureMode, ModelRewrite, Pool, PoolEndpoint, Pools, PoolTls, decode_pools, session_id
+from controller.headers import session_id
 from controller.picker.endpoints import Endpoint, key_of
 from controller.picker.index_budget import share_out
 from controller.picker.inflight import InFlight
@@ -19,6 +19,7 @@ from controller.picker.targets import ModelTargets
 from controller.picker.trust import trusts_of
 from controller.picker.watch import DEFAULT_WATCH, Watch, watch_of
 from controller.plugins.types import AppliedPolicy
+from controller.pools import FailureMode, ModelRewrite, Pool, PoolEndpoint, Pools, PoolTls, decode_pools
 
 log = logging.getLogger(__name__)
 

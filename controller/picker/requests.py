@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from controller.bundle import (
+from controller.headers import (
     ENDPOINT_HEADER,
     ID_HEADER,
     NAMED_MODEL_HEADER,

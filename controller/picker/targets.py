@@ -15,7 +15,8 @@ from typing import Final
 
 import xxhash
 
-from controller.bundle import TARGET_HEADER, ModelRewrite
+from controller.headers import TARGET_HEADER
+from controller.pools import ModelRewrite
 
 OTHER: Final = "other"
 """In counts: every model that no rewrite names."""

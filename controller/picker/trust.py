@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Final
 
 from controller.alt_names import is_known, names_of
-from controller.bundle import Pool, PoolTls
+from controller.pools import Pool, PoolTls
 
 _MOST: Final = 256
 """Policies whose certificates are kept ready."""

@@ -8,7 +8,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from controller.bundle import Completion
+from controller.completions import Completion
 
 OTHER: Final = "other"
 """Every model that is not known."""

@@ -5,11 +5,11 @@ from typing import Final
 
 import msgspec
 
-from controller.bundle import Engine
 from controller.picker.chunks import BYTES_PER_TOKEN
 from controller.picker.endpoints import Endpoint, Metrics
 from controller.picker.metrics import State
 from controller.picker.model_servers import Reading
+from controller.pools import Engine
 
 _DIGITS: Final = 3
 """Of seconds: milliseconds."""

@@ -5,8 +5,8 @@ import logging
 from contextlib import suppress
 from typing import Final
 
-from controller.bundle import USAGE_HEADER
 from controller.extproc.messages import ENDPOINT_NAMESPACE, SERVED_KEY, Phase
+from controller.headers import USAGE_HEADER
 from controller.relay.asked import Exchange
 from controller.relay.changes import changed, explanation_of, ordinary, status_of, value_of
 from controller.relay.dialogue import Dialogue

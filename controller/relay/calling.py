@@ -7,9 +7,9 @@ import ssl
 from typing import Final
 
 from controller.alt_names import is_known
-from controller.bundle import PickerTls
 from controller.extproc.http2.client import Connection
 from controller.extproc.http2.frames import StreamEnded
+from controller.pools import PickerTls
 from controller.relay.errors import Fault, PickerFailed
 from controller.relay.places import host_and_port
 from controller.relay.watching import Patience, Place

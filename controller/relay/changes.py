@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv6Address
 from typing import Final
 
-from controller.bundle import EXPLAIN_HEADER
 from controller.extproc.messages import (
     ENDPOINT_KEY,
     ENDPOINT_NAMESPACE,
@@ -15,6 +14,7 @@ from controller.extproc.messages import (
     endpoints_in,
     endpoints_of,
 )
+from controller.headers import EXPLAIN_HEADER
 from controller.relay.http1 import Fields
 
 HOP_BY_HOP: Final = frozenset(

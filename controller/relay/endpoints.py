@@ -5,9 +5,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from controller.bundle import TryOutcome, dialed_socket
+from controller.dialed import dialed_socket
 from controller.extproc.http2 import client as http2
 from controller.extproc.http2.frames import StreamEnded
+from controller.headers import TryOutcome
 from controller.relay import http1, http1_exchange, http2_exchange
 from controller.relay.asked import Body, Exchange, Head
 from controller.relay.errors import EndpointFailed

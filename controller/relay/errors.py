@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from controller.bundle import TryOutcome
+from controller.headers import TryOutcome
 
 
 class RelayError(Exception):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from controller.bundle import THEN_HEADER
 from controller.extproc.messages import (
     OWN_NAMESPACE,
     SESSION_KEY,
@@ -16,6 +15,7 @@ from controller.extproc.messages import (
     Metadata,
     Phase,
 )
+from controller.headers import THEN_HEADER
 from controller.relay import requesting, switching
 from controller.relay.answering import Answering
 from controller.relay.asked import Exchange as Served

@@ -7,9 +7,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from controller.bundle import TryOutcome, dialed_socket
+from controller.dialed import dialed_socket
 from controller.extproc.http2.client import Connection
 from controller.extproc.http2.frames import StreamEnded
+from controller.headers import TryOutcome
 from controller.relay.errors import EndpointFailed
 
 CONNECT_TIMEOUT: Final = 2.0

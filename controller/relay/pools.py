@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from controller.bundle import Pool, decode_pools, session_id
+from controller.headers import session_id
+from controller.pools import Pool, decode_pools
 from controller.relay.watching import Place
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,9 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Final
 
-from controller.bundle import (
+from controller.extproc.http2.frames import StreamEnded
+from controller.extproc.messages import EXPLANATION_KEY, MODEL_KEY, OWN_NAMESPACE, TARGET_KEY, USAGE_KEY, Metadata
+from controller.headers import (
     CONNECTION_HEADER,
     DIALED_HEADER,
     ENDPOINT_HEADER,
@@ -18,8 +20,6 @@ from controller.bundle import (
     TRIED_HEADER,
     TryOutcome,
 )
-from controller.extproc.http2.frames import StreamEnded
-from controller.extproc.messages import EXPLANATION_KEY, MODEL_KEY, OWN_NAMESPACE, TARGET_KEY, USAGE_KEY, Metadata
 from controller.relay.changes import ordinary, value_of, without_named
 from controller.relay.endpoints import Endpoints
 from controller.relay.errors import RelayError

@@ -8,7 +8,7 @@ from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from controller.bundle import POOL_HEADER
+from controller.headers import POOL_HEADER
 from controller.relay.changes import value_of
 from controller.relay.config import RelaySettings
 from controller.relay.endpoints import Endpoints

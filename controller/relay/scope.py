@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from controller.bundle import ENDPOINT_HEADER, TryOutcome
 from controller.extproc.messages import SESSION_KEY, SUBSET_KEY, TRIED_KEY, endpoints_of
+from controller.headers import ENDPOINT_HEADER, TryOutcome
 from controller.relay.changes import normal, value_of
 from controller.relay.errors import RelayError
 from controller.relay.http1 import Fields

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
-from controller.bundle import EXPLAIN_HEADER, PRIORITY_HEADERS
 from controller.extproc.messages import OWN_NAMESPACE, SUBSET_NAMESPACE, TARGET_KEY, Metadata, Phase
+from controller.headers import EXPLAIN_HEADER, PRIORITY_HEADERS
 from controller.relay.changes import value_of
 from controller.relay.dialogue import Dialogue
 from controller.relay.errors import Fault, PickerFailed

@@ -6,10 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from controller.bundle import PickerTls
 from controller.extproc.http2.client import Connection
 from controller.extproc.http2.frames import StreamEnded
 from controller.extproc.messages import SERVICE
+from controller.pools import PickerTls
 from controller.relay import grpc
 from controller.relay.grpc import Answers, call_head
 

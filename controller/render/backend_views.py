@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from controller.bundle import DIALED_HEADER
+from controller.headers import DIALED_HEADER
 from controller.ir.filters import Filter, Mirror, Rewrite
 from controller.ir.policies import Retry
 from controller.ir.types import NO_PRIORITY, Rule, Server, Target, ToPool, ToStatus, ToUpstream

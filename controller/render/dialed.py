@@ -7,9 +7,10 @@ their endpoints in NGINX's place and leaves TLS to the dialer.
 
 import hashlib
 
-from controller.bundle import Dialed, DialedBackends, DialedEndpoint, Pool, dialed_socket, encode_dialed
+from controller.dialed import Dialed, DialedBackends, DialedEndpoint, dialed_socket, encode_dialed
 from controller.ir.policies import AltName, BackendTls
 from controller.ir.types import Certificate, GatewayConfig, ToPool, Upstream
+from controller.pools import Pool
 from controller.render.destinations import targets_of
 
 

@@ -8,9 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from controller.bundle import COMPLETIONS_FILE, DIALED_FILE, Bundle, BundleFile, pools_of, version_of
+from controller.bundle import VERSION_PATH, Bundle, BundleFile, version_of
+from controller.completions import COMPLETIONS_FILE
+from controller.dialed import DIALED_FILE
 from controller.ir.streams import Opening, StreamServer, Transport
 from controller.ir.types import GatewayConfig, Server, ToPool
+from controller.pools import pools_of
 from controller.render.certificates import authorities_name, certificate_name
 from controller.render.config_view import config_view
 from controller.render.destinations import targets_of
@@ -126,7 +129,7 @@ def render(config: GatewayConfig, settings: RenderSettings, *, memory: Memory | 
     if dialed := dialed_file(config):
         secrets[DIALED_FILE] = dialed
     version = version_of({**files, **secrets})
-    files[VERSION_FILE] = f'location = /infergate/version {{\n    return 200 "{version}";\n}}\n'.encode()
+    files[VERSION_FILE] = f'location = {VERSION_PATH} {{\n    return 200 "{version}";\n}}\n'.encode()
     return Bundle(
         gateway=config.name,
         version=version,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from controller.bundle import (
+from controller.headers import (
     CONNECTION_HEADER,
     ENDPOINT_HEADER,
     EXPLAIN_HEADER,

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from controller.bundle import session_id
+from controller.headers import session_id
 from controller.ir.filters import Redirect
 from controller.ir.policies import Session
 from controller.ir.types import Backend, Rule, Target, ToPool, ToUpstream

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
-from controller.bundle import FailureMode
 from controller.ir.filters import Redirect
 from controller.ir.policies import BackendTls
 from controller.ir.types import GatewayConfig, Rule, Server, Target, ToPool, ToStatus, ToUpstream
+from controller.pools import FailureMode
 from controller.render.certificates import TlsView, tls_view
 from controller.render.dialed import dialed_pools, is_dialed
 from controller.render.names import endpoint_variable, pool_upstream, service_upstream

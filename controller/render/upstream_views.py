@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from controller.bundle import Pool, dialed_socket
+from controller.dialed import dialed_socket
 from controller.ir.policies import BackendTls
 from controller.ir.types import Certificate, GatewayConfig, Rule, ToPool, ToUpstream, Upstream
+from controller.pools import Pool
 from controller.render.destinations import targets_of
 from controller.render.dialed import is_dialed, shown_to, sockets_of, stem_of
 from controller.render.names import OF_SESSIONS, endpoint_variable, pool_upstream, service_upstream

@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
-from controller.bundle import ModelRewrite
 from controller.ir.policies import BackendTls
 from controller.plugins.catalogue import BUILT_IN, Catalogue
 from controller.plugins.types import AppliedPolicy
+from controller.pools import ModelRewrite
 from controller.resources.core import ConfigMap
 from controller.resources.grpc_route import RequestRoute
 from controller.resources.meta import Key

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from controller.bundle import STEERING_HEADERS
+from controller.headers import STEERING_HEADERS
 from controller.ir.filters import (
     Cors,
     Filter,

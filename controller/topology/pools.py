@@ -4,19 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from controller.bundle import (
-    Engine,
-    ExternalPicker,
-    FailureMode,
-    ModelRewrite,
-    PickerTls,
-    Pool,
-    PoolEndpoint,
-    PoolTls,
-)
 from controller.ir.policies import BackendTls
 from controller.ir.types import Target, ToPool, ToStatus
 from controller.plugins.types import DEFAULT_POLICY, AppliedPolicy
+from controller.pools import Engine, ExternalPicker, FailureMode, ModelRewrite, PickerTls, Pool, PoolEndpoint, PoolTls
 from controller.resources.core import Pod, Service
 from controller.resources.inference import EndpointPickerRef, InferencePool
 from controller.resources.meta import Key

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from controller.bundle import Pool
 from controller.ir.policies import ClientValidation
 from controller.ir.streams import Opening, StreamRule
 from controller.ir.types import Case, Certificate, Upstream
+from controller.pools import Pool
 from controller.resources.meta import Key
 from controller.resources.parameters import NO_PARAMETERS, GatewayParametersSpec
 from controller.topology.protocols import opening_of

@@ -8,8 +8,9 @@ import pytest
 from controller.agent.apply import Applier, Options
 from controller.agent.nginx import Nginx, find
 from controller.agent.state import State, locked
-from controller.bundle import Bundle, BundleFile, pools_of
+from controller.bundle import Bundle, BundleFile
 from controller.errors import NginxMissing
+from controller.pools import pools_of
 from tests.ports import free_port
 
 _NGINX_CONF = """\

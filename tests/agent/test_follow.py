@@ -15,8 +15,9 @@ from controller.agent.metrics import metrics_of
 from controller.agent.standing import Standing
 from controller.agent.telling import keep_telling
 from controller.agent.tries import tries
-from controller.bundle import Bundle, BundleFile, Pool, Pools, pools_of
+from controller.bundle import Bundle, BundleFile
 from controller.errors import ControlPlaneFailed, NginxNotRunning, NginxRefused
+from controller.pools import Pool, Pools, pools_of
 from controller.wire import Delivery, Refusal, Statement
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]

@@ -4,7 +4,8 @@ import pytest
 
 from controller.agent import releases
 from controller.agent.state import State
-from controller.bundle import Bundle, BundleFile, pools_of
+from controller.bundle import Bundle, BundleFile
+from controller.pools import pools_of
 
 
 def _numbers(state: State) -> list[str]:

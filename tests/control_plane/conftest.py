@@ -6,12 +6,13 @@ from typing import cast
 
 import pytest
 
-from controller.bundle import Bundle, Pools
+from controller.bundle import Bundle
 from controller.control_plane.publishing import Publishing
 from controller.dataplane.base import Report
 from controller.dataplane.instances import InstanceReport
 from controller.dataplane.server import BundleServer
 from controller.errors import NginxRefused
+from controller.pools import Pools
 from controller.provider.file import read
 from controller.resources.gateway_api import CONTROLLER_NAME
 from controller.resources.snapshot import Snapshot

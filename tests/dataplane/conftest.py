@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from controller.agent.nginx import Nginx, find
-from controller.bundle import Bundle, BundleFile, Pool, pools_of
+from controller.bundle import Bundle, BundleFile
 from controller.errors import NginxMissing
+from controller.pools import Pool, pools_of
 from tests.ports import free_port
 
 _NGINX_CONF = """\

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from controller.agent.apply import Options
 from controller.agent.nginx import find
-from controller.bundle import Bundle, BundleFile, pools_of
+from controller.bundle import Bundle, BundleFile
 from controller.dataplane.local import LocalDataPlane
+from controller.pools import pools_of
 
 
 async def main(state: str, version: str, conf: bytes, *picker: str) -> None:

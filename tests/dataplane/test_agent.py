@@ -15,11 +15,12 @@ import httpx
 import pytest
 
 from controller.agent.nginx import Nginx
-from controller.bundle import Bundle, BundleFile, ExternalPicker, Pool, pools_of
+from controller.bundle import Bundle, BundleFile
 from controller.dataplane.pki import make_ca
 from controller.dataplane.server import BundleServer
 from controller.errors import NginxRefused
 from controller.ir.types import GatewayConfig
+from controller.pools import ExternalPicker, Pool, pools_of
 from controller.render.files import RenderSettings, render
 
 from .control_plane import ControlPlane

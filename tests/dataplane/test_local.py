@@ -12,10 +12,11 @@ import pytest
 
 from controller.agent.apply import Options
 from controller.agent.nginx import Nginx
-from controller.bundle import Bundle, Pool, decode_pools, pools_of
+from controller.bundle import Bundle
 from controller.dataplane.base import DataPlane
 from controller.dataplane.local import LocalDataPlane, default_state
 from controller.errors import NginxRefused, PickerNotRunning, StateUnusable
+from controller.pools import Pool, decode_pools, pools_of
 
 Make = Callable[..., Bundle]
 Until = Callable[[Callable[[], bool]], Awaitable[None]]

@@ -12,7 +12,9 @@ import pytest
 
 from controller.agent.nginx import Nginx
 from controller.agent.state import LOCK_FILE, PICKER_SOCKET
-from controller.bundle import COMPLETIONS_FILE, POOLS_FILE, Bundle
+from controller.bundle import Bundle
+from controller.completions import COMPLETIONS_FILE
+from controller.pools import POOLS_FILE
 from controller.provider.file import read
 from controller.reconcile import bundle_of, topology_of
 from controller.render.files import RenderSettings

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from controller.agent.control_plane import Access, ControlPlane
-from controller.bundle import Bundle, pools_of
+from controller.bundle import Bundle
 from controller.dataplane.pki import make_ca
 from controller.dataplane.publications import Publications
 from controller.errors import ControlPlaneFailed
+from controller.pools import pools_of
 from controller.wire import Statement
 
 from . import control_plane

@@ -8,12 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from controller.bundle import Bundle, BundleFile, Pool, Pools, pools_of
+from controller.bundle import Bundle, BundleFile
 from controller.dataplane import listening
 from controller.dataplane.instances import FORGOTTEN_AFTER, Instances
 from controller.dataplane.server import BundleServer
 from controller.dataplane.tokens import Denied, Identity
 from controller.errors import InfergateError, NginxRefused
+from controller.pools import Pool, Pools, pools_of
 from controller.wire import Refusal, Statement, decode_delivery, encode_statement
 
 from .control_plane import ControlPlane

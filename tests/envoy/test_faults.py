@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from controller.bundle import Pool, PoolEndpoint, encode_pools, pools_of
+from controller.pools import Pool, PoolEndpoint, encode_pools, pools_of
 from tests.envoy.proxy import run_envoy
 from tests.nginx.servers import Request, close, describe, nobody, reset, serve
 from tests.picker.ext_proc.conftest import eventually, served_picker

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.bundle import ModelRewrite, ModelTarget
+from controller.pools import ModelRewrite, ModelTarget
 from tests.envoy.proxy import run_envoy
 from tests.nginx.http2 import serve_http2
 from tests.nginx.servers import Request, response, serve

@@ -15,11 +15,12 @@ from controller.agent import client
 from controller.agent import state as places
 from controller.agent.apply import Options
 from controller.agent.nginx import Nginx
-from controller.bundle import POOLS_FILE, Bundle, BundleFile, decode_pools
+from controller.bundle import Bundle, BundleFile
 from controller.commands import statuses
 from controller.commands.run import picker_command
 from controller.dataplane.base import Report
 from controller.dataplane.local import LocalDataPlane
+from controller.pools import POOLS_FILE, decode_pools
 from controller.provider.file import FileProvider, read
 from controller.reconcile import Reconciler, State
 from controller.render.files import RenderSettings

@@ -8,7 +8,6 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from controller.bundle import PRIORITY_HEADERS
 from controller.extproc.messages import (
     ENDPOINT_KEY,
     ENDPOINT_NAMESPACE,
@@ -25,6 +24,7 @@ from controller.extproc.messages import (
     Phase,
     SetHeader,
 )
+from controller.headers import PRIORITY_HEADERS
 from tests.nginx.ext_proc import Stage, as_the_field_does, named, picks
 from tests.nginx.resources import Json, route, rule, to_pool
 from tests.nginx.scene import MODES, Scene

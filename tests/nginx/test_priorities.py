@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from controller.agent.nginx import Nginx
-from controller.bundle import PRIORITY_HEADERS
+from controller.headers import PRIORITY_HEADERS
 from tests.nginx.gateway import Gateway, client_of, eventually, run_gateway, until
 from tests.nginx.resources import Json, header, pool, request_headers, route, rule, to_pool
 from tests.nginx.servers import Backend, Request, describe, pick, serve, serve_picks

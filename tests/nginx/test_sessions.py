@@ -11,7 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from controller.bundle import session_id
+from controller.headers import session_id
 from tests.nginx.calls import SERVICE, calls_to, serve_calls
 from tests.nginx.gateway import Gateway
 from tests.nginx.resources import (

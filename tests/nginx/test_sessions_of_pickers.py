@@ -11,7 +11,6 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from controller.bundle import session_id
 from controller.extproc.messages import (
     OWN_NAMESPACE,
     SESSION_KEY,
@@ -22,6 +21,7 @@ from controller.extproc.messages import (
     Immediate,
     Phase,
 )
+from controller.headers import session_id
 from controller.relay.pieces import MOST_OF_ONE
 from tests.nginx.ext_proc import Play, Stage, as_the_field_does, picks
 from tests.nginx.resources import route, rule, to_pool

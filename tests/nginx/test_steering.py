@@ -7,7 +7,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from controller.bundle import STEERING_HEADERS
+from controller.headers import STEERING_HEADERS
 from tests.nginx.gateway import Gateway
 from tests.nginx.resources import header, pool, request_headers, route, rule, service, to_pool, to_service
 from tests.nginx.servers import Backend, Request, exchange, response, serve

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.bundle import Completion, Engine, FirstByte, Pool, PoolEndpoint, pools_of
+from controller.completions import Completion, FirstByte
 from controller.picker.answers import Refusal
 from controller.picker.chunks import chunk_hashes
 from controller.picker.completions import Completions
@@ -21,6 +21,7 @@ from controller.picker.requests import PickRequest, read_tried
 from controller.picker.scheduling.base import Surroundings
 from controller.picker.scheduling.profile import PluginSpec, Profile, build_profile
 from controller.plugins.types import DEFAULT_HEALTH, AppliedPolicy, Health
+from controller.pools import Engine, Pool, PoolEndpoint, pools_of
 
 
 @dataclass

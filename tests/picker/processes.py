@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from controller.bundle import Pool, encode_pools, pools_of
+from controller.pools import Pool, encode_pools, pools_of
 
 WITHIN = 60.0
 """Seconds for whatever is waited for."""

@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
-from controller.bundle import ENDPOINT_HEADER, STREAMS_HEADER, Pool, PoolEndpoint, encode_pools, pools_of
+from controller.headers import ENDPOINT_HEADER, STREAMS_HEADER
 from controller.picker.config import PickerSettings
 from controller.picker.server import serve
+from controller.pools import Pool, PoolEndpoint, encode_pools, pools_of
 
 TIMEOUT = 10.0
 LOOK_EVERY = 0.01

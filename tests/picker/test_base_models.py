@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from controller.bundle import ModelRewrite, ModelTarget, Pool, PoolEndpoint, pools_of
 from controller.picker.base_models import BaseModels, base_models
 from controller.picker.health import Failure
 from controller.picker.model_names import encoded, models_of
 from controller.picker.served import ServedModel
+from controller.pools import ModelRewrite, ModelTarget, Pool, PoolEndpoint, pools_of
 
 from .conftest import Picker
 

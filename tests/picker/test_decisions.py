@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from controller.bundle import ENDPOINT_HEADER, Pool, PoolEndpoint, encode_pools, pools_of
+from controller.headers import ENDPOINT_HEADER
 from controller.picker.decisions import KEPT, Decisions
 from controller.plugins.types import Admission, AppliedPolicy, DetectorConfig, FlowControlConfig
+from controller.pools import Pool, PoolEndpoint, encode_pools, pools_of
 
 from .conftest import Clock, Picker, request_of
 from .test_app import LOOK_EVERY, LOOKS, Running, running_picker

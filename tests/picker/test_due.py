@@ -2,10 +2,10 @@
 
 import random
 
-from controller.bundle import PoolEndpoint
 from controller.picker.due import STEP, Due
 from controller.picker.endpoints import Endpoint, Sent
 from controller.picker.memory import PoolMemory
+from controller.pools import PoolEndpoint
 
 ENDPOINT = Endpoint(PoolEndpoint(address="10.0.0.1:8000", name="llm/one"))
 

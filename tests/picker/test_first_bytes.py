@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.bundle import Completion, FirstByte, decode_completion, decode_first_byte
+from controller.completions import Completion, FirstByte, decode_completion, decode_first_byte
 from controller.picker.inflight import SHORT_SCRAPES
 from controller.picker.overdue import miss_overdue
 from controller.picker.rates import Rates

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controller.bundle import Pool, PoolEndpoint
 from controller.plugins.types import AppliedPolicy, Health
+from controller.pools import Pool, PoolEndpoint
 
 from .processes import WITHIN, PickerProcess, picker_process
 

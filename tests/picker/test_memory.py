@@ -10,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from controller.bundle import Completion, Pool, PoolEndpoint
+from controller.completions import Completion
 from controller.picker.index_budget import LIMIT, bytes_of
+from controller.pools import Pool, PoolEndpoint
 from tools.bench.processes import memory
 
 from .conftest import Picker, request_of

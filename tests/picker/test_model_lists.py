@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from controller.bundle import ExternalPicker, Pool, PoolEndpoint, pools_of
 from controller.picker.health import Failure
 from controller.picker.model_lists import ASK_EVERY, DOUBTED_EVERY, ModelLists, models_on
 from controller.picker.model_names import encoded, models_of
 from controller.picker.pages import Page, ScrapeFailed
+from controller.pools import ExternalPicker, Pool, PoolEndpoint, pools_of
 
 from .conftest import Picker
 

@@ -1,7 +1,7 @@
 import pytest
 
-from controller.bundle import Engine
 from controller.picker.model_servers import MetricsReader, Reading
+from controller.pools import Engine
 
 VLLM = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.bundle import COMPLETIONS_FILE
+from controller.completions import COMPLETIONS_FILE
 from controller.picker.outlive import until_free
 
 

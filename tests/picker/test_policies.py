@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from controller.bundle import Pool, PoolEndpoint, pools_of
 from controller.picker.endpoints import Endpoint
 from controller.picker.flow_control.settings import PoolPolicy
 from controller.picker.inflight import InFlight
@@ -28,6 +27,7 @@ from controller.plugins.types import (
     FlowControlConfig,
     Scheduling,
 )
+from controller.pools import Pool, PoolEndpoint, pools_of
 
 HEALTHY = ConfiguredPlugin("healthy-filter", "healthy-filter")
 SCHEDULING = Scheduling(

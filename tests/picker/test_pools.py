@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.bundle import Pool, PoolEndpoint, encode_pools, pools_of
 from controller.picker.pools import PoolsFile
+from controller.pools import Pool, PoolEndpoint, encode_pools, pools_of
 
 from .conftest import Picker
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.bundle import Engine
 from controller.picker.answers import Refusal
 from controller.picker.chunks import chunk_hashes
 from controller.picker.index_budget import share_out
@@ -15,6 +14,7 @@ from controller.picker.learned_metrics import learned_metrics
 from controller.picker.model_servers import Reading
 from controller.picker.prefix import DEFAULT_CAPACITY, PrefixIndex, capacity_of, longest_matches
 from controller.picker.requests import BodyPieces, PickRequest, pick_request
+from controller.pools import Engine
 
 from .conftest import Picker
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.bundle import ENDPOINT_HEADER
 from controller.errors import InputUnreadable, SettingInvalid
+from controller.headers import ENDPOINT_HEADER
 from controller.picker.answers import Refusal
 from controller.picker.health import Failure
 from controller.picker.replay.command import replay

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from controller.bundle import Engine
 from controller.picker.endpoints import Metrics
 from controller.picker.inflight import LONGEST, SHORT_SCRAPES
 from controller.picker.pages import HttpPages, Page, ScrapeFailed
 from controller.picker.scrape import Scraper
+from controller.pools import Engine
 
 from .conftest import Picker
 

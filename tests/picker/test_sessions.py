@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller.bundle import session_id
+from controller.headers import session_id
 from controller.picker.answers import Refusal
 from controller.picker.explain import explanation
 from controller.picker.scheduling import sessions

@@ -6,11 +6,11 @@ from collections import Counter
 import msgspec
 import pytest
 
-from controller.bundle import ModelRewrite, ModelTarget, Pool, PoolEndpoint, pools_of
 from controller.picker.answers import Refusal
 from controller.picker.requests import BodyPieces, PickRequest, pick_request
 from controller.picker.scheduling.profile import PluginSpec
 from controller.picker.targets import ModelTargets, Rewritten
+from controller.pools import ModelRewrite, ModelTarget, Pool, PoolEndpoint, pools_of
 from tests.picker.conftest import Picker
 
 HEADERS = {

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from controller.bundle import Pool, PoolEndpoint, encode_pools, pools_of
 from controller.picker.endpoints import Endpoint
 from controller.plugins.catalogue import BUILT_IN, Catalogue, Kind, Plugin
 from controller.plugins.types import Admission, AppliedPolicy, ConfiguredPlugin, DetectorConfig, FlowControlConfig
 from controller.plugins.types import Scheduling as Profile
+from controller.pools import Pool, PoolEndpoint, encode_pools, pools_of
 
 from .test_app import LOOK_EVERY, LOOKS, Running, running_picker
 

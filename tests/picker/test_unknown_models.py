@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from controller.bundle import ModelRewrite, ModelTarget, Pool, PoolEndpoint, pools_of
 from controller.picker.answers import Refusal
 from controller.picker.model_lists import DOUBTED_EVERY, ModelLists
 from controller.picker.pages import Page
 from controller.picker.served import ServedModel
 from controller.plugins.types import AppliedPolicy
+from controller.pools import ModelRewrite, ModelTarget, Pool, PoolEndpoint, pools_of
 
 from .conftest import Picker, request_of
 

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from controller.bundle import Pool, PoolEndpoint, pools_of
 from controller.picker.flow_control.settings import UtilizationDetectorRef
 from controller.picker.overdue import miss_overdue
 from controller.picker.policies import admissions
 from controller.picker.scrape import Scraper
 from controller.picker.watch import Watch, watch_of
 from controller.plugins.types import Admission, AppliedPolicy, DetectorConfig, FlowControlConfig, Health
+from controller.pools import Pool, PoolEndpoint, pools_of
 
 from .conftest import Picker
 from .test_scrape import Pages

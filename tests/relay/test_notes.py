@@ -4,8 +4,8 @@ from typing import cast
 
 import pytest
 
-from controller.bundle import EXPLAIN_HEADER, MODEL_HEADER
 from controller.extproc.messages import EXPLANATION_KEY, MODEL_KEY, OWN_NAMESPACE
+from controller.headers import EXPLAIN_HEADER, MODEL_HEADER
 from controller.relay.pools import RelayPool
 from controller.relay.relayed import Relayed, Services
 from controller.relay.server import Reply, Request

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from controller.bundle import PickerTls
 from controller.extproc.encoding import encode_part
 from controller.extproc.http2.frames import StreamEnded
 from controller.extproc.messages import HeadersPart, Phase
+from controller.pools import PickerTls
 from controller.relay.errors import Fault, PickerFailed
 from controller.relay.grpc import Answers
 from controller.relay.pickers import Pickers

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from controller.bundle import ExternalPicker, Pool, PoolEndpoint, encode_pools, pools_of
+from controller.pools import ExternalPicker, Pool, PoolEndpoint, encode_pools, pools_of
 from controller.relay.pools import LEAVING, PoolTable
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from controller.bundle import ENDPOINT_HEADER, TryOutcome, session_id
 from controller.extproc.messages import SESSION_KEY, SUBSET_KEY, TRIED_KEY
+from controller.headers import ENDPOINT_HEADER, TryOutcome, session_id
 from controller.picker.director import RETRIES
 from controller.relay.pools import RelayPool
 from controller.relay.scope import MOST_AGAIN, Scope, Tried, scope_of

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controller.bundle import STEERING_HEADERS
+from controller.headers import STEERING_HEADERS
 from controller.ir.filters import (
     Cors,
     Filter,

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from controller.bundle import Engine, ExternalPicker, FailureMode, PickerTls
 from controller.ir.types import Target, ToPool, ToStatus
+from controller.pools import Engine, ExternalPicker, FailureMode, PickerTls
 from controller.topology.types import PoolState, Topology
 
 Build = Callable[..., Topology]

@@ -15,7 +15,7 @@ from controller.agent import releases
 from controller.agent.apply import Applier
 from controller.agent.nginx import Nginx
 from controller.agent.state import locked, replace_file
-from controller.bundle import encode_pools
+from controller.pools import encode_pools
 from controller.provider.file import FileProvider
 from tools.bench.failures import CannotMeasure
 from tools.bench.gateway import Gateway, gateway

@@ -18,7 +18,7 @@ from typing import Final
 import httpx
 
 from controller.agent.nginx import Nginx
-from controller.bundle import Pool, PoolEndpoint, encode_pools, pools_of
+from controller.pools import Pool, PoolEndpoint, encode_pools, pools_of
 from tools.bench.failures import CannotMeasure
 from tools.bench.load import Job, Load, LoadGenerator, load_generator
 from tools.bench.processes import cpu_seconds

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from controller.bundle import Completion, Pool, PoolEndpoint, pools_of
+from controller.completions import Completion
 from controller.picker.answers import Refusal, answer_of_pick
 from controller.picker.completions import Completions
 from controller.picker.director import Director
@@ -20,6 +20,7 @@ from controller.picker.pools import PoolState, PoolTable
 from controller.picker.requests import BodyPieces, PickRequest, pick_request
 from controller.picker.scheduling.base import Surroundings
 from controller.picker.scheduling.profile import Profile, default_profile
+from controller.pools import Pool, PoolEndpoint, pools_of
 from tools.bench.bodies import chat_body
 from tools.bench.failures import CannotMeasure
 from tools.bench.resources import CHAT_PATH

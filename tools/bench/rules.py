@@ -16,9 +16,10 @@ from typing import Final
 from controller.agent.apply import Applier
 from controller.agent.nginx import Nginx, check
 from controller.agent.state import State, locked
-from controller.bundle import Bundle, encode_pools
+from controller.bundle import Bundle
 from controller.errors import NginxRefused
 from controller.garbage import collect_seldom
+from controller.pools import encode_pools
 from controller.provider.file import read
 from controller.resources.snapshot import Snapshot
 from tools.bench.failures import CannotMeasure

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from controller.bundle import Completion, FirstByte
+from controller.completions import Completion, FirstByte
 from controller.picker.choosing import Choosing
 from controller.picker.chunks import OFFSETS
 from controller.picker.endpoints import Endpoint, Sent

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Mapping
 from enum import Enum, auto
 from typing import Final
 
-from controller.bundle import ENDPOINT_HEADER
 from controller.extproc.encoding import encode_answer
 from controller.extproc.messages import (
     ENDPOINT_KEY,
@@ -35,6 +34,7 @@ from controller.extproc.messages import (
     SetHeader,
     TrailersAnswer,
 )
+from controller.headers import ENDPOINT_HEADER
 from controller.picker.answers import Outcome, Refusal
 from controller.picker.ext_proc.desk import Desk, End
 from controller.picker.ext_proc.intake import Intake, intake_of

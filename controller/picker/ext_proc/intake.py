@@ -8,14 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from controller.bundle import (
-    ENDPOINT_HEADER,
-    EXPLAIN_HEADER,
-    PRIORITY_HEADERS,
-    STEERING_HEADERS,
-    TARGET_HEADER,
-    session_id,
-)
 from controller.extproc.messages import (
     OWN_NAMESPACE,
     SESSION_KEY,
@@ -26,6 +18,14 @@ from controller.extproc.messages import (
     Headers,
     Metadata,
     endpoints_in,
+)
+from controller.headers import (
+    ENDPOINT_HEADER,
+    EXPLAIN_HEADER,
+    PRIORITY_HEADERS,
+    STEERING_HEADERS,
+    TARGET_HEADER,
+    session_id,
 )
 from controller.picker.apis import read_named
 from controller.picker.prompt import KEPT, NO_PROMPT, read_prompt

@@ -5,7 +5,7 @@ See `Exchange`.
 
 from typing import Final
 
-from controller.bundle import EXPLAIN_HEADER, Completion
+from controller.completions import Completion
 from controller.extproc.encoding import encode_answer
 from controller.extproc.messages import (
     ENDPOINT_NAMESPACE,
@@ -25,6 +25,7 @@ from controller.extproc.messages import (
     SetHeader,
     TrailersAnswer,
 )
+from controller.headers import EXPLAIN_HEADER
 from controller.picker.ext_proc.desk import Desk
 from controller.picker.ext_proc.intake import STEERING, tried_in
 from controller.picker.ext_proc.renaming import Naming

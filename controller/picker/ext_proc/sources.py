@@ -6,12 +6,12 @@ from contextlib import aclosing
 
 import msgspec
 
-from controller.bundle import Pools, pools_of
 from controller.membership.cluster import Wanted, check, follow
 from controller.picker.config import PoolOfCluster
 from controller.picker.pools import PoolTable
 from controller.plugins.installed import installed
 from controller.plugins.types import AppliedPolicy
+from controller.pools import Pools, pools_of
 
 log = logging.getLogger(__name__)
 

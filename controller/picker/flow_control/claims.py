@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
-from controller.bundle import PRIORITY_HEADERS
+from controller.headers import PRIORITY_HEADERS
 from controller.picker.flow_control.settings import PoolPolicy, TenantBy
 from controller.picker.flow_control.tickets import Ticket
 

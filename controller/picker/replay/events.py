@@ -9,11 +9,12 @@ from typing import Final
 
 import msgspec
 
-from controller.bundle import Completion, FirstByte, Pool
+from controller.completions import Completion, FirstByte
 from controller.errors import InputUnreadable
 from controller.picker.chunks import Turn
 from controller.picker.health import Failure
 from controller.picker.model_servers import Reading
+from controller.pools import Pool
 
 VERSION: Final = 1
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from controller.bundle import Pool, pools_of
 from controller.picker.answers import Refusal
 from controller.picker.completions import Completions
 from controller.picker.director import Director
@@ -25,6 +24,7 @@ from controller.picker.scheduling.profile import Profile
 from controller.picker.watch import Watch
 from controller.plugins.catalogue import Catalogue
 from controller.plugins.types import AppliedPolicy
+from controller.pools import Pool, pools_of
 
 
 @dataclass

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from controller.bundle import Pool, decode_completion, decode_first_byte
+from controller.completions import decode_completion, decode_first_byte
 from controller.picker.answers import Outcome, Refusal
 from controller.picker.endpoints import Endpoint
 from controller.picker.replay.events import AnyEvent, Opened, Picked, Read, Served, Told, encoded
 from controller.picker.requests import PickRequest
+from controller.pools import Pool
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from controller.bundle import ModelRewrite
+from controller.pools import ModelRewrite
 from controller.resources.legacy import Criticality, InferenceModel
 from controller.resources.meta import Key
 from controller.resources.scalars import quoted

@@ -7,7 +7,7 @@ then the first rule in it. Source: llm-d router, InferenceModelRewrite v1alpha2.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from controller.bundle import ModelRewrite, ModelTarget
+from controller.pools import ModelRewrite, ModelTarget
 from controller.resources.rewrites import InferenceModelRewrite, RewriteRule, RewriteTarget
 from controller.resources.scalars import quoted
 from controller.topology.conditions import (

@@ -15,8 +15,8 @@ from typing import Any
 
 from controller.agent import state as places
 from controller.agent.nginx import Nginx
-from controller.bundle import Pool
 from controller.plugins.installed import installed
+from controller.pools import Pool
 from controller.provider.file import read
 from controller.reconcile import State, topology_of
 from controller.translate.build import translate

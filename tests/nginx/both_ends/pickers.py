@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from controller.bundle import Pool, encode_pools, pools_of
+from controller.pools import Pool, encode_pools, pools_of
 from tests.nginx.gateway import SECONDS, eventually
 from tests.ports import free_ports
 

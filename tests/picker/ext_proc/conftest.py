@@ -12,7 +12,6 @@ import grpc
 import httpx
 import pytest
 
-from controller.bundle import ModelRewrite, Pool, PoolEndpoint, encode_pools, pools_of
 from controller.extproc.decoding import decode_answer
 from controller.extproc.encoding import encode_part
 from controller.extproc.messages import (
@@ -32,6 +31,7 @@ from controller.extproc.wire import chunks_of
 from controller.picker.config import ExtProcSettings, PickerSettings
 from controller.picker.ext_proc.serving import serve_gateways
 from controller.plugins.types import DEFAULT_POLICY, Admission, AppliedPolicy, DetectorConfig, FlowControlConfig
+from controller.pools import ModelRewrite, Pool, PoolEndpoint, encode_pools, pools_of
 from tests.ports import free_port
 
 TIMEOUT = 30.0

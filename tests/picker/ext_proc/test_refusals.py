@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from controller.bundle import Pool, PoolEndpoint, encode_pools, pools_of
 from controller.extproc.messages import BodyPart, Immediate, Phase
 from controller.plugins.types import AppliedPolicy
+from controller.pools import Pool, PoolEndpoint, encode_pools, pools_of
 
 from .conftest import (
     ONE_AT_A_TIME,

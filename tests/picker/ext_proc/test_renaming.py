@@ -9,7 +9,6 @@ import pytest
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
-from controller.bundle import ModelRewrite, ModelTarget
 from controller.extproc.encoding import encode_part
 from controller.extproc.messages import (
     BodyAnswer,
@@ -21,6 +20,7 @@ from controller.extproc.messages import (
     TrailersPart,
 )
 from controller.plugins.types import DEFAULT_POLICY, AppliedPolicy
+from controller.pools import ModelRewrite, ModelTarget
 
 from .conftest import (
     ONE_AT_A_TIME,

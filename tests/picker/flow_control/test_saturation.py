@@ -5,13 +5,13 @@ from typing import cast
 
 import pytest
 
-from controller.bundle import Engine, PoolEndpoint
 from controller.picker.endpoints import Endpoint, Sent
 from controller.picker.flow_control.loads import EndpointLoad, Load, load_of
 from controller.picker.flow_control.saturation import ASSUMED_SLOTS, ConcurrencyDetector, UtilizationDetector
 from controller.picker.flow_control.settings import ConcurrencyMode, ConcurrencyParameters, UtilizationParameters
 from controller.picker.health import Failure
 from controller.picker.model_servers import Reading
+from controller.pools import Engine, PoolEndpoint
 
 UTILIZATION = UtilizationDetector(UtilizationParameters())
 FULL = Load(reading_age=0.5, running=4, waiting=9, slots=4)

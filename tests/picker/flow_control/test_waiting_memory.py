@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.bundle import Pool, PoolEndpoint
 from controller.plugins.types import Admission, AppliedPolicy, DetectorConfig, FlowControlConfig
+from controller.pools import Pool, PoolEndpoint
 from tests.picker.processes import WITHIN, PickerProcess, picker_process
 from tools.bench.bodies import chat_body
 from tools.bench.processes import memory

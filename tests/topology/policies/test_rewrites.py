@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from controller.bundle import ModelRewrite
+from controller.pools import ModelRewrite
 from controller.topology.types import Topology
 
 Build = Callable[..., Topology]

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from controller.bundle import ExternalPicker, PickerTls
 from controller.ir.types import ToPool, ToStatus
+from controller.pools import ExternalPicker, PickerTls
 from controller.topology.types import Topology
 from tests.nginx.certificates import Authority
 

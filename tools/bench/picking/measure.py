@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from controller import compiled
-from controller.bundle import POOLS_FILE, Pools
+from controller.pools import POOLS_FILE, Pools
 from tools.bench.failures import CannotMeasure
 from tools.bench.gateway import Gateway, gateway
 from tools.bench.picking.figures import Figures, figures
