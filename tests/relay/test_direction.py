@@ -3,7 +3,7 @@
 import pytest
 
 from controller.extproc.messages import BodyAnswer, HeadersAnswer, Phase
-from controller.relay.dialogue import Direction
+from controller.relay.direction import Direction
 from controller.relay.pieces import Budget
 
 
