@@ -5,7 +5,7 @@ from collections import deque
 
 from controller.extproc.http2.client import Connection
 from controller.extproc.http2.frames import Fields, StreamEnded, encoded
-from controller.extproc.http2.peer import Piece
+from controller.extproc.http2.sending import Piece
 from controller.extproc.http2.streams import Stream
 
 

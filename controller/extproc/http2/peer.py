@@ -10,14 +10,15 @@ Source: RFC 9113, RFC 7541.
 import asyncio
 import struct
 from abc import abstractmethod
-from collections import deque
 from typing import Final, Generic, TypeVar, cast
 
 from hpack import Decoder
 from hpack.exceptions import HPACKError
 
 from controller.extproc.http2 import frames
+from controller.extproc.http2.blocks import Block, Blocks
 from controller.extproc.http2.frames import Broken
+from controller.extproc.http2.sending import Piece, Sending, joined
 
 _CONNECTION_WINDOW: Final = 2**30
 """Large, so that a stream which nobody reads does not stop the others: streams are what is bounded."""
@@ -26,42 +27,6 @@ MAX_FRAME: Final = 128 * 1024
 """Bytes of a frame that are taken at most."""
 _MOST_SENT: Final = 64 * 1024
 """Bytes of a frame that are sent at most."""
-_COPIED: Final = 16 * 1024
-"""Bytes that cost less to copy into one piece than to be handed to the kernel one by one."""
-_KNOWN_BLOCKS: Final = 64
-_KNOWN_BLOCK: Final = 512
-"""Bytes of one. Those of gRPC have less."""
-_TABLE_SIZE: Final = 0x20
-"""Beginning of a block that changes the size of the table. Source: RFC 7541, section 6.3."""
-
-Piece = bytes | memoryview
-
-
-class Sending:
-    """What a stream has still to send, and what its other end takes."""
-
-    __slots__ = ("id", "is_ending", "pending", "room", "unread", "unsent", "window")
-
-    def __init__(self, stream_id: int, *, window: int, room: int) -> None:
-        self.id = stream_id
-        self.window = window
-        """Bytes that the other end takes."""
-        self.room = room
-        """Bytes that it may send."""
-        self.unread = 0
-        """Bytes that were taken and not given back yet."""
-        self.pending: deque[Piece] = deque()
-        self.unsent = 0
-        """Bytes of these."""
-        self.is_ending = False
-        """Whether the stream ends with them."""
-
-    def write(self, piece: Piece) -> None:
-        """Add to what is pending. An empty piece is none."""
-        if piece:
-            self.pending.append(piece)
-            self.unsent += len(piece)
-
 
 S = TypeVar("S", bound=Sending)
 
@@ -76,19 +41,14 @@ class Peer(asyncio.Protocol, Generic[S]):
         self._streams: dict[int, S] = {}
         self._blocked: dict[S, None] = {}
         """Streams with something to send, in order."""
-        self._decoder = decoder
-        self._known: dict[bytes, frames.Fields] = {}
-        """Headers by block, of blocks that changed no table, until one does."""
+        self._blocks = Blocks(decoder, largest=max_fields)
         self._room = stream_window
-        self._max_fields = max_fields
         self._has_settings = False
         """Whether those of the other end came."""
         self._left = b""
         """The beginning of a frame."""
         self._partial: tuple[int, int, int] | None = None
         """Stream, flags and missing bytes of a frame of data that is not whole."""
-        self._block: tuple[int, int, bytearray] | None = None
-        """Stream, flags and beginning of a block of headers."""
         self._out: list[Piece] = []
         self._is_flushing = False
         self._can_write = True
@@ -109,22 +69,13 @@ class Peer(asyncio.Protocol, Generic[S]):
 
     def pump(self, stream: S) -> None:
         """Send what the other end takes of a stream; the rest when it takes more."""
-        pending, out = stream.pending, self._out
         while stream.unsent and self._can_write and self._window > 0 and stream.window > 0:
             size = min(stream.unsent, self._window, stream.window, self._max_frame)
             self._window -= size
             stream.window -= size
-            stream.unsent -= size
-            ends = stream.is_ending and not stream.unsent
+            ends = stream.is_ending and stream.unsent == size
             self._begin(frames.DATA, frames.END_STREAM if ends else 0, stream.id, size)
-            while size:
-                piece = pending.popleft()
-                if len(piece) > size:
-                    view = memoryview(piece)
-                    piece = view[:size]
-                    pending.appendleft(view[size:])
-                out.append(piece)
-                size -= len(piece)
+            stream.move(size, self._out)
         if stream.unsent:
             self._blocked[stream] = None
         else:
@@ -226,7 +177,7 @@ class Peer(asyncio.Protocol, Generic[S]):
                 raise Broken("a frame is larger than was allowed")
             if self._transport is None or self._transport.is_closing():
                 return have
-            if self._block is not None and kind != frames.CONTINUATION:
+            if self._blocks.begun is not None and kind != frames.CONTINUATION:
                 raise Broken("a block of headers is interrupted")
             if kind == frames.DATA and not flags & frames.PADDED:
                 at = self._take_data(stream_id & frames.LARGEST, flags, data, at + 9, size)
@@ -271,7 +222,7 @@ class Peer(asyncio.Protocol, Generic[S]):
                 payload = frames.unpadded(payload)
             if flags & frames.PRIORITY:
                 payload = payload[5:]
-            self._took_block(stream_id, flags, payload)
+            self._took_block(stream_id, self._blocks.begin(stream_id, flags, payload))
         elif kind == frames.WINDOW:
             self._widen(stream_id, struct.unpack(">L", payload)[0] & frames.LARGEST)
         elif kind == frames.DATA:
@@ -282,9 +233,7 @@ class Peer(asyncio.Protocol, Generic[S]):
                 raise Broken("a stream is reset that did not begin")
             self._took_reset(stream_id, struct.unpack(">L", payload)[0])
         elif kind == frames.CONTINUATION:
-            if self._block is None or self._block[0] != stream_id:
-                raise Broken("headers go on that did not begin")
-            self._took_block(stream_id, self._block[1] & ~frames.END_HEADERS | flags, payload)
+            self._took_block(stream_id, self._blocks.go_on(stream_id, flags, payload))
         elif kind == frames.PING:
             if len(payload) != 8:
                 raise Broken("a ping has eight bytes")
@@ -298,36 +247,9 @@ class Peer(asyncio.Protocol, Generic[S]):
         elif kind == frames.PUSH:
             raise Broken("a push was not asked for")
 
-    def _took_block(self, stream_id: int, flags: int, payload: bytes) -> None:
-        if self._block is None and flags & frames.END_HEADERS:
-            block = payload
-        else:
-            known = self._block[2] if self._block is not None else bytearray()
-            known += payload
-            self._block = None if flags & frames.END_HEADERS else (stream_id, flags, known)
-            block = bytes(known)
-        if len(block) > self._max_fields:
-            raise Broken("headers are too large")
-        if flags & frames.END_HEADERS:
-            if not (block or flags & frames.END_STREAM):
-                # Only trailers may be none.
-                raise Broken("a block of headers is empty")
-            self._took_fields(stream_id, self._decoded(block), end=bool(flags & frames.END_STREAM))
-
-    def _decoded(self, block: bytes) -> frames.Fields:
-        """A block that changes no table means the same until one changes it."""
-        known = self._known.get(block)
-        if known is not None:
-            return known
-        entries = self._decoder.header_table.dynamic_entries
-        first, count = entries[0] if entries else None, len(entries)
-        fields = [(bytes(item[0]), bytes(item[1])) for item in self._decoder.decode(block, raw=True)]
-        is_as_before = (entries[0] if entries else None) is first and len(entries) == count
-        if not is_as_before or len(self._known) >= _KNOWN_BLOCKS:
-            self._known.clear()
-        if is_as_before and 0 < len(block) <= _KNOWN_BLOCK and block[0] & 0xE0 != _TABLE_SIZE:
-            self._known[block] = fields
-        return fields
+    def _took_block(self, stream_id: int, block: Block | None) -> None:
+        if block is not None:
+            self._took_fields(stream_id, block.fields, end=block.end)
 
     def _widen(self, stream_id: int, size: int) -> None:
         if stream_id == 0:
@@ -371,18 +293,7 @@ class Peer(asyncio.Protocol, Generic[S]):
         self._is_flushing = False
         if not self._out or self._transport is None:
             return
-        out: list[Piece] = []
-        small: list[Piece] = []
-        for piece in self._out:
-            if len(piece) < _COPIED:
-                small.append(piece)
-                continue
-            if small:
-                out.append(b"".join(small))
-                small = []
-            out.append(piece)
-        if small:
-            out.append(b"".join(small))
+        out = joined(self._out)
         self._out.clear()
         if len(out) == 1:
             self._transport.write(out[0])

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from controller.extproc.grpc import INVALID_ARGUMENT, RESOURCE_EXHAUSTED, MessageRefused, Messages, prefix
 from controller.extproc.http2 import frames
-from controller.extproc.http2.peer import Piece, Sending
+from controller.extproc.http2.sending import Piece, Sending
 
 STREAM_WINDOW: Final = 1024 * 1024
 """Bytes that a gateway may send on a stream before it hears more: prompts of 220 KB come without a pause."""

@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 from controller.extproc.http2 import frames
 from controller.extproc.http2.frames import Fields, StreamEnded
-from controller.extproc.http2.peer import Piece, Sending
+from controller.extproc.http2.sending import Piece, Sending
 
 _MOST_UNSENT: Final = 128 * 1024
 """Bytes of a stream that wait to be taken, above which whoever sends waits."""
