@@ -28,7 +28,8 @@ from controller.topology.policies.models import models_of
 from controller.topology.policies.objectives import objectives_of
 from controller.topology.policies.picker_policy import applied_policy, policies_of
 from controller.topology.policies.rewrites import rewrites_of
-from controller.topology.routes import is_accepted, parents_of, route_state
+from controller.topology.routes import route_state
+from controller.topology.standing import is_accepted, parents_of
 from controller.topology.streams import StreamBackends, stream_route_state
 from controller.topology.types import (
     ClassState,

@@ -1,90 +1,19 @@
-"""Routes of requests: their rules, resolved once, and their standing with each parent.
+"""Routes of requests: their rules, and their standing with each parent."""
 
-A rule that cannot be served as written answers 500 on every match that can be written down. So a request that it would
-have caught never falls to a broader rule, whether other rules of its route are sound or not.
-"""
+from collections.abc import Sequence
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC
-from functools import partial
-from typing import TypeVar
-
-from controller.ir.filters import Filter
-from controller.ir.policies import Session
-from controller.ir.types import Backend, Case, Match, Priority, Rule, ToStatus
-from controller.resources.gateway_api import (
-    HTTPBackendRef,
-    HTTPRouteFilter,
-    HTTPRouteMatch,
-    HTTPRouteRule,
-    ParentReference,
-)
-from controller.resources.grpc_route import GRPCRouteMatch, GRPCRouteRule, RequestRoute
-from controller.resources.meta import Key, Resource
-from controller.resources.stream_routes import StreamRoute
-from controller.topology.attachment import Attached, Parent, attach
-from controller.topology.attempts import ignored_of, retry_of, timeouts_of
-from controller.topology.backends import Backends, backend_key
-from controller.topology.conditions import (
-    PARTIALLY_INVALID,
-    Condition,
-    accepted,
-    ignored,
-    merged,
-    ordered,
-    resolved_refs,
-    unresolved,
-)
-from controller.topology.filters import (
-    Targets,
-    filters,
-    replaces_prefix,
-    rewritten_and_redirected,
-    uncopied,
-    unresolved_mirrors,
-)
-from controller.topology.matches import call_of, match_of, prefix_of
+from controller.resources.gateway_api import HTTPRouteRule, ParentReference
+from controller.resources.grpc_route import GRPCRouteRule, RequestRoute
+from controller.resources.meta import Key
+from controller.topology.attachment import Attached, Parent
+from controller.topology.backends import Backends
+from controller.topology.conditions import PARTIALLY_INVALID, Condition, accepted, ignored, merged, resolved_refs
 from controller.topology.priorities import priorities_of
-from controller.topology.sessions import sessions_of
+from controller.topology.rules import ResolvedRule, resolved_rule
+from controller.topology.standing import age_of, standings
 from controller.topology.sticky import sticky_header_of
-from controller.topology.types import ParentState, RouteState
+from controller.topology.types import RouteState
 from controller.topology.unsupported import Scope, fields_set
-
-T = TypeVar("T")
-
-_EVERYTHING = (HTTPRouteMatch(),)
-_EVERY_CALL = (GRPCRouteMatch(),)
-
-
-@dataclass(frozen=True)
-class ResolvedRule:
-    """One rule, and what is wrong with it."""
-
-    cases: tuple[Case, ...]
-    dropped: tuple[Condition, ...]
-    """Why the whole rule answers 500; empty when it does not."""
-    dropped_shares: tuple[Condition, ...]
-    """Why some of its backends answer 500, although they resolve."""
-    unresolved: tuple[Condition, ...]
-    """References that do not resolve."""
-    ignored: tuple[str, ...]
-    """Fields without effect."""
-    pools: tuple[Key, ...]
-    """InferencePools that it refers to and that resolve."""
-
-
-def parents_of(
-    route: RequestRoute | StreamRoute, *, parents: Mapping[Key, Parent]
-) -> list[tuple[ParentReference, Parent]]:
-    """parentRefs to Gateways of ours and to their ListenerSets."""
-    found = []
-    for reference in route.spec.parent_refs:
-        namespace = reference.namespace or route.metadata.namespace
-        parent = parents.get(Key(reference.group, reference.kind, namespace, reference.name))
-        if parent is not None:
-            found.append((reference, parent))
-    return found
 
 
 def route_state(
@@ -99,7 +28,7 @@ def route_state(
     sticky, unsticky = sticky_header_of(route.metadata.annotations)
     written: Sequence[HTTPRouteRule | GRPCRouteRule] = route.spec.rules
     rules = [
-        _rule(item, number=number, route=key, backends=backends, priority=priority, sticky=sticky)
+        resolved_rule(item, number=number, route=key, backends=backends, priority=priority, sticky=sticky)
         for number, (item, priority) in enumerate(zip(written, priorities.by_rule, strict=True))
     ]
     refs = [problem for rule in rules for problem in rule.unresolved]
@@ -115,16 +44,11 @@ def route_state(
     state = RouteState(
         key=key,
         generation=route.metadata.generation,
-        parents=tuple(
-            ParentState(
-                parent=as_written(reference),
-                owner=parent.key,
-                gateway=parent.gateway,
-                listeners=() if isinstance(attached, Condition) else attached,
-                conditions=ordered(*common, *_verdict(attached, invalid=invalid)),
-            )
-            for reference, parent in parents
-            for attached in (attach(key, hostnames=route.spec.hostnames, parent=reference, doors=parent.doors),)
+        parents=standings(
+            key,
+            parents=parents,
+            hostnames=route.spec.hostnames,
+            conditions=lambda attached, _: (*common, *_verdict(attached, invalid=invalid)),
         ),
         cases=tuple(case for rule in rules for case in rule.cases),
         created=age_of(route),
@@ -132,21 +56,10 @@ def route_state(
     return state, tuple(sorted({pool for rule in rules for pool in rule.pools}))
 
 
-def age_of(route: Resource) -> str:
-    """Sorts routes by age."""
-    created = route.metadata.creation_timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    # A space sorts before every character of a name, so that this sorts like the tuple.
-    return f"{created} {route.metadata.namespace} {route.metadata.name}"
-
-
 def _together(*problems: Condition | None) -> Condition | None:
     """One condition for those of one type that are there."""
     found = [problem for problem in problems if problem is not None]
     return merged(found) if found else None
-
-
-def is_accepted(parent: ParentState) -> bool:
-    return any(item.type == "Accepted" and item.status is True for item in parent.conditions)
 
 
 def _verdict(attached: Attached | Condition, *, invalid: Condition | None) -> tuple[Condition, ...]:
@@ -173,183 +86,3 @@ def _invalid(rules: Sequence[ResolvedRule]) -> Condition | None:
     if not messages:
         return None
     return merged([Condition(PARTIALLY_INVALID, True, "UnsupportedValue", message) for message in messages])
-
-
-def _rule(
-    item: HTTPRouteRule | GRPCRouteRule, *, number: int, route: Key, backends: Backends, priority: Priority, sticky: str
-) -> ResolvedRule:
-    where = f"rules[{number}]"
-    found = _matches(item, where=f"{where}.matches")
-    takes_calls = isinstance(item, GRPCRouteRule)
-    timeouts, retry = (None, None) if isinstance(item, GRPCRouteRule) else (item.timeouts, item.retry)
-    matches = [match for match in found if not isinstance(match, Condition)]
-    dropped = [match for match in found if isinstance(match, Condition)]
-    targets = partial(backends.target, route=route)
-    variants = _filters(item, matches=matches, where=where, targets=targets)
-    if isinstance(variants, Condition):
-        dropped.append(variants)
-    sessions = sessions_of(item.session_persistence, matches=matches, where=f"{where}.sessionPersistence")
-    if isinstance(sessions, Condition):
-        dropped.append(sessions)
-    # The one match that its filters can depend on: a resource with several and a prefix to replace is refused.
-    prefix = prefix_of(matches[0]) if len(matches) == 1 else None
-    shares = [
-        _backend(
-            ref,
-            around=item.filters,
-            prefix=prefix,
-            where=f"{where}.backendRefs[{position}]",
-            route=route,
-            targets=targets,
-        )
-        for position, ref in enumerate(item.backend_refs)
-    ]
-    dropped_shares = [share.dropped for share in shares if share.dropped is not None]
-    if dropped_shares and all(share.dropped or not share.backend.weight for share in shares):
-        dropped += dropped_shares
-    if dropped or isinstance(variants, Condition) or isinstance(sessions, Condition):
-        answer = Backend(ToStatus(500, merged(dropped).message), weight=1)
-        rule = Rule(route, number, item.name or "", filters=(), backends=(answer,), takes_calls=takes_calls)
-        cases = tuple(Case(match, rule) for match in matches)
-    else:
-        served = tuple(share.backend for share in shares)
-        rule = Rule(
-            route,
-            number,
-            item.name or "",
-            filters=(),
-            backends=served,
-            priority=priority,
-            sticky_header=sticky,
-            timeouts=timeouts_of(timeouts),
-            retry=retry_of(retry),
-            takes_calls=takes_calls,
-        )
-        cases = _cases(matches, variants=variants, sessions=sessions, rule=rule)
-    has_pool = any(share.pool for share in shares)
-    return ResolvedRule(
-        cases=cases,
-        dropped=tuple(dropped),
-        dropped_shares=tuple(dropped_shares),
-        unresolved=(
-            *unresolved_mirrors(item.filters, where=f"{where}.filters", targets=targets),
-            *(problem for share in shares for problem in share.unresolved),
-        ),
-        ignored=tuple(
-            f"{where}.{field}"
-            for field in (
-                *ignored_of(retry, has_pool=has_pool),
-                *uncopied(item.filters, backends=[ref.filters for ref in item.backend_refs]),
-            )
-        ),
-        pools=(
-            *(share.pool for share in shares if share.pool is not None),
-            *_mirrored_pools(item, route=route, targets=targets),
-        ),
-    )
-
-
-def _mirrored_pools(item: HTTPRouteRule | GRPCRouteRule, *, route: Key, targets: Targets) -> Iterable[Key]:
-    """InferencePools that get copies, of the rule and of its backends."""
-    filters = (one for some in (item.filters, *(ref.filters for ref in item.backend_refs)) for one in some)
-    references = (one.request_mirror.backend_ref for one in filters if one.request_mirror is not None)
-    for reference in references:
-        if reference.kind == "InferencePool" and not isinstance(targets(reference), Condition):
-            yield backend_key(reference, route=route)
-
-
-def _matches(item: HTTPRouteRule | GRPCRouteRule, *, where: str) -> list[Match | Condition]:
-    if isinstance(item, GRPCRouteRule):
-        return [call_of(match, where=f"{where}[{n}]") for n, match in enumerate(item.matches or _EVERY_CALL)]
-    return [match_of(match, where=f"{where}[{n}]") for n, match in enumerate(item.matches or _EVERYTHING)]
-
-
-def _filters(
-    item: HTTPRouteRule | GRPCRouteRule, *, matches: Sequence[Match], where: str, targets: Targets
-) -> tuple[tuple[Filter, ...], ...] | Condition:
-    """Filters of a rule: once for all matches, or once per match where they depend on its path."""
-    place = f"{where}.filters"
-    if not item.filters:
-        return ((),)
-    if not replaces_prefix(item.filters):
-        shared = filters(item.filters, prefix=None, at_backend=False, where=place, targets=targets)
-        return shared if isinstance(shared, Condition) else (shared,)
-    variants = []
-    for match in matches:
-        own = filters(item.filters, prefix=prefix_of(match), at_backend=False, where=place, targets=targets)
-        if isinstance(own, Condition):
-            return own
-        variants.append(own)
-    return tuple(variants) if len(set(variants)) > 1 else tuple(variants[:1])
-
-
-def _cases(
-    matches: Sequence[Match],
-    *,
-    variants: Sequence[tuple[Filter, ...]],
-    sessions: Sequence[Session | None],
-    rule: Rule,
-) -> tuple[Case, ...]:
-    """`rule` has neither filters nor a session yet; there are one of them for all matches, or one for each."""
-    if len(variants) == 1 and len(sessions) == 1:
-        shared = replace(rule, filters=variants[0], session=sessions[0])
-        return tuple(Case(match, shared) for match in matches)
-    return tuple(
-        Case(match, replace(rule, filters=own, session=session, match=position))
-        for position, (match, own, session) in enumerate(
-            zip(matches, _for_each(variants, matches), _for_each(sessions, matches), strict=True)
-        )
-    )
-
-
-def _for_each(found: Sequence[T], matches: Sequence[Match]) -> Sequence[T]:
-    return tuple(found) * len(matches) if len(found) == 1 else found
-
-
-@dataclass(frozen=True)
-class _Share:
-    """One backend, with what is wrong with its reference and with its filters."""
-
-    backend: Backend
-    unresolved: tuple[Condition, ...] = ()
-    dropped: Condition | None = None
-    pool: Key | None = None
-
-
-def _backend(
-    ref: HTTPBackendRef,
-    *,
-    around: Sequence[HTTPRouteFilter],
-    prefix: str | None,
-    where: str,
-    route: Key,
-    targets: Targets,
-) -> _Share:
-    """A backend keeps its share, whatever is wrong with it. around: the filters of its rule."""
-    target = targets(ref)
-    if isinstance(target, Condition):
-        problem = unresolved(target.reason, f"{where}: {target.message}")
-        return _Share(Backend(ToStatus(500, target.message), weight=ref.weight), unresolved=(problem,))
-    pool = backend_key(ref, route=route) if ref.kind == "InferencePool" else None
-    if not ref.filters:
-        return _Share(Backend(target, weight=ref.weight), pool=pool)
-    own = rewritten_and_redirected(around, ref.filters, where=f"{where}.filters") or filters(
-        ref.filters, prefix=prefix, at_backend=True, where=f"{where}.filters", targets=targets
-    )
-    if isinstance(own, Condition):
-        return _Share(Backend(ToStatus(500, own.message), weight=ref.weight), dropped=own, pool=pool)
-    broken = unresolved_mirrors(ref.filters, where=f"{where}.filters", targets=targets)
-    return _Share(Backend(target, weight=ref.weight, filters=own), unresolved=tuple(broken), pool=pool)
-
-
-def as_written(parent: ParentReference) -> dict[str, str | int]:
-    """A parentRef for a status, with the defaults of group and kind."""
-    fields: dict[str, str | int | None] = {
-        "group": parent.group,
-        "kind": parent.kind,
-        "namespace": parent.namespace,
-        "name": parent.name,
-        "sectionName": parent.section_name,
-        "port": parent.port,
-    }
-    return {name: value for name, value in fields.items() if value is not None}

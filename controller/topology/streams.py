@@ -13,22 +13,21 @@ from controller.resources.gateway_api import ParentReference
 from controller.resources.meta import Key
 from controller.resources.stream_routes import BackendRef, StreamRoute, TLSRoute, UDPRoute
 from controller.topology import services
-from controller.topology.attachment import Attached, Parent, attach
+from controller.topology.attachment import Attached, Parent
 from controller.topology.backends import backend_key
 from controller.topology.conditions import (
     Condition,
     accepted,
     ignored,
     merged,
-    ordered,
     resolved_refs,
     unresolved,
 )
 from controller.topology.grants import permits
 from controller.topology.index import Index
 from controller.topology.policies.backend_tls import BackendPolicies, BackendPort
-from controller.topology.routes import age_of, as_written
-from controller.topology.types import GatewayState, ParentState, StreamRouteState
+from controller.topology.standing import age_of, standings
+from controller.topology.types import GatewayState, StreamRouteState
 from controller.topology.unsupported import Scope, fields_set
 
 _Place = tuple[str, str, int, Transport]
@@ -167,20 +166,15 @@ def stream_route_state(
     return StreamRouteState(
         key=key,
         generation=route.metadata.generation,
-        parents=tuple(
-            ParentState(
-                parent=as_written(reference),
-                owner=parent.key,
-                gateway=parent.gateway,
-                listeners=() if isinstance(attached, Condition) else attached,
-                conditions=ordered(
-                    _resolved([*refs, *unsecured] if _ends_tls(attached, parent=parent) else refs),
-                    without_effect,
-                    attached if isinstance(attached, Condition) else accepted(),
-                ),
-            )
-            for reference, parent in parents
-            for attached in (attach(key, hostnames=hostnames, parent=reference, doors=parent.doors),)
+        parents=standings(
+            key,
+            parents=parents,
+            hostnames=hostnames,
+            conditions=lambda attached, parent: (
+                _resolved([*refs, *unsecured] if _ends_tls(attached, parent=parent) else refs),
+                without_effect,
+                attached if isinstance(attached, Condition) else accepted(),
+            ),
         ),
         rule=rule,
         ending=rule if secured == plain else replace(rule, backends=secured, is_secured=True),
