@@ -89,9 +89,13 @@ class Response:
         return (*streamed(Phase.RESPONSE, held, end_of_stream=False), _TRAILERS_PASSED)
 
     def close(self) -> None:
-        """Nothing follows: a request that has no end yet is over."""
+        """Nothing follows: a request that has no end yet is over.
+
+        The status of an error says all that counts of it, and of an answer whose body is not sent there is no more.
+        """
         if not self.is_whole:
-            self._finish(HUNG_UP)
+            says_enough = self._status >= _ERRORS or (self._status and self._mode is BodyMode.NONE)
+            self._finish(self._status if says_enough else HUNG_UP)
 
     def _headers(self, part: HeadersPart, received: Received) -> Replies:
         if self._status:
@@ -162,8 +166,8 @@ class Response:
     def _pass_end(self) -> None:
         """It passed to its end."""
         if not self.is_whole:
-            self._finish(self._status)
             self.is_whole = True
+            self._finish(self._status)
 
     def _finish(self, status: int) -> None:
         """Tell what became of the request, where it is in flight."""
@@ -187,6 +191,7 @@ class Response:
                 prompt_tokens=tokens.prompt,
                 cached_tokens=tokens.cached,
                 completion_tokens=tokens.completion,
+                is_whole=self.is_whole,
             )
         )
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 
 from controller.extproc.messages import (
     BodyAnswer,
@@ -16,6 +17,7 @@ from controller.extproc.messages import (
 from controller.plugins.types import AppliedPolicy
 
 from .conftest import Gateway, Served, Talk, eventually, request_headers, response_headers
+from .test_requests import open_in
 
 PODS = ("127.1.0.1:8000", "127.1.0.2:8000")
 USAGE = {"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 40}}
@@ -232,6 +234,42 @@ async def test_stream_that_ends_early_leaves_nothing_in_flight(
     end = "without_response" if after == "the pick" else "cut"
     assert await picker.metric("infergate_ext_proc_streams_ended_total", end=end) == 1
     assert await picker.metric("infergate_endpoint_failures_total") == 0
+
+
+@pytest.mark.parametrize("how", ["reset", "half-closed"])
+async def test_error_counts_whose_client_does_not_read_it(picker: Served, gateway: Gateway, how: str) -> None:
+    await picker.serving(PODS[0])
+    talk, _ = await picked(gateway)
+    await talk.send(response_headers(status=503))
+    await talk.next()
+    if how == "reset":
+        talk.call.cancel()
+    else:
+        await talk.close()
+    await picker.at_rest()
+    assert await picker.metric("infergate_endpoint_failures_total", reason="unavailable") == 1
+
+
+@pytest.mark.parametrize(("status", "paused"), [(200, 0), (503, 1)])
+async def test_status_speaks_for_an_answer_whose_body_is_not_shown(
+    picker: Served, gateway: Gateway, status: int, paused: int
+) -> None:
+    await picker.serving(PODS[0])
+    talk, _ = await picked(gateway)
+    await talk.respond(status=503)
+    await talk.close()
+    assert await picker.metric("infergate_endpoint_paused") == 1
+    residence = await picker.metric("infergate_learned_residence_seconds")
+    talk = gateway.talk()
+    await open_in(talk, ProcessingMode.NONE)
+    await talk.picked()
+    await talk.send(response_headers(status=status))
+    await talk.next()
+    await talk.close()
+    await picker.at_rest()
+    assert await picker.metric("infergate_endpoint_paused") == paused
+    # It is not known how long the answer took.
+    assert await picker.metric("infergate_learned_residence_seconds") == residence
 
 
 async def test_gateway_that_ends_teaches_nothing(picker: Served) -> None:
