@@ -193,7 +193,7 @@ class Director:
         ended = self._in_flight.end(request.id)
         pool = self._table.pools.get(request.pool)
         endpoint = ended.endpoint if ended and ended.endpoint.address == last.address else None
-        if endpoint is None and pool is not None:
+        if endpoint is None and pool is not None and not self._in_flight.was_forgotten(request.id):
             endpoint = pool.by_address.get(last.address)
         if endpoint is not None:
             _count(endpoint, last, request=request.id, tries=len(request.tried), now=now)

@@ -123,6 +123,10 @@ class InFlight:
         """Whether the completion of a request is expected, although it is not in flight."""
         return request in self._released
 
+    def was_forgotten(self, request: str) -> bool:
+        """Whether it was let go with its endpoint, which is no more, whoever has the address since."""
+        return request in self._released and self._released[request] is None
+
     def released(self, request: str) -> Sent | None:
         """A request that was let go before its first byte, which came."""
         return self._released.get(request)

@@ -137,6 +137,17 @@ def test_another_pod_of_the_same_name_starts_anew(picker: Picker) -> None:
     assert (picker.count("a"), picker.completions.unknown) == (0, 0)
 
 
+def test_another_pod_of_the_same_address_did_not_fail(picker: Picker) -> None:
+    picker.serve("a", uid="1")
+    picker.pick("1")
+    picker.serve("a", "b", uid="2")
+    assert picker.pick("1", tried="a:8000=closed;") == "b"
+    health = picker.endpoint("a").health
+    assert (health.pause, health.failures.total()) == (0, 0)
+    picker.complete("1", endpoint="b", upstream_status="200 : 502 : 200 : 200")
+    assert (picker.count("a"), picker.count("b"), len(picker.in_flight)) == (0, 0, 0)
+
+
 def test_request_whose_end_was_lost_is_found_by_what_the_pod_reports(picker: Picker) -> None:
     picker.serve("a")
     for n in range(3):
