@@ -188,6 +188,8 @@ def test_line_that_was_cut_off_is_left_out() -> None:
     ("lines", "message"),
     [
         ([], "it is empty"),
+        ([OPENED[:20]], "line 1: is no event"),
+        ([b"nonsense"], "line 1: is no event"),
         ([PICK], "accepted is a trace of version 1"),
         ([encoded(Opened(at=0.0, version=2, staleness=3.0))], "accepted is a trace of version 1"),
         ([OPENED, b"nonsense\n"], "line 2: is no event"),

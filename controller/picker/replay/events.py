@@ -97,7 +97,7 @@ def events_in(lines: Iterable[bytes]) -> Iterator[AnyEvent]:
     """The events of a trace, whose last line may be cut off. Raises InputUnreadable."""
     is_first = True
     for number, line in enumerate(lines, start=1):
-        if not line.endswith(b"\n"):
+        if not is_first and not line.endswith(b"\n"):
             return
         try:
             event = _DECODER.decode(line)
