@@ -78,7 +78,10 @@ class Completions:
         failure = failure_of_status(status)
         if failure is None:
             endpoint.heard_at = now
-            endpoint.health.succeeded(sent_at=sent.at)
+            if status < 400:
+                endpoint.health.succeeded(sent_at=sent.at)
+            else:
+                endpoint.health.refused(sent_at=sent.at)
             if status < 300:
                 learn(sent, completion, now=now)
         else:

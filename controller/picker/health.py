@@ -87,7 +87,7 @@ class Health:
         if failure is Failure.ERROR:
             self.errors += 1
             self.recent = (self.recent << 1 | 1) & _WINDOW
-            if self.errors < ERRORS_IN_A_ROW and self.recent.bit_count() < ERRORS_OF_THEM:
+            if not self._has_errors:
                 return
         self._begin_pause(FIRST_PAUSE, since=now, now=now)
 
@@ -101,12 +101,22 @@ class Health:
         self._begin_pause(LONGEST_PAUSE, since=sent_at, now=now)
 
     def succeeded(self, *, sent_at: float) -> None:
-        """A request was answered. One sent before the trouble began proves nothing."""
+        """A request was served. One sent before the trouble began proves nothing."""
         if sent_at >= self.failing_since:
             self.errors = 0
             self.recent = 0 if self.pause else self.recent << 1 & _WINDOW
             self.pause = 0.0
             self.probe = ""
+
+    def refused(self, *, sent_at: float) -> None:
+        """A request was answered with a mistake of its client: the endpoint is there, and whether it works is not said."""
+        if sent_at >= self.failing_since and not self._has_errors:
+            self.pause = 0.0
+            self.probe = ""
+
+    @property
+    def _has_errors(self) -> bool:
+        return self.errors >= ERRORS_IN_A_ROW or self.recent.bit_count() >= ERRORS_OF_THEM
 
     def _begin_pause(self, pause: float, *, since: float, now: float) -> None:
         self.pause = pause

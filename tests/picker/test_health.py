@@ -169,6 +169,32 @@ def test_what_clients_do_wrong_is_no_fault_of_the_endpoint(picker: Picker, statu
     assert (picker.endpoint("a").health.pause, picker.endpoint("a").health.failures.total()) == (0, 0)
 
 
+def test_what_clients_do_wrong_does_not_say_that_an_endpoint_works(picker: Picker) -> None:
+    picker.serve("a")
+    for n in range(2 * ERRORS_IN_A_ROW):
+        assert picker.endpoint("a").health.pause == 0
+        picker.pick(str(n))
+        status = 500 if n % 2 else 400
+        picker.complete(str(n), endpoint="a", upstream_status=f"200 : {status}")
+    picker.clock.pass_(2)
+    picker.pick("refused")
+    picker.complete("refused", endpoint="a", upstream_status="200 : 400")
+    assert picker.endpoint("a").health.pause > 0
+    picker.clock.pass_(2)
+    picker.pick("served")
+    picker.complete("served", endpoint="a", upstream_status="200 : 200")
+    assert picker.endpoint("a").health.pause == 0
+
+
+def test_what_clients_do_wrong_shows_that_an_endpoint_is_there_again(picker: Picker) -> None:
+    picker.serve("a", "b")
+    failed = fail(picker, "1")
+    picker.clock.pass_(1.1)
+    (probe,) = (str(n) for n in range(10, 30) if picker.pick(str(n)) == failed)
+    picker.complete(probe, endpoint=failed, upstream_status="200 : 404")
+    assert picker.endpoint(failed).health.pause == 0
+
+
 def test_failure_is_counted_after_a_restart_too(picker: Picker) -> None:
     picker.serve("a", "b")
     assert picker.pick("1", tried="a:8000=unreachable;") == "b"
