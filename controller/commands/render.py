@@ -9,6 +9,7 @@ from pathlib import Path
 
 from controller.agent import nginx
 from controller.bundle import Bundle
+from controller.commands.outside import outside
 from controller.dataplane.trial import TrialDataPlane
 from controller.errors import StateUnusable
 from controller.plugins.installed import installed
@@ -30,11 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 when nginx takes every Gateway's files, 1 when it refuses some.
 
-    Raises InputUnreadable, NginxMissing, and StateUnusable when the files cannot be written.
+    Raises InputUnreadable, NginxMissing, StateUnusable when the files cannot be written, and SettingInvalid when they
+    would be read as resources.
     """
+    output = outside(arguments.output, arguments.directory, option="-o")
     bundles = tuple(_bundles(arguments.directory))
     for bundle in bundles:
-        directory = arguments.output / bundle.gateway.replace("/", "_")
+        directory = output / bundle.gateway.replace("/", "_")
         _write(bundle, directory)
         sys.stdout.write(f"{directory}: version {bundle.version}\n")
     if arguments.no_test:

@@ -19,6 +19,7 @@ from controller.agent import nginx
 from controller.agent.apply import Options
 from controller.agent.state import PICKER_SOCKET
 from controller.commands import statuses
+from controller.commands.outside import outside
 from controller.completions import COMPLETIONS_FILE
 from controller.dataplane.local import LocalDataPlane, default_state
 from controller.errors import SettingInvalid
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     gc.set_threshold(50_000, 20, 50)
     gateway = Gateway(
         directory=arguments.directory,
-        state=arguments.state or default_state(arguments.directory),
+        state=_state(arguments.state, arguments.directory),
         listen=tuple(arguments.listen or ("127.0.0.1",)),
         settings=settings(),
         status_file=_status_file(arguments.write_status, arguments.directory),
@@ -199,9 +200,12 @@ def _access_log(wanted: str) -> tuple[str, int | None]:
 
 def _status_file(path: Path | None, directory: Path) -> Path | None:
     """Raises SettingInvalid when the file would be read as one of the resources."""
-    if path is not None and directory.is_dir() and path.resolve().is_relative_to(directory.resolve()):
-        raise SettingInvalid(f"--write-status {path}: lies in {directory}, whose files are read as resources")
-    return path
+    return None if path is None else outside(path, directory, option="--write-status")
+
+
+def _state(path: Path | None, directory: Path) -> Path:
+    """Raises SettingInvalid when its files would be read as resources."""
+    return default_state(directory) if path is None else outside(path, directory, option="--state")
 
 
 async def _until_signal(gateway: Gateway) -> int:

@@ -109,7 +109,7 @@ class Health:
             self.probe = ""
 
     def refused(self, *, sent_at: float) -> None:
-        """A request was answered with a mistake of its client: the endpoint is there, and whether it works is not said."""
+        """A request was answered with its client's mistake: the endpoint is there, and may work or not."""
         if sent_at >= self.failing_since and not self._has_errors:
             self.pause = 0.0
             self.probe = ""

@@ -26,8 +26,10 @@ WITHOUT_BACKEND = GOOD.replace("rules: [{filters", "rules: [{backendRefs: [{name
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    (tmp_path / "all.yaml").write_text(GOOD)
-    return tmp_path
+    directory = tmp_path / "resources"
+    directory.mkdir()
+    (directory / "all.yaml").write_text(GOOD)
+    return directory
 
 
 def test_check_of_a_good_directory_ends_with_0(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,6 +125,24 @@ def test_check_names_what_nobody_serves(
 def test_status_file_among_the_resources_is_refused(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(directory), "--write-status", str(directory / "status.yaml")]) == 2
     assert "whose files are read as resources" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["", "state", "deep/state", "../resources/state"])
+def test_state_among_the_resources_is_refused(directory: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
+    assert main(["run", str(directory), "--state", str(directory / place)]) == 2
+    assert "whose files are read as resources" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["", "out"])
+def test_output_among_the_resources_is_refused(directory: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
+    assert main(["render", str(directory), "-o", str(directory / place), "--no-test"]) == 2
+    assert "whose files are read as resources" in capsys.readouterr().err
+    assert [path.name for path in directory.iterdir()] == ["all.yaml"]
+
+
+def test_output_in_a_hidden_directory_is_not_read(directory: Path) -> None:
+    assert main(["render", str(directory), "-o", str(directory / ".out"), "--no-test"]) == 0
+    assert main(["check", str(directory), "--no-test"]) == 0
 
 
 @pytest.mark.nginx
