@@ -100,11 +100,12 @@ class Gateway:
         access_log, stdout = _access_log(self.settings.access_log)
         data_plane = LocalDataPlane(self.state, binary, picker_command(), options=Options(stdout=stdout))
         news = _News()
+        status_file = _StatusFile(self.status_file) if self.status_file is not None else None
 
         def hear(state: State) -> None:
             news.tell(state)
-            if self.status_file is not None:
-                _write_status(self.status_file, state)
+            if status_file is not None:
+                status_file.write(state)
             on_state(state)
 
         async with data_plane:
@@ -138,6 +139,26 @@ class _News:
         for place in sorted(places - self._places):
             log.info("listening", extra={"url": place})
         self._findings, self._places = findings, places
+
+
+@dataclass
+class _StatusFile:
+    """The statuses of all resources, for others to read. Requests do not depend on it."""
+
+    path: Path
+    _has_failed: bool = False
+
+    def write(self, state: State) -> None:
+        staged = self.path.with_name(self.path.name + ".part")
+        try:
+            staged.write_text(statuses.as_yaml(state))
+            staged.replace(self.path)
+        except OSError as problem:
+            if not self._has_failed:
+                log.error("status cannot be written", extra={"path": str(self.path), "reason": problem.strerror})
+            self._has_failed = True
+            return
+        self._has_failed = False
 
 
 def _listening(state: State) -> set[str]:
@@ -199,8 +220,12 @@ def _access_log(wanted: str) -> tuple[str, int | None]:
 
 
 def _status_file(path: Path | None, directory: Path) -> Path | None:
-    """Raises SettingInvalid when the file would be read as one of the resources."""
-    return None if path is None else outside(path, directory, option="--write-status")
+    """Raises SettingInvalid when the file would be read as one of the resources, or has no directory."""
+    if path is None:
+        return None
+    if path.is_dir() or not path.parent.is_dir():
+        raise SettingInvalid(f"--write-status {path}: not a file in a directory that exists")
+    return outside(path, directory, option="--write-status")
 
 
 def _state(path: Path | None, directory: Path) -> Path:
@@ -224,9 +249,3 @@ def _listen_address(address: str) -> str:
     except ValueError:
         raise SettingInvalid(f"--listen {address}: not an IP address") from None
     return f"[{parsed}]" if parsed.version == 6 else str(parsed)
-
-
-def _write_status(path: Path, state: State) -> None:
-    staged = path.with_name(path.name + ".part")
-    staged.write_text(statuses.as_yaml(state))
-    staged.replace(path)

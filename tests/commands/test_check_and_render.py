@@ -145,6 +145,14 @@ def test_output_in_a_hidden_directory_is_not_read(directory: Path) -> None:
     assert main(["check", str(directory), "--no-test"]) == 0
 
 
+@pytest.mark.parametrize("place", ["missing/status.yaml", "."])
+def test_status_file_that_cannot_be_one_is_refused(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    assert main(["run", str(directory), "--write-status", str(tmp_path / place)]) == 2
+    assert "not a file in a directory that exists" in capsys.readouterr().err
+
+
 @pytest.mark.nginx
 def test_tab_in_a_header_value_is_written(directory: Path, tmp_path: Path) -> None:
     header = '{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-tab, value: "a\\tb"}]}}'

@@ -67,3 +67,27 @@ async def test_directory_is_served_followed_and_left(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), SECONDS) == 0
         assert not await answers("/v1/x", 200)
+
+
+async def test_status_file_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+
+    async def answers(path: str, status: int) -> bool:
+        try:
+            return (await http.post(f"http://127.0.0.1:{port}{path}", content=b"x")).status_code == status
+        except httpx.TransportError:
+            return False
+
+    async with serve() as pod, httpx.AsyncClient(trust_env=False) as http, _run(tmp_path, pod, port) as process:
+        await eventually(lambda: answers("/v1/x", 200))
+        (tmp_path / "status.yaml").unlink(missing_ok=True)
+        (tmp_path / "status.yaml").mkdir()
+        (tmp_path / "resources/more.yaml").write_text(as_yaml(route("more", rule(to_pool("gpu"), path="/v2"))))
+        await eventually(lambda: answers("/v2/x", 200))
+        (tmp_path / "status.yaml").rmdir()
+        (tmp_path / "resources/last.yaml").write_text(as_yaml(route("last", rule(to_pool("gpu"), path="/v3"))))
+        await eventually(lambda: answers("/v3/x", 200))
+        assert process.returncode is None
+        async with asyncio.timeout(SECONDS):
+            while not (tmp_path / "status.yaml").exists():  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(0.01)
