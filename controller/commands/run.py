@@ -179,7 +179,7 @@ def render_settings(chosen: Settings, *, listen: tuple[str, ...]) -> RenderSetti
     Raises SettingInvalid when an address is none.
     """
     return RenderSettings(
-        listen_addresses=tuple(_listen_address(address) for address in listen),
+        listen_addresses=tuple(dict.fromkeys(_listen_address(address) for address in listen)),
         worker_processes=chosen.workers or usable_processors(),
         max_open_files=usable_files(),
         max_body_size=chosen.max_body_size,

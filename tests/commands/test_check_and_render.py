@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from controller.__main__ import main
+from controller.commands.run import render_settings
+from controller.settings import Settings
 
 GOOD = """\
 apiVersion: gateway.networking.k8s.io/v1
@@ -151,6 +153,11 @@ def test_status_file_that_cannot_be_one_is_refused(
 ) -> None:
     assert main(["run", str(directory), "--write-status", str(tmp_path / place)]) == 2
     assert "not a file in a directory that exists" in capsys.readouterr().err
+
+
+def test_address_that_is_named_twice_is_listened_on_once() -> None:
+    listen = ("127.0.0.1", "::1", "127.0.0.1", "[::1]", "0:0::1")
+    assert render_settings(Settings(), listen=listen).listen_addresses == ("127.0.0.1", "[::1]")
 
 
 @pytest.mark.nginx
