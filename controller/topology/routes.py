@@ -80,7 +80,8 @@ def _invalid(rules: Sequence[ResolvedRule]) -> Condition | None:
     for number, rule in enumerate(rules):
         what = "; ".join(dict.fromkeys(problem.message for problem in (*rule.dropped, *rule.dropped_shares)))
         if rule.dropped:
-            messages.append(f"Dropped Rule {number}, which answers 500: {what}")
+            becomes = "which answers 500" if rule.cases else "which matches nothing, so other rules have its requests"
+            messages.append(f"Dropped Rule {number}, {becomes}: {what}")
         elif rule.dropped_shares:
             messages.append(f"Dropped Rule {number} in part, the share answers 500: {what}")
     if not messages:

@@ -71,6 +71,14 @@ def test_bad_rule_answers_500_and_the_others_serve(build_web: Build, bad: str) -
     assert [_answers_500(case.rule) for case in route.cases] == [False, True]
 
 
+def test_rule_of_whose_matches_none_is_left_does_not_say_that_it_answers(build_web: Build) -> None:
+    bad = "{matches: [{queryParams: [{type: RegularExpression, name: a-b, value: x}]}]}"
+    route = _state(build_web, GOOD, bad)
+    assert [case.match.path.value for case in route.cases] == ["/good"]
+    message = _conditions(route)["PartiallyInvalid"].message
+    assert message.startswith("Dropped Rule 1, which matches nothing, so other rules have its requests: rules[1].")
+
+
 @pytest.mark.parametrize("bad", [EXTENSION, REGEX])
 def test_route_without_good_rules_is_not_accepted_and_answers_500(build_web: Build, bad: str) -> None:
     topology = build_web(_route(bad))
