@@ -11,10 +11,22 @@ from typing import Any, Final, Protocol, cast
 
 import httptools
 
+from controller.picker.errors import error_body
 from controller.picker.requests import BodyPieces, Headers
 from controller.turns import Turns
 
-_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_UNREADABLE: Final = error_body(
+    "",
+    status=400,
+    message="the request is not one that the endpoint picker can read: an unknown method, or a byte that none may hold",
+    kind="invalid_request_error",
+    code="invalid_request",
+)
+_BAD_REQUEST: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_UNREADABLE), _UNREADABLE)
+)
+"""NGINX takes any method of capital letters, and bytes above 0x7f in a path, and passes the answer on to the client."""
 
 LARGE: Final = 64 * 1024
 """Bytes of a body from which on it needs a turn: NGINX has the whole of it and sends it as fast as it is taken, so

@@ -1,6 +1,7 @@
 """HTTP of the picks, byte by byte."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
@@ -157,10 +158,16 @@ async def test_failure_after_a_wait_ends_the_connection() -> None:
     assert [type(one["exception"]) for one in told] == [ZeroDivisionError]
 
 
-def test_malformed_request_is_refused() -> None:
+@pytest.mark.parametrize(
+    "request_", [b"nonsense\r\n\r\n", POST.replace(b"POST", b"FOO"), POST.replace(b" /", b" /\xc3\xa4")]
+)
+def test_malformed_request_is_refused_in_json(request_: bytes) -> None:
     protocol, wire, _, _ = connect(Asked())
-    protocol.data_received(b"nonsense\r\n\r\n")
-    assert wire.written.startswith(b"HTTP/1.1 400 ")
+    protocol.data_received(request_)
+    head, _, body = wire.written.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert f"content-length: {len(body)}".encode() in head
+    assert json.loads(body)["error"]["code"] == "invalid_request"
     assert wire.closed
 
 
