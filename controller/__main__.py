@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "picker": ("controller.picker.command", "the endpoint picker beside nginx"),
     "relay": ("controller.relay.command", "beside nginx, speaks to external endpoint pickers"),
 }
+_LOG_FORMATS: Final = ("text", "json", "bare")
 _HOT: Final = "picker"
 """The command that imports compiled modules where there are any."""
 
@@ -32,10 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="infergate", description="An inference gateway on NGINX.")
     parser.add_argument("--version", action="version", version=f"infergate {metadata.version('infergate')}")
+    chosen = os.environ.get("INFERGATE_LOG_FORMAT", "text")
+    if chosen not in _LOG_FORMATS:  # argparse does not compare a default with the choices
+        parser.error(f"INFERGATE_LOG_FORMAT={chosen}: accepted are {', '.join(_LOG_FORMATS)}")
     parser.add_argument(
         "--log-format",
-        choices=("text", "json", "bare"),
-        default=os.environ.get("INFERGATE_LOG_FORMAT", "text"),
+        choices=_LOG_FORMATS,
+        default=chosen,
         help="how log lines are written (default: %(default)s)",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -108,6 +108,15 @@ def test_command_without_its_argument_says_so(capsys: pytest.CaptureFixture[str]
     assert "DIR" in capsys.readouterr().err
 
 
+def test_log_format_that_does_not_exist_is_refused(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFERGATE_LOG_FORMAT", "xml")
+    with pytest.raises(SystemExit):
+        main(["check", str(directory), "--no-test"])
+    assert "INFERGATE_LOG_FORMAT=xml: accepted are text, json, bare" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
