@@ -7,52 +7,39 @@ they are answered at once.
 Source: envoy/service/ext_proc/v3/external_processor.proto; endpoint picker protocol 1.0.0.
 """
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from enum import Enum, auto
 from typing import Final
 
 from controller.extproc.encoding import encode_answer
 from controller.extproc.messages import (
-    ENDPOINT_KEY,
-    ENDPOINT_NAMESPACE,
-    EXPLANATION_KEY,
-    MODEL_KEY,
     OWN_NAMESPACE,
     SESSION_KEY,
-    TARGET_KEY,
-    USAGE_KEY,
     BodyAnswer,
     BodyMode,
     BodyPart,
-    Changes,
     HeadersAnswer,
     HeadersPart,
     MessageUnreadable,
     Part,
     Phase,
     Received,
-    SetHeader,
-    TrailersAnswer,
 )
-from controller.headers import ENDPOINT_HEADER
-from controller.picker.answers import Outcome, Refusal
+from controller.picker.answers import Refusal
+from controller.picker.ext_proc.body import Body
 from controller.picker.ext_proc.desk import Desk, End
 from controller.picker.ext_proc.intake import Intake, intake_of
-from controller.picker.ext_proc.renaming import Naming, changes_of, naming_of
-from controller.picker.ext_proc.replies import BUFFERED, NOTHING, Replies, streamed
+from controller.picker.ext_proc.picked import AT_ONCE, REQUEST_TRAILERS_PASSED, picked_replies
+from controller.picker.ext_proc.renaming import Naming, naming_of
+from controller.picker.ext_proc.replies import NOTHING, Replies
 from controller.picker.ext_proc.response import Response
 from controller.picker.ext_proc.verdicts import Answered, Picked, Verdict, refusal_of
 from controller.picker.prompt import KEPT
 
-_TOO_LARGE: Final = Refusal(Outcome.TOO_LARGE, 413, "the body is larger than the endpoint picker can hold")
-_NO_ROOM: Final = Refusal(Outcome.NO_ROOM, 429, "the bodies of other requests take all the memory", 1)
 _FULL_DUPLEX: Final = (BodyMode.FULL_DUPLEX, BodyMode.FULL_DUPLEX)
 """What the endpoint picker protocol asks of gateways, which older ones do not say."""
-_AT_ONCE: Final = (BodyMode.NONE, BodyMode.STREAMED)
-"""Modes in which the headers have gone on before there is a body."""
 _REQUEST_PASSED: Final = encode_answer(HeadersAnswer(Phase.REQUEST))
 _REQUEST_PIECE_PASSED: Final = encode_answer(BodyAnswer(Phase.REQUEST))
-_REQUEST_TRAILERS_PASSED: Final = encode_answer(TrailersAnswer(Phase.REQUEST))
 
 
 class _Stage(Enum):
@@ -78,11 +65,7 @@ class Exchange:
         self._started = desk.clock()
         self._modes = _FULL_DUPLEX
         self._intake: Intake | None = None
-        self._pieces: list[bytes] = []
-        self._size = 0
-        """Bytes of the request's body so far."""
-        self._held = 0
-        """Of these, what is counted in the memory of all bodies."""
+        self._body = Body(desk)
         self._has_trailers = False
         self._is_cut = False
         """Whether the body goes on behind what came of it."""
@@ -123,24 +106,33 @@ class Exchange:
             return self._answer(verdict)
         self._stage = _Stage.DECIDED
         self._response = self._response_to(verdict)
-        replies = self._picked_replies(verdict)
-        self._pieces = []
+        assert self._intake is not None  # it came first
+        replies = picked_replies(
+            verdict,
+            self._intake,
+            naming=self._naming,
+            body=self._body.whole(),
+            mode=self._modes[0],
+            has_trailers=self._has_trailers,
+            reads_usage=self._desk.reads_usage(verdict.request.pool),
+        )
+        self._body.forget()
         return replies
 
     def overflows(self, size: int) -> Replies:
         """What is answered when so many bytes of a part find no memory; nothing where it is no body of a request."""
         if self._stage is not _Stage.READING:
             return NOTHING
-        return self._refuse(_TOO_LARGE if self._size + size > self._desk.body_memory else _NO_ROOM)
+        return self._refuse(self._body.overflow(size))
 
     def sent(self) -> None:
         """The answers to the request are gone, and its body with them."""
-        if self._held and self._stage not in (_Stage.READING, _Stage.WAITING):
-            self._release()
+        if self._stage not in (_Stage.READING, _Stage.WAITING):
+            self._body.release()
 
     def close(self, *, end: End | None = None) -> None:
         """Let everything go. `end` says why, where it is not what was seen."""
-        self._release()
+        self._body.release()
         self._desk.ended[end or self._end] += 1
         if self._response is not None:
             self._response.close()
@@ -165,7 +157,7 @@ class Exchange:
         if part.end_of_stream:
             # Nothing to hold back.
             self._modes = (BodyMode.NONE, self._modes[1])
-        if self._modes[0] in _AT_ONCE:
+        if self._modes[0] in AT_ONCE:
             return self._choose()
         self._stage = _Stage.READING
         return (_REQUEST_PASSED,) if self._modes[0] is not BodyMode.FULL_DUPLEX else NOTHING
@@ -174,7 +166,7 @@ class Exchange:
         if not isinstance(part, BodyPart):
             self._has_trailers = True
             return self._choose()
-        refusal = self._hold(part.chunk)
+        refusal = self._body.hold(part.chunk)
         if refusal is not None:
             return self._refuse(refusal)
         self._is_cut = self._modes[0] is BodyMode.BUFFERED_PARTIAL and not part.end_of_stream
@@ -182,20 +174,6 @@ class Exchange:
             # A buffered body comes at once, without its end where trailers follow or the buffer was full.
             return self._choose()
         return NOTHING
-
-    def _hold(self, chunk: bytes) -> Refusal | None:
-        """Keep a piece of the body; the refusal if there is no room."""
-        desk = self._desk
-        self._size += len(chunk)
-        if self._size > desk.body_memory:
-            return _TOO_LARGE
-        if desk.held + len(chunk) > desk.body_memory:
-            return _NO_ROOM
-        desk.held += len(chunk)
-        self._held += len(chunk)
-        if chunk:
-            self._pieces.append(chunk)
-        return None
 
     def _refuse(self, refusal: Refusal) -> Replies:
         assert self._intake is not None  # the stage says so
@@ -206,25 +184,23 @@ class Exchange:
         assert self._intake is not None  # it came first
         desk = self._desk
         started = desk.clock()
-        if len(self._pieces) > 1:
-            self._pieces = [b"".join(self._pieces)]
-        whole = self._pieces[0] if self._pieces else b""
+        whole = self._body.whole()
         pool, director = desk.pool_name(), desk.state.director
         model = target = ""
         if whole and not self._is_cut and director.rewrites(pool):
             naming = naming_of(self._intake, whole, pool=pool, target_of=director.target)
             if naming is not None:
                 self._naming, model, target = naming, naming.model, naming.target
-        body = whole if self._size <= KEPT else b""
+        body = whole if self._body.size <= KEPT else b""
         request = self._intake.request(
-            self._identity, pool=pool, body=body, size=self._size, model=model, target=target
+            self._identity, pool=pool, body=body, size=self._body.size, model=model, target=target
         )
         answer = desk.choosing.choose(request, started=started)
         if isinstance(answer, Picked | Answered):
             return self.decided(answer)
         self._stage = _Stage.WAITING
         if self._modes[0] is not BodyMode.FULL_DUPLEX and not self._is_renamed:
-            self._release()
+            self._body.release()
         return answer
 
     @property
@@ -236,58 +212,15 @@ class Exchange:
         """A part of a request that was decided, or waits: a second end of the body, or a body that is not looked at."""
         if self._modes[0] is BodyMode.FULL_DUPLEX or self._stage is _Stage.WAITING:
             return NOTHING
-        return (_REQUEST_PIECE_PASSED,) if isinstance(part, BodyPart) else (_REQUEST_TRAILERS_PASSED,)
+        return (_REQUEST_PIECE_PASSED,) if isinstance(part, BodyPart) else (REQUEST_TRAILERS_PASSED,)
 
     def _answer(self, answered: Answered) -> Replies:
-        self._release()
+        self._body.release()
         self._stage = _Stage.OVER
         self._is_answered = True
         session = self._intake.session if self._intake is not None else ""
         metadata = {OWN_NAMESPACE: {SESSION_KEY: session}} if session else None
         return (encode_answer(answered.immediate, metadata=metadata),)
-
-    def _picked_replies(self, picked: Picked) -> Replies:
-        assert self._intake is not None  # it came first
-        endpoints = picked.endpoints
-        changes = Changes(set=(SetHeader(ENDPOINT_HEADER, endpoints.encode()),), remove=self._intake.removed)
-        metadata: dict[str, Mapping[str, str | bool]] = {ENDPOINT_NAMESPACE: {ENDPOINT_KEY: endpoints}}
-        if own := self._told(picked):
-            metadata[OWN_NAMESPACE] = own
-        mode = self._modes[0]
-        body = self._pieces[0] if self._pieces else b""
-        if self._naming is not None and self._naming.is_changed:
-            body = self._naming.body(body)
-            changes = changes_of(changes, self._intake, size=len(body), mode=mode)
-        if mode in BUFFERED:
-            if self._has_trailers:
-                # There was no body: nothing is left that headers could be changed by.
-                return (encode_answer(TrailersAnswer(Phase.REQUEST), metadata=metadata),)
-            chunk = body if self._is_renamed else None
-            answer = BodyAnswer(Phase.REQUEST, chunk, changes=changes, clears_route=True)
-            return (encode_answer(answer, metadata=metadata),)
-        headers = encode_answer(HeadersAnswer(Phase.REQUEST, changes, clears_route=True), metadata=metadata)
-        if mode in _AT_ONCE:
-            return (headers,)
-        replies = [headers]
-        if body or not self._has_trailers:
-            replies += streamed(Phase.REQUEST, body, end_of_stream=not self._has_trailers)
-        if self._has_trailers:
-            replies.append(_REQUEST_TRAILERS_PASSED)
-        return tuple(replies)
-
-    def _told(self, picked: Picked) -> dict[str, str | bool]:
-        """What Infergate's own gateway is told of a request besides."""
-        request = picked.request
-        told: dict[str, str | bool] = {}
-        if picked.why:
-            told[EXPLANATION_KEY] = picked.why.decode()
-        if request.model:
-            told[MODEL_KEY] = request.model
-        if request.target:
-            told[TARGET_KEY] = request.target
-        if self._desk.reads_usage(request.pool):
-            told[USAGE_KEY] = request.reads_usage
-        return told
 
     def _response_part(self, part: Part, received: Received) -> Replies:
         if self._stage is _Stage.NEW:
@@ -295,15 +228,9 @@ class Exchange:
         if self._stage is not _Stage.ANSWERING:
             # The gateway may answer by itself, a request that waits for its verdict as well.
             self._stage = _Stage.ANSWERING
-            self._release()
+            self._body.release()
         self._response = self._response or self._response_to(None)
         return self._response.take(part, received)
 
     def _response_to(self, picked: Picked | None) -> Response:
         return Response(self._desk, picked, naming=self._naming, mode=self._modes[1], started=self._started)
-
-    def _release(self) -> None:
-        """Give the memory of the body back."""
-        self._desk.held -= self._held
-        self._held = 0
-        self._pieces = []
