@@ -30,18 +30,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "render": {"bundle", "completions", "dialed", "headers", "ir", "pools", "remembered", "resources"},
     "status": {"remembered", "resources", "topology"},
     "garbage": set(),
+    "serving": set(),
     "remembered": set(),
     "tokens": set(),
     "turns": set(),
     "wire": {"bundle", "errors", "pools"},
     "agent": {"backoff", "bundle", "errors", "pools", "wire"},
-    "dataplane": {"agent", "bundle", "completions", "dialed", "errors", "ir", "pools", "resources", "topology", "wire"},
+    "dataplane": {
+        "agent", "bundle", "completions", "dialed", "errors", "ir", "pools", "resources", "serving", "topology",
+        "wire",
+    },
     "provider": {"backoff", "errors", "kube", "resources", "status"},
     "extproc": set(),
     "membership": {"errors", "kube", "plugins", "pools", "provider", "resources", "topology"},
     "picker": {
         "alt_names", "compiled", "completions", "errors", "extproc", "garbage", "headers", "membership",
-        "plugins", "pools", "tokens", "turns",
+        "plugins", "pools", "serving", "tokens", "turns",
     },
     "dialer": {"alt_names", "dialed", "errors", "pools"},
     "relay": {"alt_names", "dialed", "extproc", "garbage", "headers", "pools", "tokens", "turns"},
@@ -88,7 +92,7 @@ OWNERS = {
     "jinja2": {"render"},
     "kubernetes": {"kube"},
     "prometheus_client": {"agent", "control_plane", "picker", "probes", "relay", "simulator"},
-    "uvicorn": {"dataplane", "picker", "simulator"},
+    "uvicorn": {"dataplane", "picker", "serving", "simulator"},
     "watchfiles": {"provider", "picker"},
 }
 

@@ -5,15 +5,15 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
-import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from controller.dataplane.pki import Pair
 from controller.errors import AddressUnusable
+from controller.serving import server_of
 
 _KEEPALIVE: Final = 75
 """Seconds; longer than an instance goes without a report."""
@@ -29,24 +29,13 @@ class Listener:
     def __init__(self, app: ASGIApp, *, most_waiting: int) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                http=_Punctual,
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                log_config=None,
-                log_level="error",
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                date_header=False,
-                limit_concurrency=most_waiting,
-                timeout_keep_alive=_KEEPALIVE,
-                timeout_graceful_shutdown=_GRACE,
-                ssl_context_factory=lambda config, default: self._context,
-            )
+        self._server = server_of(
+            app,
+            http=_Punctual,
+            keepalive=_KEEPALIVE,
+            grace=_GRACE,
+            limit_concurrency=most_waiting,
+            ssl_context_factory=lambda config, default: self._context,
         )
         self.port = 0
         """The port that is listened on."""
@@ -86,14 +75,6 @@ def _socket(address: tuple[str, int]) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=1024, dualstack_ipv6=dual)
     except OSError as error:
         raise AddressUnusable(f"{host or '*'}:{port} cannot be listened on: {error.strerror}") from error
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, stopped by us: its own handling of signals ends the process by the signal."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class _Punctual(HttpToolsProtocol):

@@ -5,10 +5,9 @@ import contextlib
 import logging
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, Literal, Protocol
 
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -26,6 +25,7 @@ from controller.picker.policies import admissions
 from controller.picker.replay.recorder import Recorder
 from controller.picker.scrape import Scraper
 from controller.picker.transport import MOST_TOGETHER, PickProtocol
+from controller.serving import Server, server_of
 from controller.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -45,14 +45,6 @@ LIST_EVERY: Final = 0.5
 """Seconds between looks for endpoints to be asked for their models, so that those of a pod that came are soon known."""
 DIGEST_EVERY: Final = 1.0
 """Seconds between two looks at all endpoints, 0.1 ms for a hundred; readings do not come faster."""
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, stopped by us: its own handling of signals ends the process by the signal."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class Service(Protocol):
@@ -117,10 +109,10 @@ async def serve(
             await loop
 
 
-def _servers(parts: Parts, settings: PickerSettings) -> list[tuple[_Server, socket.socket | None]]:
+def _servers(parts: Parts, settings: PickerSettings) -> list[tuple[Server, socket.socket | None]]:
     """Each with the socket it serves, or None when it binds its own."""
     admin = admin_app(parts.state, parts.registry)
-    servers: list[tuple[_Server, socket.socket | None]] = []
+    servers: list[tuple[Server, socket.socket | None]] = []
     if settings.socket is not None:
         # In a pod the picker may be there before whoever makes the rest of the state directory.
         settings.socket.parent.mkdir(mode=0o700, exist_ok=True)
@@ -157,26 +149,8 @@ def _protocol_of(picks: Picks) -> type[asyncio.Protocol]:
 
 def _server(
     app: App, *, http: type[asyncio.Protocol] | Literal["httptools"] = "httptools", uds: str | None = None
-) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            uds=uds,
-            http=http,
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=KEEPALIVE,
-            timeout_graceful_shutdown=GRACE,
-        )
-    )
+) -> Server:
+    return server_of(app, http=http, keepalive=KEEPALIVE, grace=GRACE, uds=uds, backlog=BACKLOG)
 
 
 def _listen(address: str) -> socket.socket:
