@@ -4,12 +4,14 @@ The wording is that of `controller.resources.problems`, which this package may n
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from controller.validation import ACCEPTED, Words, details_of, fields_at
 
 Location = tuple[str | int, ...]
 """Path of a value: names of fields and indexes of items."""
@@ -57,14 +59,7 @@ class Problem:
 
 def problems_of(error: ValidationError, *, model: type[BaseModel]) -> tuple[Problem, ...]:
     """What the validation of a model found, in the order of its fields."""
-    details = error.errors(include_url=False)
-    places = [tuple(item["loc"]) for item in details]
-    found = []
-    for item, place in zip(details, places, strict=True):
-        inner = any(len(other) > len(place) and other[: len(place)] == place for other in places)
-        if item["type"] != "too_short" or not inner:  # pydantic does not count items that are themselves wrong
-            found.append(_problem(item, model=model))
-    return tuple(found)
+    return tuple(_problem(item, model=model) for item in details_of(error))
 
 
 def quoted(value: object) -> str:
@@ -95,7 +90,7 @@ def _problem(item: ErrorDetails, *, model: type[BaseModel]) -> Problem:
     if item["type"] == "missing":
         return Problem(location, "missing, it is required")
     if item["type"] == "extra_forbidden":
-        return Problem(location, _unknown(str(location[-1]), _fields_at(model, location[:-1])))
+        return Problem(location, _unknown(str(location[-1]), fields_at(model, location[:-1])))
     broken = context.get("error")
     if isinstance(broken, Broken):
         return Problem((*location, *broken.location), broken.message)
@@ -113,18 +108,11 @@ def _unknown(name: str, fields: list[str]) -> str:
     return f"unknown field, {near(name, fields)}there are: {', '.join(sorted(fields))}"
 
 
-_ACCEPTED: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {  # values depend on the kind of error
-    "string_type": lambda _: "text",
-    "int_type": lambda _: "a whole number, without quotes",
-    "int_from_float": lambda _: "a whole number",
+_ACCEPTED: Final[Words] = {
+    **ACCEPTED,
     "float_type": lambda _: "a number, without quotes",
     "finite_number": lambda _: "a finite number",
-    "bool_type": lambda _: "true or false, without quotes",
-    "tuple_type": lambda _: "a list",
-    "dict_type": lambda _: "a mapping",
-    "model_type": lambda _: "a mapping",
     "model_attributes_type": lambda _: "a mapping",
-    "literal_error": lambda context: str(context["expected"]).replace("'", '"'),
     "string_too_short": lambda context: f"text of at least {context['min_length']} characters",
     "string_too_long": lambda context: f"text of at most {context['max_length']} characters",
     "too_short": lambda context: f"at least {context['min_length']} items",
@@ -134,20 +122,3 @@ _ACCEPTED: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {  # values
     "less_than": lambda context: f"a number below {context['lt']:g}",
     "less_than_equal": lambda context: f"a number of at most {context['le']:g}",
 }
-
-
-def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
-    """Names of the fields that a model accepts at a location."""
-    current: type[BaseModel] | None = model
-    for part in location:
-        if current is not None and not isinstance(part, int):
-            fields = {item.alias or name: item.annotation for name, item in current.model_fields.items()}
-            current = _model_in(fields.get(part))
-    return [item.alias or name for name, item in current.model_fields.items()] if current else []
-
-
-def _model_in(annotation: object) -> type[BaseModel] | None:
-    """The model in an annotation such as `tuple[Model, ...] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for item in getattr(annotation, "__args__", ()) if (found := _model_in(item))), None)

@@ -2,15 +2,13 @@
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from controller.resources.scalars import WORDS, Broken, Location, quoted
+from controller.validation import ACCEPTED, Words, details_of, fields_at
 
 _MOST = 20  # problems of one document that are told: more do not help to repair it
 
@@ -36,15 +34,9 @@ def problems(error: ValidationError, *, model: type[BaseModel], secret: tuple[st
 
     secret: top-level fields whose values are never shown.
     """
-    details = error.errors(include_url=False)
-    places = [tuple(item["loc"]) for item in details]
-    found: list[Problem] = []
-    for item, place in zip(details, places, strict=True):
-        inner = any(len(other) > len(place) and other[: len(place)] == place for other in places)
-        if item["type"] == "too_short" and inner:  # pydantic does not count items that are themselves wrong
-            continue
-        hidden = bool(place) and place[0] in secret
-        found.append(_problem(item, location=place, model=model, hidden=hidden))
+    found = [
+        _problem(item, model=model, hidden=bool(item["loc"]) and item["loc"][0] in secret) for item in details_of(error)
+    ]
     if len(found) > _MOST:
         found[_MOST:] = [Problem((), f"{len(found) - _MOST} more problems in this document")]
     return tuple(found)
@@ -72,7 +64,8 @@ def near(name: str, accepted: list[str], *, likeness: float = 0.65) -> str:
     return f"accepted: {', '.join(sorted(accepted))}" if 0 < len(accepted) <= 12 else ""
 
 
-def _problem(item: ErrorDetails, *, location: Location, model: type[BaseModel], hidden: bool) -> Problem:
+def _problem(item: ErrorDetails, *, model: type[BaseModel], hidden: bool) -> Problem:
+    location = item["loc"]
     context = item.get("ctx", {})
     broken = context.get("error")
     if isinstance(broken, Broken):
@@ -80,7 +73,7 @@ def _problem(item: ErrorDetails, *, location: Location, model: type[BaseModel], 
     if item["type"] == "missing":
         return Problem(location, "missing, it is required")
     if item["type"] == "extra_forbidden":
-        hint = near(str(location[-1]), _fields_at(model, location[:-1]))
+        hint = near(str(location[-1]), fields_at(model, location[:-1]))
         return Problem(location, f"unknown field{', ' if hint else ''}{hint}")
     words = _ACCEPTED.get(item["type"])
     accepted = words(context) if words else "something else"
@@ -94,17 +87,10 @@ def _problem(item: ErrorDetails, *, location: Location, model: type[BaseModel], 
 
 _TIME = "a time such as 2025-01-31T12:00:00Z"
 
-_ACCEPTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {  # a context's values depend on the kind of error
-    "string_type": lambda _: "text",
+_ACCEPTED: Words = {
+    **ACCEPTED,
     "string_unicode": lambda _: "text in Unicode",
-    "int_type": lambda _: "a whole number, without quotes",
-    "int_from_float": lambda _: "a whole number",
-    "bool_type": lambda _: "true or false, without quotes",
-    "tuple_type": lambda _: "a list",
-    "dict_type": lambda _: "a mapping",
-    "model_type": lambda _: "a mapping",
     "invalid_key": lambda _: "a key of text",
-    "literal_error": lambda context: str(context["expected"]).replace("'", '"'),
     "string_pattern_mismatch": lambda context: WORDS.get(context["pattern"], f"text that matches {context['pattern']}"),
     "string_too_short": lambda context: f"text of at least {_count(context['min_length'], 'character')}",
     "string_too_long": lambda context: f"text of at most {_count(context['max_length'], 'character')}",
@@ -121,25 +107,3 @@ _ACCEPTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {  # a context's v
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
-    """Names of the fields that a model accepts at a location."""
-    current: type[BaseModel] | None = model
-    for part in location:
-        if current is None:
-            return []
-        if isinstance(part, int):
-            continue
-        fields = {item.alias or name: item.annotation for name, item in current.model_fields.items()}
-        current = _model_in(fields.get(part))
-    return [item.alias or name for name, item in current.model_fields.items()] if current else []
-
-
-def _model_in(annotation: object) -> type[BaseModel] | None:
-    """The model in an annotation such as `tuple[Model, ...] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in (Annotated, Union, UnionType, tuple):
-        return next((found for item in get_args(annotation) if (found := _model_in(item))), None)
-    return None
