@@ -1,19 +1,17 @@
 """HTTP/1.1 as a client of endpoints: kept connections, answers that begin before the request has ended."""
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from typing import Final, TypeAlias, cast
 
 import httptools
 
 from controller.relay.errors import EndpointFailed
+from controller.relay.inlet import Inlet
 
 Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
 """Names are lower-case; in order, with repetition."""
 
-_HIGH: Final = 256 * 1024
-"""Bytes of an answer that wait to be read, at which no more are taken from the socket."""
 _COPIED: Final = 16 * 1024
 """Bytes that cost less to copy into one piece than to be handed to the kernel one by one."""
 NO_BODY: Final = frozenset({204, 304})
@@ -29,9 +27,7 @@ class Connection(asyncio.Protocol):
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._pieces: deque[bytes] = deque()
-        self._unread = 0
-        self._is_paused = False
+        self._inlet = Inlet()
         self._is_answering_head = False
         self._ends_with_connection = False
         self.status = 0
@@ -72,13 +68,7 @@ class Connection(asyncio.Protocol):
 
     def take(self) -> bytes:
         """What came of the answer's body, which may be nothing yet."""
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._unread = 0
-        if self._is_paused and self._transport is not None:
-            self._is_paused = False
-            self._transport.resume_reading()
-        return data
+        return self._inlet.take()
 
     def begin(self, *, method: bytes) -> None:
         """Expect the answer to a request that is about to be sent."""
@@ -98,7 +88,7 @@ class Connection(asyncio.Protocol):
 
     async def read(self) -> bytes:
         """A piece of the answer's body; empty at its end. Raises EndpointFailed when it breaks off."""
-        while not self._pieces:
+        while not self._inlet.pieces:
             if self.has_ended:
                 return b""
             if self.failure is not None:
@@ -115,10 +105,10 @@ class Connection(asyncio.Protocol):
     # What the transport does.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = self._inlet.transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._inlet.transport = None
         if self._ends_with_connection and error is None and not self.has_ended:
             self.has_ended = True
         self.failure = self.failure or f"the endpoint ended the connection{f': {error}' if error else ''}"
@@ -171,11 +161,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self.has_ended:
             return
-        self._pieces.append(body)
-        self._unread += len(body)
-        if self._unread > _HIGH and not self._is_paused and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
+        self._inlet.add(body)
 
     def on_message_complete(self) -> None:
         if self.status:

@@ -1,7 +1,6 @@
 """HTTP/1.1 as a server of NGINX: one request after the other on each connection, over a Unix socket."""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -10,9 +9,8 @@ from typing import Final, cast
 import httptools
 
 from controller.relay.http1 import LAST_CHUNK, Fields, chunk, last_chunk
+from controller.relay.inlet import Inlet
 
-_HIGH: Final = 256 * 1024
-"""Bytes of a request's body that wait to be read, at which no more are taken from the socket."""
 _NO_BODY: Final = frozenset({101, 204, 304})
 """Statuses of answers whose end is not told, as there is none or it is that of the connection."""
 _PROBLEM: Final = b"""{"error": {"message": "the request cannot be read", "type": "invalid_request_error"}}\n"""
@@ -109,10 +107,8 @@ class ServerConnection(asyncio.Protocol):
         """Answers the request at hand; None without one."""
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._pieces: deque[bytes] = deque()
-        self._unread = 0
+        self._inlet = Inlet()
         self._is_whole = True
-        self._is_paused = False
         self._is_discarding = False
         self._upgrades = False
         """Whether what follows the request is another protocol's."""
@@ -126,10 +122,10 @@ class ServerConnection(asyncio.Protocol):
 
     @property
     def has_been_read(self) -> bool:
-        return self._is_whole and not self._pieces
+        return self._is_whole and not self._inlet.pieces
 
     async def read(self) -> bytes:
-        while not self._pieces:
+        while not self._inlet.pieces:
             if self._is_whole:
                 return b""
             self._news.clear()
@@ -137,13 +133,7 @@ class ServerConnection(asyncio.Protocol):
         return self.take()
 
     def take(self) -> bytes:
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._unread = 0
-        if self._is_paused and self._transport is not None:
-            self._is_paused = False
-            self._transport.resume_reading()
-        return data
+        return self._inlet.take()
 
     async def write(self, data: bytes) -> None:
         if not self._out:
@@ -164,11 +154,11 @@ class ServerConnection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = self._inlet.transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._inlet.transport = None
         self._connections.discard(self)
         self._room.set()
         if self.task is not None:
@@ -228,11 +218,7 @@ class ServerConnection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self._is_discarding:
             return
-        self._pieces.append(body)
-        self._unread += len(body)
-        if self._unread > _HIGH and not self._is_paused and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
+        self._inlet.add(body)
         self._news.set()
 
     def on_message_complete(self) -> None:
@@ -245,7 +231,7 @@ class ServerConnection(asyncio.Protocol):
             await self._serve(request, reply)
         finally:
             self.task = None
-            self._pieces.clear()
+            self._inlet.clear()
             if not reply.has_ended:
                 self._cut(has_begun=reply.has_begun)
             else:
@@ -264,9 +250,7 @@ class ServerConnection(asyncio.Protocol):
             self.close()
 
     def _linger(self) -> None:
-        if self._is_paused and self._transport is not None:
-            self._is_paused = False
-            self._transport.resume_reading()
+        self._inlet.resume()
         if not self._keeps and self._transport is not None:
             self._flush()
             self._transport.close()
