@@ -4,7 +4,6 @@ nginx.conf holds the rendered files that differ from those of a gateway without 
 only includes the others. `pytest tests/test_cases.py --update-cases` writes what is expected anew.
 """
 
-import os
 import random
 import subprocess
 from pathlib import Path
@@ -12,10 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.agent.nginx import Nginx, check, find
+from controller.agent.nginx import Nginx, check
 from controller.agent.state import locked
 from controller.bundle import Bundle
-from controller.errors import NginxMissing
 from controller.ir.types import GatewayConfig
 from controller.pools import encode_pools
 from controller.provider.file import read
@@ -75,14 +73,6 @@ async def test_nginx_accepts_what_is_rendered(name: str, tmp_path: Path, nginx: 
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.content)
         assert await check(nginx, state, "current/nginx.conf", stdout=subprocess.DEVNULL) is None
-
-
-@pytest.fixture(scope="module")
-def nginx() -> Nginx:
-    try:
-        return find(environment=os.environ)
-    except NginxMissing as error:
-        pytest.skip(str(error))
 
 
 def _outcome(source: Path) -> dict[str, bytes]:

@@ -5,7 +5,6 @@ that has nothing to do with it is served.
 """
 
 import copy
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from controller.agent.nginx import Nginx, check, find
+from controller.agent.nginx import Nginx, check
 from controller.agent.state import locked
 from controller.bundle import Bundle
-from controller.errors import NginxMissing
 from controller.provider.file import read
 from controller.provider.kubernetes.served import Slot
 from controller.provider.kubernetes.store import Store
@@ -66,14 +64,6 @@ spec:
   - matches: [{path: {type: Exact, value: /bystander}}]
     filters: [{type: RequestRedirect, requestRedirect: {path: {type: ReplaceFullPath, replaceFullPath: /served}}}]
 """
-
-
-@pytest.fixture(scope="module")
-def nginx() -> Nginx:
-    try:
-        return find(environment=os.environ)
-    except NginxMissing as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,15 +1,13 @@
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from controller.agent.apply import Applier, Options
-from controller.agent.nginx import Nginx, find
+from controller.agent.nginx import Nginx
 from controller.agent.state import State, locked
 from controller.bundle import Bundle, BundleFile
-from controller.errors import NginxMissing
 from controller.pools import pools_of
 from tests.ports import free_port
 
@@ -28,14 +26,6 @@ http {{
     include routes/*.conf;
 }}
 """
-
-
-@pytest.fixture(scope="session")
-def nginx() -> Nginx:
-    try:
-        return find(environment=os.environ)
-    except NginxMissing as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -1,13 +1,10 @@
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from controller.agent.nginx import Nginx, find
 from controller.bundle import Bundle, BundleFile
-from controller.errors import NginxMissing
 from controller.pools import Pool, pools_of
 from tests.ports import free_port
 
@@ -30,14 +27,6 @@ http {{
     {more}
 }}
 """
-
-
-@pytest.fixture(scope="session")
-def nginx() -> Nginx:
-    try:
-        return find(environment=os.environ)
-    except NginxMissing as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -8,19 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.agent.nginx import find
-from controller.errors import NginxMissing
-
 _PATIENCE = 30.0
-
-
-@pytest.fixture(scope="session")
-def nginx() -> None:
-    """Skips without an nginx."""
-    try:
-        find(environment=os.environ)
-    except NginxMissing as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -1,4 +1,3 @@
-import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -6,19 +5,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from controller.agent.nginx import Nginx, find
+from controller.agent.nginx import Nginx
 from controller.agent.state import RELAY_SOCKET
-from controller.errors import NginxMissing
 from tests.nginx.gateway import Gateway, Run, client_of, run_gateway
 from tests.nginx.scene import Scene, run_scene
-
-
-@pytest.fixture(scope="session")
-def nginx() -> Nginx:
-    try:
-        return find(environment=os.environ)
-    except NginxMissing as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
