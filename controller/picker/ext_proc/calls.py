@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from itertools import count
 
 from controller.extproc.decoding import decode_received
-from controller.extproc.grpc import INVALID_ARGUMENT, OK
+from controller.extproc.grpc import INTERNAL, INVALID_ARGUMENT, OK
 from controller.extproc.http2.served import CallOf, Stream
 from controller.extproc.messages import MessageUnreadable
 from controller.picker.ext_proc.desk import Desk, End
@@ -55,6 +55,9 @@ class ExchangeCall:
             self._close(end=End.UNREADABLE)
             self._stream.end(INVALID_ARGUMENT, str(problem))
             return
+        except Exception:  # whatever it is, the other streams of the connection go on
+            self._fail()
+            return
         if not isinstance(answer, tuple):
             self._wait(answer)
             return
@@ -92,8 +95,20 @@ class ExchangeCall:
 
     def _decided(self, done: asyncio.Future[Verdict]) -> None:
         self._waiting = None
-        if not done.cancelled() and not self._is_over:
-            self._reply(self._exchange.decided(done.result()))
+        if done.cancelled() or self._is_over:
+            return
+        try:
+            replies = self._exchange.decided(done.result())
+        except Exception:  # as above
+            self._fail()
+            return
+        self._reply(replies)
+
+    def _fail(self) -> None:
+        """End the stream for the exception that is handled: the gateway does what it does without a picker."""
+        log.exception("exchange failed")
+        self._close(end=End.FAILED)
+        self._stream.end(INTERNAL, "the endpoint picker failed")
 
     def _reply(self, replies: Replies) -> None:
         stream, exchange = self._stream, self._exchange

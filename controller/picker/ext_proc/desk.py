@@ -36,6 +36,8 @@ class End(StrEnum):
     """The gateway ended the stream within the answer."""
     UNREADABLE = "unreadable"
     """A message was none of the protocol, or came where it cannot."""
+    FAILED = "failed"
+    """By a fault of the picker, which the log tells."""
     EMPTY = "empty"
     """Nothing was asked."""
 

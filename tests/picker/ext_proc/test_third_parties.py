@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import grpc
 import pytest
 
 from controller.extproc.messages import Immediate
 from controller.picker.endpoints import Endpoint
+from controller.picker.ext_proc.exchange import Exchange
 from controller.plugins.catalogue import BUILT_IN, Catalogue, Kind, Plugin
 from controller.plugins.types import AppliedPolicy, ConfiguredPlugin, Scheduling
 
-from .conftest import gateway_of, served_picker
+from .conftest import ONE_AT_A_TIME, Gateway, Served, eventually, gateway_of, response_headers, served_picker
 from .test_responses import PODS, picked
 
 
@@ -43,3 +45,42 @@ async def test_part_that_raises_ends_its_own_stream_alone(tmp_path: Path, monkey
         await first.respond(b"{}", served=endpoint)
         await first.close()
         await picker.at_rest()
+
+
+async def test_fault_of_the_picker_ends_its_own_stream_alone(
+    picker: Served, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    await picker.serving(*PODS)
+    first, endpoint = await picked(gateway)
+    second, _ = await picked(gateway)
+    with monkeypatch.context() as patched:
+        patched.setattr(Exchange, "take", fail)
+        await second.send(response_headers())
+        assert await second.code() is grpc.StatusCode.INTERNAL
+    assert await picker.metric("infergate_ext_proc_streams_ended_total", end="failed") == 1
+    await first.respond(b"{}", served=endpoint)
+    await first.close()
+    await picker.at_rest()
+
+
+async def test_fault_of_the_picker_after_a_wait_ends_the_stream(
+    picker: Served, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    await picker.serving(PODS[0], policy=ONE_AT_A_TIME)
+    first, _ = await picked(gateway)
+    second = gateway.talk()
+    await second.ask("/v1/completions", body=b"{}")
+    await eventually(lambda: _waits(picker))
+    monkeypatch.setattr(Exchange, "decided", fail)
+    await first.close()
+    assert await second.code() is grpc.StatusCode.INTERNAL
+
+
+async def _waits(picker: Served) -> bool:
+    return await picker.metric("infergate_flow_control_queue_size") == 1
