@@ -5,6 +5,7 @@ requests.
 """
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -116,7 +117,8 @@ def _candidate(endpoint: Endpoint, trace: Trace, *, number: int | None) -> Json:
     found: dict[str, Any] = {"endpoint": endpoint.address}  # Any: JSON
     if number is None:
         return found
-    found["total"] = round(trace.totals[number], _DIGITS)
+    # The sum of enormous weights is infinite, which is no JSON.
+    found["total"] = round(min(trace.totals[number], sys.float_info.max), _DIGITS)
     found["scores"] = {one.name: round(one.scores[number], _DIGITS) for one in trace.scores}
     found["cachedTokens"] = OFFSETS[trace.matched[number]] // BYTES_PER_TOKEN
     terms = {

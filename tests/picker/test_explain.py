@@ -1,8 +1,10 @@
 """What a request is told that asks why."""
 
 import json
+import sys
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,6 +104,18 @@ def test_names_of_a_policy_tell_plugins_apart() -> None:
     told = explained(picker, "1")
     assert (told["weights"], told["why"]) == ({"busy": 2.0}, "any of 2")
     assert all(one["total"] == 2 * one["scores"]["busy"] for one in told["candidates"])
+
+
+def test_enormous_weights_are_told_in_json() -> None:
+    specs = (PluginSpec("queue-scorer", "busy"), PluginSpec("kv-cache-utilization-scorer", "full"))
+    picker = Picker(plugins=specs, profile=(("busy", 1e308), ("full", 1e308)))
+    picker.serve("a", "b")
+    one = request_of("1", trace=Trace())
+    picked = picker.director.pick(one)
+    assert one.trace is not None
+    assert not isinstance(picked, Refusal)
+    told = msgspec.json.decode(explanation(one, one.trace, outcome="picked", chosen=picked))
+    assert [candidate["total"] for candidate in told["candidates"]] == [sys.float_info.max] * 2
 
 
 @pytest.mark.parametrize("count", [1, 17, 200])
