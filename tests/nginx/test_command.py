@@ -44,21 +44,26 @@ async def _run(root: Path, pod: Backend, port: int) -> AsyncIterator[asyncio.sub
         await asyncio.wait_for(process.communicate(), SECONDS)
 
 
+def _client(port: int) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False)
+
+
+async def _answers(http: httpx.AsyncClient, path: str, status: int) -> bool:
+    try:
+        return (await http.post(path, content=b"x")).status_code == status
+    except httpx.TransportError:
+        return False
+
+
 async def test_directory_is_served_followed_and_left(tmp_path: Path) -> None:
     (port,) = free_ports(1)
 
-    async def answers(path: str, status: int) -> bool:
-        try:
-            return (await http.post(f"http://127.0.0.1:{port}{path}", content=b"x")).status_code == status
-        except httpx.TransportError:
-            return False
-
-    async with serve() as pod, httpx.AsyncClient(trust_env=False) as http, _run(tmp_path, pod, port) as process:
-        await eventually(lambda: answers("/v1/x", 200))
-        await eventually(lambda: answers("/v2/x", 404))
+    async with serve() as pod, _client(port) as http, _run(tmp_path, pod, port) as process:
+        await eventually(lambda: _answers(http, "/v1/x", 200))
+        await eventually(lambda: _answers(http, "/v2/x", 404))
         more = route("more", rule(to_pool("gpu"), path="/v2"))
         (tmp_path / "resources/more.yaml").write_text(as_yaml(more))
-        await eventually(lambda: answers("/v2/x", 200))
+        await eventually(lambda: _answers(http, "/v2/x", 200))
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), SECONDS)
         assert b'"path":"/v1/x"' in line
@@ -66,27 +71,21 @@ async def test_directory_is_served_followed_and_left(tmp_path: Path) -> None:
         assert {"Gateway", "HTTPRoute", "InferencePool"} <= {item["kind"] for item in statuses}
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), SECONDS) == 0
-        assert not await answers("/v1/x", 200)
+        assert not await _answers(http, "/v1/x", 200)
 
 
 async def test_status_file_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     (port,) = free_ports(1)
 
-    async def answers(path: str, status: int) -> bool:
-        try:
-            return (await http.post(f"http://127.0.0.1:{port}{path}", content=b"x")).status_code == status
-        except httpx.TransportError:
-            return False
-
-    async with serve() as pod, httpx.AsyncClient(trust_env=False) as http, _run(tmp_path, pod, port) as process:
-        await eventually(lambda: answers("/v1/x", 200))
+    async with serve() as pod, _client(port) as http, _run(tmp_path, pod, port) as process:
+        await eventually(lambda: _answers(http, "/v1/x", 200))
         (tmp_path / "status.yaml").unlink(missing_ok=True)
         (tmp_path / "status.yaml").mkdir()
         (tmp_path / "resources/more.yaml").write_text(as_yaml(route("more", rule(to_pool("gpu"), path="/v2"))))
-        await eventually(lambda: answers("/v2/x", 200))
+        await eventually(lambda: _answers(http, "/v2/x", 200))
         (tmp_path / "status.yaml").rmdir()
         (tmp_path / "resources/last.yaml").write_text(as_yaml(route("last", rule(to_pool("gpu"), path="/v3"))))
-        await eventually(lambda: answers("/v3/x", 200))
+        await eventually(lambda: _answers(http, "/v3/x", 200))
         assert process.returncode is None
         async with asyncio.timeout(SECONDS):
             while not (tmp_path / "status.yaml").exists():  # noqa: ASYNC110 - another process writes it
