@@ -44,10 +44,11 @@ class Reflection:
         Raises OSError when there is no room for it.
         """
         self.has_sent_end = end
-        if not (self._is_streamed and self.is_changed):
-            self._sent.add(piece)
-        else:
+        # Nothing of a changed stream is waited for, but what was sent stays in its order.
+        if self._is_streamed and self.is_changed and not self._sent.holds:
             self._replace(piece)
+        else:
+            self._sent.add(piece)
 
     def missed(self, piece: bytes) -> None:
         """A piece of which the picker is told, and which goes nowhere. Raises OSError likewise."""

@@ -73,6 +73,16 @@ def test_what_was_sent_can_be_had_again_whatever_comes_back(body: bytes, cuts: l
     assert found == body
 
 
+def test_what_was_sent_stays_in_its_order_when_a_stream_turns_into_answers() -> None:
+    reflection = Reflection(Budget(), keeps=True)
+    reflection.sent(b"ab", end=False)
+    went = reflection.streamed(b"a", end=False)
+    reflection.sent(b"c", end=False)
+    went += reflection.answered(None)
+    reflection.sent(b"d", end=True)
+    assert went[: reflection.same] + b"".join(reflection.others()) == b"abcd"
+
+
 def test_what_was_sent_is_not_kept_once_it_is_not_wanted() -> None:
     budget = Budget(100)
     reflection = Reflection(budget, keeps=True)
