@@ -24,17 +24,16 @@ _LONGEST_NAME: Final = 8192
 """Bytes that are held of a name; a longer one passes."""
 _NEAR: Final = 4096
 """Bytes of a line in which its model stands, as programs write it. To look further takes 40 times its length."""
-_TEXT: Final = rb'"(?:[^"\\]++|\\.)*+"'
+_TEXT: Final = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_BESIDE: Final = rb'[^"{}\[\]]*'
 _PLAIN: Final = re.compile(
-    rb'data:[^"\\{}\[\]]*+\{(?:[^"{}\[\]]++|' + _TEXT + rb')*?("model"): ?(' + _TEXT + rb")", re.DOTALL
+    rb'data:[^"\\{}\[\]]*\{' + _BESIDE + rb"(?:" + _TEXT + _BESIDE + rb')*?("model"): ?(' + _TEXT + rb")", re.DOTALL
 )
-"""A line whose model stands before all objects and lists in its object, as in OpenAI's streams."""
+"""A line whose model stands before all objects and lists in its object, as in OpenAI's streams. No two parts can take
+the same byte, so nothing is tried twice; possessive quantifiers would say so, but match wrongly in Python 3.11.2."""
 _NEXT: Final = re.compile(rb'["{}\[\],]')
 """What counts among the members of an object that is watched."""
-_BETWEEN: Final = re.compile(rb'(?:[^"{}\[\]]++|' + _TEXT + rb")*+", re.DOTALL)
-"""What is passed over elsewhere, up to a bracket or a string without an end."""
-_WHOLE_TEXT: Final = re.compile(_TEXT, re.DOTALL)
-_END_OF_TEXT: Final = re.compile(rb'(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_NEXT_ELSEWHERE: Final = re.compile(rb'["{}\[\]]')
 
 
 def restorer_of(headers: dict[str, bytes], *, model: str) -> "Restorer | None":
@@ -141,31 +140,29 @@ class _Members:
     def look(self, data: bytes, at: int, end: int, found: list[tuple[int, int]], *, is_whole: bool) -> int:
         """Find models. Returns from where on bytes are to be held: nothing is where that is the end."""
         if self._is_in_text:
-            at = self._behind_text(data, at, end)
+            at = self._go_on_behind(data, at, end)
         while at < end:
             is_watched = 0 < self._watched == self._depth
-            if is_watched:
-                item = _NEXT.search(data, at, end)
-                at = item.start() if item else end
-            else:
-                between = _BETWEEN.match(data, at, end)
-                at = between.end() if between else at
-            byte = data[at : min(at + 1, end)]
+            item = (_NEXT if is_watched else _NEXT_ELSEWHERE).search(data, at, end)
+            if item is None:
+                return end
+            at, byte = item.start(), item[0]
             if byte == b'"':
-                text = _WHOLE_TEXT.match(data, at, end)
-                if text is None:
+                behind = _behind_text(data, at + 1, end)
+                if behind < 0:
                     if is_watched and not is_whole and end - at <= self._longest():
                         return at
                     self._open_text(data, at, end)
                     return end
                 if is_watched:
-                    self._take_text(text, found)
-                at = text.end() - 1
-            elif byte == b",":
+                    self._take_text(data, at, behind, found)
+                at = behind
+                continue
+            if byte == b",":
                 self._is_key_next = True
             elif byte in (b"{", b"["):
                 self._open(is_object=byte == b"{")
-            elif byte:
+            else:
                 self._close()
             at += 1
         return end
@@ -173,13 +170,13 @@ class _Members:
     def _longest(self) -> int:
         return _LONGEST_KEY if self._is_key_next else _LONGEST_NAME if self._key == _MODEL else 0
 
-    def _take_text(self, text: re.Match[bytes], found: list[tuple[int, int]]) -> None:
+    def _take_text(self, data: bytes, at: int, behind: int, found: list[tuple[int, int]]) -> None:
         if self._is_key_next:
-            key = text[0][1:-1] if len(text[0]) <= _LONGEST_KEY else b""
+            key = data[at + 1 : behind - 1] if behind - at <= _LONGEST_KEY else b""
             self._key = key if key == _MODEL or key in _HOLDERS else b""
             self._is_key_next = False
         elif self._key == _MODEL:
-            found.append(text.span())
+            found.append((at, behind))
 
     def _open(self, *, is_object: bool) -> None:
         is_holder = self._depth == self._watched == 1 and self._key in _HOLDERS and not self._is_key_next
@@ -204,17 +201,26 @@ class _Members:
         self._is_in_text = True
         self._is_escaped = _ends_in_escape(data, at + 1, end)
 
-    def _behind_text(self, data: bytes, at: int, end: int) -> int:
+    def _go_on_behind(self, data: bytes, at: int, end: int) -> int:
         """Where to go on in a piece that begins within a text."""
         if at >= end:
             return end
         start = at + 1 if self._is_escaped else at
-        rest = _END_OF_TEXT.match(data, start, end)
-        if rest is None:
+        behind = _behind_text(data, start, end)
+        if behind < 0:
             self._is_escaped = _ends_in_escape(data, start, end)
             return end
         self._is_in_text = self._is_escaped = False
-        return rest.end()
+        return behind
+
+
+def _behind_text(data: bytes, start: int, end: int) -> int:
+    """Where a text of which `start` is within ends, behind its quote; -1 where its end is not there."""
+    while (quote := data.find(b'"', start, end)) >= 0:
+        if not _ends_in_escape(data, start, quote):
+            return quote + 1
+        start = quote + 1
+    return -1
 
 
 def _ends_in_escape(data: bytes, start: int, end: int) -> bool:

@@ -14,7 +14,7 @@ from controller.extproc.messages import (
     TrailersAnswer,
     TrailersPart,
 )
-from controller.plugins.types import AppliedPolicy
+from controller.plugins.types import AppliedPolicy, ConfiguredPlugin, Scheduling
 
 from .conftest import Gateway, Served, Talk, eventually, request_headers, response_headers
 from .test_requests import open_in
@@ -210,6 +210,24 @@ async def test_client_is_told_why_where_it_may_ask(picker: Served, gateway: Gate
     assert isinstance(answer, HeadersAnswer)
     (why,) = answer.changes.set
     assert (why.name, json.loads(why.value)["choice"]) == ("x-infergate-explain", endpoint)
+
+
+async def test_client_is_told_the_endpoint_of_its_session(picker: Served, gateway: Gateway) -> None:
+    filters = (ConfiguredPlugin("session-affinity-filter", "session-affinity-filter"),)
+    parts = Scheduling(filters, (), ConfiguredPlugin("random-picker", "random-picker"))
+    await picker.serving(*PODS, policy=AppliedPolicy(parts))
+    told: dict[str, str] = {}
+    for _ in range(5):
+        talk = gateway.talk()
+        await talk.ask(method="GET", headers=told)
+        endpoint = await talk.picked()
+        await talk.send(response_headers())
+        answer, _ = await talk.next()
+        assert isinstance(answer, HeadersAnswer)
+        (token,) = answer.changes.set
+        assert told in ({}, {token.name: token.value.decode()})
+        told = {"x-session-token": token.value.decode()}
+    assert endpoint in PODS
 
 
 @pytest.mark.parametrize("after", ["the pick", "the headers", "a piece"])
