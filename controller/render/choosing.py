@@ -49,12 +49,12 @@ def rule_maps(places: Iterable[Place]) -> RuleMaps:
     for place in places:
         alike.setdefault(columns_of(place.cases), {})[place.id] = place
     made = _Made()
-    for group in alike.values():
+    for columns, group in alike.items():
         members = [group[name] for name in sorted(group)]
         if sum(len(place.cases) for place in members) <= _FEW_CHOICES:
             made.try_all(members)
         else:
-            made.look_up(members)
+            made.look_up(members, columns=columns)
     return RuleMaps(
         maps=tuple(sorted(made.maps, key=lambda item: item.variable)),
         lookups=tuple(sorted(made.lookups, key=lambda item: item.variable)),
@@ -77,8 +77,8 @@ class _Made:
         self.maps.append(rule_map(places, variable=variable))
         self.variables.update((place.id, variable) for place in places)
 
-    def look_up(self, places: Iterable[Place]) -> None:
-        """Places that take the same steps share the maps of these."""
+    def look_up(self, places: Iterable[Place], *, columns: Columns) -> None:
+        """Places that take the same steps share the maps of these. Others, with other columns, may take them too."""
         kinds: dict[_Steps, list[tuple[Place, tuple[Place, ...]]]] = {}
         for place in places:
             runs = _runs(place.cases)
@@ -87,7 +87,7 @@ class _Made:
         for steps, members in kinds.items():
             tries = any(mask is None or mask.parameter for mask in steps)
             for number, part in _divided(members, tries=tries):
-                name = repr((steps, number))
+                name = repr((columns, steps, number))
                 self._chain(steps, [parts for _, parts in part], name=name)
                 self.variables.update((place.id, _variable(name, 0)) for place, _ in part)
 

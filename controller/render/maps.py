@@ -198,7 +198,7 @@ def _flags(match: Match) -> Iterable[Flag]:
 
 
 def _flag(source: str, pattern: str) -> Flag:
-    return Flag(variable=f"$is_{digest(source + pattern)}", source=source, pattern=rf"^(?:{pattern})\z")
+    return Flag(variable=f"$is_{digest(f'{source} {pattern}')}", source=source, pattern=rf"^(?:{pattern})\z")
 
 
 def _parameter(item: ValueMatch) -> str:

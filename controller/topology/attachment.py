@@ -104,13 +104,14 @@ def intersect(listener: str | None, route: Sequence[str]) -> tuple[str, ...]:
     Source: Gateway API, HTTPRouteSpec.hostnames.
     """
     own = listener.lower() if listener else ANY_HOST
-    if not route:
-        return (own,)
-    hostnames = {name.lower() for name in route}
-    if own == ANY_HOST:
-        return tuple(sorted(hostnames))
+    hostnames = own_hostnames(route)
     found = {name if covers(own, name) else own for name in hostnames if covers(own, name) or covers(name, own)}
     return tuple(sorted(found))
+
+
+def own_hostnames(route: Sequence[str]) -> tuple[str, ...]:
+    """Hostnames of a route as it names them, lower-case and sorted; `*` for one that names none."""
+    return tuple(sorted({name.lower() for name in route})) or (ANY_HOST,)
 
 
 def covers(pattern: str, hostname: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from controller.resources.gateway_api import HTTPRouteRule, ParentReference
 from controller.resources.grpc_route import GRPCRouteRule, RequestRoute
 from controller.resources.meta import Key
-from controller.topology.attachment import Attached, Parent
+from controller.topology.attachment import Attached, Parent, own_hostnames
 from controller.topology.backends import Backends
 from controller.topology.conditions import PARTIALLY_INVALID, Condition, accepted, ignored, merged, resolved_refs
 from controller.topology.priorities import priorities_of
@@ -50,6 +50,7 @@ def route_state(
             hostnames=route.spec.hostnames,
             conditions=lambda attached, _: (*common, *_verdict(attached, invalid=invalid)),
         ),
+        hostnames=own_hostnames(route.spec.hostnames),
         cases=tuple(case for rule in rules for case in rule.cases),
         created=age_of(route),
     )

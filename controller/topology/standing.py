@@ -56,10 +56,9 @@ def is_accepted(parent: ParentState) -> bool:
 
 
 def age_of(route: Resource) -> str:
-    """Sorts routes by age."""
+    """Sorts routes by age, and then as `namespace/name`. Source: Gateway API, HTTPRouteRule.matches."""
     created = route.metadata.creation_timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    # A space sorts before every character of a name, so that this sorts like the tuple.
-    return f"{created} {route.metadata.namespace} {route.metadata.name}"
+    return f"{created} {route.key.path}"
 
 
 def _as_written(parent: ParentReference) -> dict[str, str | int]:

@@ -155,6 +155,8 @@ class RouteState:
     generation: int
     parents: tuple[ParentState, ...]
     """In the order of parentRefs; parents that are not ours are left out."""
+    hostnames: tuple[str, ...]
+    """Its own, lower-case and sorted; `*` for any."""
     cases: tuple[Case, ...]
     """Its rules, resolved, in the order of the resource (rule, then match). Precedence is settled by `translate`."""
     created: str

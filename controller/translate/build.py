@@ -84,7 +84,7 @@ def _attached(routes: list[RouteState]) -> dict[tuple[Key, str], tuple[Attached,
             for listener, hostnames in parent.listeners:
                 here = found.setdefault((parent.owner, listener), {})
                 known = here[route.key].hostnames if route.key in here else ()
-                here[route.key] = Attached(hostnames=tuple(sorted({*known, *hostnames})), cases=route.cases)
+                here[route.key] = Attached(tuple(sorted({*known, *hostnames})), route.cases, named=route.hostnames)
     return {listener: tuple(routes.values()) for listener, routes in found.items()}
 
 

@@ -10,7 +10,9 @@ def locations_of(cases: Sequence[Case]) -> tuple[Location, ...]:
 
     A prefix `/a` holds for `/a` and for all below `/a/`, so it makes one exact location and one for what is below.
     """
-    exact = {case.match.path.value for case in cases if case.match.path.kind is not PathKind.REGEX} - {""}
+    exact = {case.match.path.value for case in cases if case.match.path.kind is not PathKind.REGEX}
+    # nginx redirects from `/a` to a location of the path `/a/` that proxies, unless `/a` has a location of its own.
+    exact = (exact | {path.removesuffix("/") for path in exact}) - {""}
     below = {case.match.path.value for case in cases if case.match.path.kind is PathKind.PREFIX}
     if any(case.match.path.kind is PathKind.REGEX for case in cases):
         below.add("")

@@ -41,6 +41,8 @@ class Attached:
     hostnames: tuple[str, ...]
     """Those on which the route is reachable there; `*` is any."""
     cases: tuple[Case, ...]
+    named: tuple[str, ...]
+    """Those that the route names itself, by which it comes before or behind others; `*` where it names none."""
 
 
 def servers_of(listeners: Sequence[Listening]) -> tuple[Server, ...]:
@@ -59,7 +61,7 @@ def servers_of(listeners: Sequence[Listening]) -> tuple[Server, ...]:
 
 def _servers_on(listeners: Sequence[Listening]) -> Iterable[Server]:
     owners = {listener.hostname: listener for listener in reversed(listeners)}
-    routes = {listener.hostname: _routes_by_hostname(listener.routes) for listener in owners.values()}
+    routes = {listener.hostname: _routes_by_pattern(listener.routes) for listener in owners.values()}
     alike: dict[tuple[str, tuple[tuple[int, ...], ...]], list[str]] = {}
     for hostname in _hostnames(listeners):
         owner = next((pattern for pattern in covering(hostname) if pattern in owners), None)
@@ -91,10 +93,10 @@ def _hostnames(listeners: Sequence[Listening]) -> list[str]:
     return sorted(own | routed)
 
 
-def _routes_by_hostname(routes: Sequence[Attached]) -> dict[str, list[int]]:
+def _routes_by_pattern(routes: Sequence[Attached]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for index, route in enumerate(routes):
-        for hostname in route.hostnames:
+        for hostname in route.named:
             found.setdefault(hostname, []).append(index)
     return found
 
@@ -102,7 +104,8 @@ def _routes_by_hostname(routes: Sequence[Attached]) -> dict[str, list[int]]:
 def _groups(hostname: str, routes: Mapping[str, Sequence[int]]) -> tuple[tuple[int, ...], ...]:
     """Positions of the routes that serve a hostname, grouped by their most specific pattern, each group oldest first.
 
-    A host's own routes are asked before those of its wildcard, whatever their paths.
+    A host's own routes are asked before those of its wildcard, whatever their paths, and also where the listener has no
+    other host. Source: Gateway API, HTTPRouteSpec.hostnames.
     """
     seen: set[int] = set()
     groups: list[tuple[int, ...]] = []

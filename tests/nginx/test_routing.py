@@ -34,7 +34,7 @@ HOST = "models.example"
 ROUTES = [
     route(
         "all",
-        rule(to_service("exact"), matches=[_match("/v1/models", "Exact")]),
+        rule(to_service("exact"), matches=[_match("/v1/models", "Exact"), _match("/slash/", "Exact")]),
         rule(to_pool("prefix"), matches=[_match("/v1")]),
         rule(to_service("deeper"), matches=[_match("/v1/chat/completions")]),
         rule(to_pool("post"), matches=[_match("/v1", method="POST")]),
@@ -99,6 +99,7 @@ FACTS: list[tuple[str, str, dict[str, str], str]] = [
     ("GET", "/v1/models/", {}, "prefix"),
     ("GET", "/v1/models?x=/v1", {}, "exact"),
     ("POST", "/v1/models", {}, "exact"),
+    ("GET", "/slash/", {}, "exact"),
     ("GET", "/v1", {}, "prefix"),
     ("GET", "/v1/", {}, "prefix"),
     ("GET", "/v1/x/y", {}, "prefix"),
@@ -147,7 +148,8 @@ async def test_backend_gets_repeated_slashes_as_they_came(gateway: Gateway) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v", "/v11", "/v1x", "/V1/x", "/r/12", "/r/x/y", "/a/r/12/x", "/golden", "/v1/../x"]
+    "path",
+    ["/", "/v", "/v11", "/v1x", "/V1/x", "/r/12", "/r/x/y", "/a/r/12/x", "/golden", "/v1/../x", "/slash", "/slash/x"],
 )
 async def test_path_without_a_rule_is_404_in_json(http: httpx.AsyncClient, path: str) -> None:
     answer = await http.get(path, headers={"Host": HOST})

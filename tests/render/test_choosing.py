@@ -70,6 +70,13 @@ def test_steps_keep_the_order_of_cases() -> None:
     assert lookups[tried.default].default == "$infergate_default"
 
 
+def test_places_that_ask_for_other_things_in_the_same_steps_have_maps_of_their_own() -> None:
+    first, second = (tuple(_header(f"V{number}", name=name) for number in range(40)) for name in "xy")
+    made = _places(first, second)
+    assert len({tried.variable for tried in made.maps}) == len(made.maps) == 2
+    assert len(set(made.variables.values())) == 2
+
+
 def test_cases_behind_eight_steps_are_tried() -> None:
     made = _places(tuple(_header("v", name="xy"[number % 2]) for number in range(40)))
     assert len(made.lookups) == 7

@@ -62,6 +62,12 @@ def test_first_parameter_of_a_name_decides(query: str, holds: bool) -> None:
     assert _chosen(Match(PATH, query=(ValueMatch("color", "blue"),)), f"{query}\n") is holds
 
 
+def test_expressions_on_headers_whose_names_begin_alike_are_told_apart() -> None:
+    first = _maps(Match(PATH, headers=(ValueMatch("x-v", "1.*", is_regex=True),))).maps[0].choices[0].flags
+    second = _maps(Match(PATH, headers=(ValueMatch("x-v1", ".*", is_regex=True),))).maps[0].choices[0].flags
+    assert first[0].variable != second[0].variable
+
+
 @pytest.mark.parametrize("query", ["q=a+b", "q=a%20b"])
 def test_space_in_a_parameter_may_be_written_both_ways(query: str) -> None:
     assert _chosen(Match(PATH, query=(ValueMatch("q", "a b"),)), f"{query}\n")

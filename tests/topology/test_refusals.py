@@ -28,7 +28,7 @@ def _topology(*matches: Match) -> Topology:
     return Topology(
         classes=(),
         gateways=(GatewayState(GATEWAY, 1, listeners, (), serves=True),),
-        routes=(RouteState(ROUTE, 1, (), cases, "0"),),
+        routes=(RouteState(ROUTE, 1, (), ("*",), cases, "0"),),
         pools=(),
         upstreams=(),
     )

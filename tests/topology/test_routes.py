@@ -51,7 +51,13 @@ def test_sound_route_is_accepted_with_all_its_cases(build_web: Build) -> None:
 
     assert found == [("/a", "shop/cart/0", "one"), ("/b", "shop/cart/0", "one"), ("/good", "shop/cart/1", "")]
     assert set(_conditions(route)) == {"Accepted", "ResolvedRefs"}
-    assert route.created == "1970-01-01T00:00:00Z shop cart"
+    assert route.created == "1970-01-01T00:00:00Z shop/cart"
+
+
+def test_routes_of_one_age_are_ordered_by_namespace_and_name_as_one_text(build_web: Build) -> None:
+    text = "kind: HTTPRoute\nmetadata: {name: x, namespace: NAME}\nspec: {parentRefs: [{name: web, namespace: shop}]}\n"
+    routes = build_web(*(text.replace("NAME", name) for name in ("team", "team-a"))).routes
+    assert [item.key.path for item in sorted(routes, key=lambda item: item.created)] == ["team-a/x", "team/x"]
 
 
 @pytest.mark.parametrize("rules", ["", "rules: [{}]", "rules: [{matches: []}]", "rules: [{matches: [{}]}]"])

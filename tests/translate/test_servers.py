@@ -23,6 +23,10 @@ def _listening(name: str, hostname: str = "*", *routes: Attached) -> Listening:
     return Listening(GATEWAY, name, 80, hostname, certificates=(), routes=routes)
 
 
+def _attached(hostnames: tuple[str, ...], cases: tuple[Case, ...], *, named: tuple[str, ...] | None = None) -> Attached:
+    return Attached(hostnames, cases, named=named or hostnames)
+
+
 def _routes(server: Server, path: str = "/") -> list[str]:
     return [case.rule.route.name for location in server.locations if location.path == path for case in location.cases]
 
@@ -67,6 +71,12 @@ def test_prefix_matches_by_segment_and_falls_back_to_shorter_ones() -> None:
     }
 
 
+def test_path_without_its_slash_has_a_location_of_its_own() -> None:
+    cases = [_case("/a/", route="slash", kind=PathKind.EXACT), _case("/", route="rest", kind=PathKind.EXACT)]
+    found = {item.path: [case.rule.route.name for case in item.cases] for item in locations_of(cases)}
+    assert found == {"/": ["rest"], "/a": [], "/a/": ["slash"]}
+
+
 def test_cases_behind_one_that_always_holds_are_dropped() -> None:
     (location, *_) = locations_of([_case("/", route="first"), _case("/", route="second")])
     assert [case.rule.route.name for case in location.cases] == ["first"]
@@ -82,9 +92,9 @@ def test_regular_expression_is_asked_in_every_location_it_may_hold_for() -> None
 @pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_host_belongs_to_the_most_specific_listener(order: tuple[int, ...]) -> None:
     listeners = [
-        _listening("any", "*", Attached(("*",), (_case(route="any"),))),
-        _listening("wild", "*.example.com", Attached(("*.example.com",), (_case(route="wild"),))),
-        _listening("exact", "a.example.com", Attached(("a.example.com",), (_case(route="exact"),))),
+        _listening("any", "*", _attached(("*",), (_case(route="any"),))),
+        _listening("wild", "*.example.com", _attached(("*.example.com",), (_case(route="wild"),))),
+        _listening("exact", "a.example.com", _attached(("a.example.com",), (_case(route="exact"),))),
     ]
     servers = _by_host(servers_of([listeners[index] for index in order]))
     assert {host: (server.listener, _routes(server)) for host, server in servers.items()} == {
@@ -98,7 +108,7 @@ def test_route_of_a_less_specific_listener_does_not_serve_the_host_of_another() 
     servers = _by_host(
         servers_of(
             [
-                _listening("any", "*", Attached(("a.example.com", "b.example.com"), (_case(route="any"),))),
+                _listening("any", "*", _attached(("a.example.com", "b.example.com"), (_case(route="any"),))),
                 _listening("exact", "a.example.com"),
             ]
         )
@@ -107,20 +117,30 @@ def test_route_of_a_less_specific_listener_does_not_serve_the_host_of_another() 
     assert _routes(servers["b.example.com"]) == ["any"]
 
 
+def test_own_host_of_a_route_comes_first_too_where_the_listener_has_no_other() -> None:
+    """Source: Gateway API, HTTPRouteSpec.hostnames."""
+    host = ("a.example.com",)
+    anyone = _attached(host, (_case("/long/path", route="any"),), named=("*",))
+    wildcard = _attached(host, (_case("/long", route="wildcard"),), named=("*.example.com",))
+    own = _attached(host, (_case("/", route="own", method="GET"),))
+    servers = _by_host(servers_of([_listening("http", "a.example.com", anyone, wildcard, own)]))
+    assert _routes(servers["a.example.com"], "/long/path") == ["own", "wildcard"]
+
+
 def test_own_host_of_a_route_is_asked_before_its_wildcard_whatever_the_path() -> None:
-    wildcard = Attached(("*.example.com",), (_case("/exact", route="wildcard", kind=PathKind.EXACT),))
-    own = Attached(("a.example.com",), (_case("/", route="own", method="GET"),))
+    wildcard = _attached(("*.example.com",), (_case("/exact", route="wildcard", kind=PathKind.EXACT),))
+    own = _attached(("a.example.com",), (_case("/", route="own", method="GET"),))
     servers = _by_host(servers_of([_listening("http", "*", wildcard, own)]))
     assert _routes(servers["a.example.com"], "/exact") == ["own", "wildcard"]
     assert _routes(servers["*.example.com"], "/exact") == ["wildcard"]
 
 
 def test_older_route_wins_what_is_otherwise_equal() -> None:
-    older, younger = Attached(("*",), (_case(route="older"),)), Attached(("*",), (_case(route="younger"),))
+    older, younger = _attached(("*",), (_case(route="older"),)), _attached(("*",), (_case(route="younger"),))
     (server,) = servers_of([_listening("http", "*", older, younger)])
     assert _routes(server) == ["older"]
 
 
 def test_hosts_that_are_served_alike_share_a_server() -> None:
-    servers = servers_of([_listening("http", "*", Attached(("a.example.com", "b.example.com"), (_case(),)))])
+    servers = servers_of([_listening("http", "*", _attached(("a.example.com", "b.example.com"), (_case(),)))])
     assert [server.hostnames for server in servers] == [("*",), ("a.example.com", "b.example.com")]

@@ -17,6 +17,7 @@ SUITES: Final[dict[str, str]] = {
     "command": "starts `infergate run`, which has no picker but its own",
     "connections": _NO_PICK,
     "connections_to_tls": _NO_PICK,
+    "drawn_routes": _NO_PICK,
     "examples": "the examples name no external picker",
     "external_pickers": _EXTERNAL,
     "failing_pickers": _EXTERNAL,
