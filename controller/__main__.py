@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -28,8 +29,20 @@ _HOT: Final = "picker"
 """The command that imports compiled modules where there are any."""
 
 
+_INTERRUPTED: Final = 128 + signal.SIGINT
+"""Exit status of a program that Ctrl-C ended, as shells have it."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        # The command imports, or is one that just computes: what serves takes signals itself.
+        return _INTERRUPTED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="infergate", description="An inference gateway on NGINX.")
     parser.add_argument("--version", action="version", version=f"infergate {metadata.version('infergate')}")

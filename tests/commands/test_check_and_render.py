@@ -1,5 +1,6 @@
 """`infergate check` and `infergate render` as a user calls them."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from controller.__main__ import main
+from controller.commands import check
 from controller.commands.run import render_settings
 from controller.settings import Settings
 
@@ -55,6 +57,17 @@ def test_check_shows_a_document_that_cannot_be_read(directory: Path, capsys: pyt
     assert "Service default/x" in first
     assert "bad.yaml:4" in first
     assert "spec.ports" in first
+
+
+def test_an_interrupted_command_ends_with_130_and_says_nothing(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(arguments: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "run", interrupted)
+    assert main(["check", str(directory)]) == 130
+    assert capsys.readouterr() == ("", "")
 
 
 def test_check_of_a_missing_directory_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
