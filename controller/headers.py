@@ -49,6 +49,9 @@ CONNECTION_HEADER: Final = "x-infergate-connection"
 semicolon the names of headers that the rule sets, which are no client's to remove."""
 EXPLAIN_HEADER: Final = "x-infergate-explain"
 """From the client: `1` asks why its endpoint was chosen. From the picker, through nginx to the client: why, as JSON."""
+SESSION_TOKEN_HEADER: Final = "x-session-token"
+"""From the picker, through nginx to the client: the endpoint that its session is on, where the pool's policy has the
+client keep that. From the client, as it was told. The name is the field's."""
 PRIORITY_HEADERS: Final = ("x-infergate-priority", "x-infergate-priority-cap", "x-infergate-priority-default")
 """From nginx to the picker: what a route says of the priority of its requests; see the picker's flow control."""
 

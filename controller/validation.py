@@ -19,6 +19,7 @@ ACCEPTED: Final[Words] = {
     "dict_type": lambda _: "a mapping",
     "model_type": lambda _: "a mapping",
     "literal_error": lambda context: str(context["expected"]).replace("'", '"'),
+    "enum": lambda context: str(context["expected"]).replace("'", '"'),
 }
 
 

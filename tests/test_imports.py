@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "logs": set(),
     "settings": {"errors"},
     "validation": set(),
-    "plugins": {"validation"},
+    "plugins": {"headers", "validation"},
     "probes": {"errors"},
     "pools": {"plugins"},
     "bundle": {"pools"},

@@ -6,7 +6,14 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from controller.headers import ENDPOINT_HEADER, MODEL_HEADER, STREAMS_HEADER, TARGET_HEADER, USAGE_HEADER
+from controller.headers import (
+    ENDPOINT_HEADER,
+    MODEL_HEADER,
+    SESSION_TOKEN_HEADER,
+    STREAMS_HEADER,
+    TARGET_HEADER,
+    USAGE_HEADER,
+)
 from controller.picker.endpoints import Endpoint
 from controller.picker.errors import error_body
 from controller.picker.flow_control.refusals import REASON_HEADER
@@ -22,6 +29,7 @@ _FALLBACKS: Final = b"\r\nx-gateway-destination-endpoint-fallbacks: "
 _STREAMS: Final = f"\r\n{STREAMS_HEADER}: 1".encode()
 _USAGE: Final = f"\r\n{USAGE_HEADER}: 1".encode()
 _MODEL: Final = f"\r\n{MODEL_HEADER}: ".encode()
+_SESSION_TOKEN: Final = f"\r\n{SESSION_TOKEN_HEADER}: ".encode()
 _TARGET: Final = f"\r\n{TARGET_HEADER}: ".encode()
 _REASON: Final = REASON_HEADER.encode()
 LONGEST_MODEL: Final = 256
@@ -122,6 +130,8 @@ def answer_of_pick(request: PickRequest, chosen: Sequence[Endpoint], *, more: by
         pieces.append(_STREAMS)
     if request.reads_usage:
         pieces.append(_USAGE)
+    if request.session_token:
+        pieces += (_SESSION_TOKEN, request.session_token)
     model = request.model
     # A name that a header cannot hold is no model's.
     if model and len(model) <= LONGEST_MODEL and model.isprintable():

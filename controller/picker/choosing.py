@@ -27,6 +27,7 @@ A = TypeVar("A")
 A_co = TypeVar("A_co", covariant=True)
 
 _PICKED: Final = Outcome.PICKED.value
+_LAST_RESORT: Final = Outcome.LAST_RESORT.value
 
 
 class Answers(Protocol[A_co]):
@@ -129,10 +130,11 @@ class Choosing(Generic[A]):
             self._flow.changed(request.pool)
             why = self._decide(request, picked.outcome.value, at=started, waited=waited)
             return self._answers.refused(request, picked, why)
+        outcome = _LAST_RESORT if request.is_last_resort else _PICKED
         if request.trace is None:
-            self._decisions.add(request, at=started, outcome=_PICKED, choice=picked[0].address, waited=waited)
+            self._decisions.add(request, at=started, outcome=outcome, choice=picked[0].address, waited=waited)
             return self._answers.picked(request, picked, b"")
-        why = self._decide(request, _PICKED, chosen=picked, at=started, waited=waited)
+        why = self._decide(request, outcome, chosen=picked, at=started, waited=waited)
         return self._answers.picked(request, picked, why)
 
     def _decide(self, request: PickRequest, outcome: str, *, chosen: Chosen = (), at: float, waited: float) -> bytes:

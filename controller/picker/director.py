@@ -79,6 +79,7 @@ class Director:
             # Whoever tells of them goes along the list by itself.
             chosen = chosen[: 1 + RETRIES - len(request.tried)]
         outcome = self._outcome(pool, chosen[0], now=now)
+        request.is_last_resort = outcome is Outcome.LAST_RESORT
         self._send(request, pool, profile, chosen, now=now)
         self.picks[request.pool, outcome] += 1
         return chosen

@@ -106,6 +106,11 @@ class PickRequest(msgspec.Struct, gc=False, eq=False):
     """Endpoints that were there to choose from; set by the director."""
     scores: tuple[Sequence[str], Sequence[float]] | None = None
     """Scorers, and what each said of the chosen endpoint; set by the profile, if it had a choice."""
+    session_token: bytes = b""
+    """What the client is told of the chosen endpoint, for the next request of its session; set by a part of the profile
+    that reads it then. Else empty."""
+    is_last_resort: bool = False
+    """Whether the chosen endpoint fails, as all of the pool do; set by the director."""
     trace: Trace | None = None
     """Where it is noted why an endpoint is chosen; None for a request that does not ask, or may not."""
     matched: tuple[Sequence[Any], list[int]] | None = None  # Any: endpoints, which know nothing of requests

@@ -118,6 +118,7 @@ DEFAULT_FILTER: Final = "healthy-filter"
 DEFAULT_SCORER: Final = "expected-time-scorer"
 DEFAULT_PICKER: Final = "max-score-picker"
 DEFAULT_DETECTOR: Final = "utilization-detector"
+DEFAULT_LIMIT: Final = "static-usage-limit-policy"
 
 BUILT_IN: Final = Catalogue(
     (
@@ -192,7 +193,7 @@ BUILT_IN: Final = Catalogue(
         Plugin("edf-ordering-policy", _ORDERING, "Who gives up first goes first."),
         Plugin("slo-deadline-ordering-policy", _ORDERING, "Whose wanted time to first token ends first goes first."),
         Plugin(
-            "static-usage-limit-policy",
+            DEFAULT_LIMIT,
             (Kind.LIMIT,),
             "Share of the pool's capacity that requests may use.",
             p.StaticLimit,

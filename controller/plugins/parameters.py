@@ -7,10 +7,11 @@ fields without effect are `Unused`.
 from enum import Enum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from controller.plugins.problems import Broken
+from controller.headers import SESSION_TOKEN_HEADER
+from controller.plugins.problems import Broken, quoted
 from controller.plugins.scalars import Duration, Flag, Number, Positive, Share, Text, Whole, seconds
 
 
@@ -103,8 +104,15 @@ class NoHitLru(Parameters):
     prefix_plugin_name: ProducerName = ""
 
 
+def _is_session_token(value: str) -> str:
+    # nginx cannot add a header whose name it does not know beforehand.
+    if value.strip().lower() != SESSION_TOKEN_HEADER:
+        raise Broken(f"found {quoted(value)}, accepted is {quoted(SESSION_TOKEN_HEADER)}")
+    return value
+
+
 class EncodedEndpointHeader(Parameters):
-    header: Text = "x-session-token"
+    header: Annotated[Text, AfterValidator(_is_session_token)] = SESSION_TOKEN_HEADER
     """Written into answers, and read from requests."""
 
 

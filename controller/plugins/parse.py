@@ -14,7 +14,13 @@ from controller.plugins.scheduling import scheduling_of
 from controller.plugins.shape import EndpointPickerConfig, Reference
 from controller.plugins.types import DEFAULT_FLOW_CONTROL, FlowControlConfig, Scheduling
 
-GATES: Final = ("flowControl", "dataLayer", "prepareDataPlugins", "haPopulateNonLeaderDatastore")
+GATES: Final = (
+    "flowControl",
+    "dataLayer",
+    "enableLegacyMetrics",
+    "prepareDataPlugins",
+    "haPopulateNonLeaderDatastore",
+)
 """Feature gates of the field, of several versions, that ask for what is done anyway."""
 _TRUE: Final = frozenset({"1", "t", "true"})  # as Go reads a truth value, in lower case
 
@@ -46,7 +52,8 @@ def parse(config: object, *, catalogue: Catalogue = BUILT_IN) -> PickerConfig | 
     _check_references(shape, plugins=plugins, problems=problems)
     if problems:
         return tuple(problems)
-    return PickerConfig(scheduling, flow_control, tuple(sorted((*plugins.without_effect, *_weights(shape, plugins)))))
+    unused = (*plugins.without_effect, *_weights(shape, plugins), *_former(shape))
+    return PickerConfig(scheduling, flow_control, tuple(sorted(unused)))
 
 
 def _gates(shape: EndpointPickerConfig) -> list[Problem]:
@@ -70,6 +77,12 @@ def _weights(shape: EndpointPickerConfig, plugins: Declared) -> Iterator[str]:
             instance = plugins.instances.get(item.plugin_ref)
             if item.weight is not None and instance is not None and Kind.SCORER not in instance.plugin.kinds:
                 yield f"schedulingProfiles[{number}].plugins[{index}].weight"
+
+
+def _former(shape: EndpointPickerConfig) -> Iterator[str]:
+    """A detector in the place of earlier versions, beside one in the place of later ones, which counts."""
+    if shape.saturation_detector is not None and shape.flow_control and shape.flow_control.saturation_detector:
+        yield "saturationDetector"
 
 
 def _check_references(shape: EndpointPickerConfig, *, plugins: Declared, problems: list[Problem]) -> None:

@@ -41,6 +41,7 @@ def scheduling_of(shape: EndpointPickerConfig, *, plugins: Declared, problems: l
         instance = plugins.lookup(item.plugin_ref, (*location, "pluginRef"), kinds=_ALSO_ACCEPTED, problems=problems)
         if instance is not None:
             parts.add(instance, location=location, weight=item.weight)
+    parts.fill_in_picker(plugins)
     return parts.scheduling()
 
 
@@ -86,6 +87,12 @@ class _Parts:
                 self._problems.append(Problem(location, message))
                 return
             self._pickers.append(_configured(instance))
+
+    def fill_in_picker(self, plugins: Declared) -> None:
+        """Without a picker it is the first that is declared."""
+        declared = [part for part in plugins.instances.values() if Kind.PICKER in part.plugin.kinds]
+        if declared and not self._pickers:
+            self._pickers.append(_configured(declared[0]))
 
     def scheduling(self) -> Scheduling:
         picker = self._pickers[0] if self._pickers else ConfiguredPlugin(DEFAULT_PICKER, DEFAULT_PICKER)

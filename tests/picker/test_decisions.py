@@ -62,6 +62,19 @@ async def test_refusals_and_retries_are_shown(tmp_path: Path) -> None:
         assert (retry["outcome"], retry["choice"], retry["tries"]) == ("picked", "127.0.0.2:1", 1)
 
 
+async def test_choice_among_endpoints_that_all_fail_says_so(tmp_path: Path) -> None:
+    async with running_picker(tmp_path) as running:
+        serve(running, "127.0.0.1:1", policy=AppliedPolicy(explain=True))
+        await running.until(lambda view: view["pools"])
+        for number in range(3):
+            await running.pick(f"{number}")
+            await running.pick(f"{number}", tried="127.0.0.1:1=closed;")
+        await running.pick("last", headers={"x-infergate-explain": "1"})
+        last, *_ = await shown(running)
+        assert (last["choice"], last["outcome"]) == ("127.0.0.1:1", "picked_failing")
+        assert last["explanation"]["outcome"] == "picked_failing"
+
+
 async def test_only_a_request_that_asks_is_explained(tmp_path: Path) -> None:
     async with running_picker(tmp_path) as running:
         serve(running, "127.0.0.1:1", policy=AppliedPolicy(explain=True))

@@ -1,6 +1,5 @@
 """Requests of one session go to one endpoint."""
 
-import base64
 import json
 from typing import Any
 
@@ -13,6 +12,7 @@ from controller.picker.scheduling import sessions
 from controller.picker.scheduling.profile import PluginSpec
 from controller.picker.trace import Trace
 from controller.plugins.parameters import SessionId, SessionSource
+from controller.pools import Pool, PoolEndpoint, pools_of
 
 from .conftest import Picker, request_of
 
@@ -86,11 +86,25 @@ def test_binding_survives_another_profile() -> None:
     assert picks(picker, x_session_id="s") == {bound}
 
 
-def test_client_names_its_endpoint() -> None:
-    picker = sticky("filter", strategy="encoded_endpoint_header")
-    token = base64.b64encode(b"llm/c").decode()
-    assert picks(picker, x_session_token=token) == {"c"}
+@pytest.mark.parametrize("kind", ["filter", "scorer"])
+def test_client_keeps_its_endpoint_by_the_token_that_it_is_told(kind: str) -> None:
+    picker = sticky(kind, strategy="encoded_endpoint_header")
+    first = request_of("first")
+    chosen, *_ = picker.director.pick(first)  # type: ignore[misc]  # it is no refusal
+    assert first.session_token
+    assert picks(picker, x_session_token=first.session_token.decode()) == {chosen.name.removeprefix("llm/")}
     assert len(picks(picker, 40, x_session_token="nonsense!")) > 1
+
+
+def test_token_tells_ports_of_one_pod_apart() -> None:
+    picker = sticky("filter", strategy="encoded_endpoint_header")
+    ports = tuple(PoolEndpoint(address=f"a:800{n}", name="llm/a", uid="1") for n in range(4))
+    picker.table.apply(pools_of((Pool(name="llm/gpu", endpoints=ports),)))
+    for number in range(20):
+        first, again = request_of(f"{number}"), request_of(f"{number} again")
+        before = picker.director.pick(first)
+        again.headers = {b"x-session-token": first.session_token}
+        assert picker.director.pick(again) == before
 
 
 def bindings(picker: Picker) -> dict[int, object]:

@@ -54,6 +54,13 @@ def test_parts_that_a_profile_lacks_are_filled_in() -> None:
     assert found.picker.type == "max-score-picker"
 
 
+def test_profile_without_a_picker_has_the_declared_one() -> None:
+    picker = "{type: max-score-picker, parameters: {maxNumOfEndpoints: 2}}"
+    found = _scheduling(_profile("{type: queue-scorer}", picker, uses="{pluginRef: queue-scorer}"))
+
+    assert found.picker.parameters == {"maxNumOfEndpoints": 2}
+
+
 def test_random_picker_needs_no_scorer() -> None:
     assert _scheduling("plugins: [{type: random-picker}]").scorers == ()
 
@@ -136,6 +143,10 @@ MISTAKES = [
         "{plugins: [{type: label-selector-filter, parameters: {matchExpressions: [{key: a, operator: In}]}}]}",
         "matchExpressions[0].values: accepted with In is at least one value",
     ),
+    (
+        "{plugins: [{type: session-affinity-filter, parameters: {encodedEndpointHeaderConfig: {header: x-own}}}]}",
+        'encodedEndpointHeaderConfig.header: found "x-own", accepted is "x-session-token"',
+    ),
     ("{plugins: [{type: utilization-filter}]}", "parameters.conditions: missing"),
     ("{schedulingProfiles: [{name: a}, {name: b}]}", "found 2 profiles, accepted is one"),
     ("{schedulingProfiles: [{name: a, plugins: [{pluginRef: queue-scorer}]}]}", "which is not among the plugins"),
@@ -159,12 +170,10 @@ MISTAKES = [
     ("{flowControl: {defaultRequestTTL: soon}}", "accepted is a duration"),
     ("{flowControl: {defaultRequestTTL: 81s}}", "accepted is at most 80s"),
     ("{flowControl: {enableEviction: true}}", "accepted is false"),
-    ("{flowControl: {defaultPriorityBand: {maxBytes: 0}}}", "a band is always bounded"),
     ("{flowControl: {priorityBands: [{priority: 1}, {priority: 1}]}}", "priorityBands[1].priority: found 1"),
     ("{flowControl: {defaultPriorityBand: {fairnessPolicyRef: fair}}}", "accepted is a plugin of kind fairness: "),
     ("{flowControl: {defaultPriorityBand: {fairnessPolicyRef: edf-ordering-policy}}}", "which is of kind ordering"),
     ("{flowControl: {saturationDetector: {pluginRef: queue-scorer}}}", "saturationDetector.pluginRef: found"),
-    ("{flowControl: {saturationDetector: {}}, saturationDetector: {}}", "accepted is one of them"),
     ("{saturationDetector: {kvCacheUtilThreshold: 0}}", "saturationDetector.kvCacheUtilThreshold: found 0"),
     ("{parser: {pluginRef: cobol-parser}}", "parser.pluginRef: found"),
     ("{dataLayer: {discovery: {pluginRef: file-discovery}}}", "dataLayer.discovery: unknown field"),
@@ -212,6 +221,12 @@ def test_quantities_and_durations_are_numbers(text: str, expected: dict[str, Any
     assert _good(f"flowControl: {text}").flow_control == FlowControlConfig(**expected)
 
 
+def test_bound_of_zero_leaves_a_band_its_default() -> None:
+    found = _good("flowControl: {priorityBands: [{priority: 1, maxBytes: 0, maxRequests: 0}]}").flow_control
+
+    assert [(band.max_bytes, band.max_requests) for band in found.priority_bands] == [(None, None)]
+
+
 def test_names_of_policies_are_their_types() -> None:
     found = _good(
         """
@@ -255,6 +270,52 @@ def test_former_place_of_the_detector_is_read(text: str) -> None:
     assert found is not None
     assert found.plugin_ref == "utilization-detector"
     assert found.parameters == ({"queueDepthThreshold": 9} if "queue" in text else {})
+
+
+def test_declared_default_policies_need_no_reference() -> None:
+    found = _good(
+        """
+        plugins:
+        - {type: utilization-detector, parameters: {queueDepthThreshold: 9}}
+        - {type: static-usage-limit-policy, parameters: {threshold: 0.7}}
+        """
+    ).flow_control
+
+    assert found.saturation_detector is not None
+    assert found.saturation_detector.parameters == {"queueDepthThreshold": 9}
+    assert found.default_priority_band is not None
+    assert found.default_priority_band.usage_ceiling == 0.7
+
+
+@pytest.mark.parametrize(
+    ("gates", "asks"),
+    [("[]", False), ("[dataLayer, enableLegacyMetrics]", False), ("[flowControl]", True), ("[flowControl=true]", True)],
+)
+def test_gate_alone_asks_for_queues(gates: str, asks: bool) -> None:
+    assert (_good(f"featureGates: {gates}").flow_control != FlowControlConfig()) == asks
+
+
+@pytest.mark.parametrize(("gates", "asks"), [("[]", False), ("[flowControl]", True)])
+def test_detector_that_filters_asks_for_no_queues(gates: str, asks: bool) -> None:
+    text = _profile(
+        "{type: utilization-detector, parameters: {queueDepthThreshold: 9}}", uses="{pluginRef: utilization-detector}"
+    )
+    found = _good(text.replace("{plugins", f"{{featureGates: {gates}, plugins", 1)).flow_control
+
+    assert (found.saturation_detector is not None) == asks
+
+
+def test_former_place_of_the_detector_has_no_effect_beside_the_later_one() -> None:
+    found = _good(
+        """
+        plugins: [{type: concurrency-detector}]
+        flowControl: {saturationDetector: {pluginRef: concurrency-detector}}
+        saturationDetector: {pluginRef: utilization-detector}
+        """
+    )
+    assert found.flow_control.saturation_detector is not None
+    assert found.flow_control.saturation_detector.plugin_ref == "concurrency-detector"
+    assert found.without_effect == ("saturationDetector",)
 
 
 def test_what_has_no_effect_is_named() -> None:

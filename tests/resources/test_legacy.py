@@ -73,3 +73,12 @@ def test_mistake_is_told_with_its_field(document: dict[str, Any], field: str) ->
 
     assert isinstance(found, Refused)
     assert [problem.field for problem in found.problems] == [field]
+
+
+def test_criticality_that_there_is_not_is_told_with_those_that_there_are() -> None:
+    found = read(_model(criticality=1), index=1)
+
+    assert isinstance(found, Refused)
+    assert [problem.message for problem in found.problems] == [
+        'found 1, accepted is "Critical", "Standard" or "Sheddable"'
+    ]

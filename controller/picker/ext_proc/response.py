@@ -25,7 +25,7 @@ from controller.extproc.messages import (
     SetHeader,
     TrailersAnswer,
 )
-from controller.headers import EXPLAIN_HEADER
+from controller.headers import EXPLAIN_HEADER, SESSION_TOKEN_HEADER
 from controller.picker.ext_proc.desk import Desk
 from controller.picker.ext_proc.intake import STEERING, tried_in
 from controller.picker.ext_proc.renaming import Naming
@@ -210,7 +210,8 @@ def _attribute(received: Received) -> str:
 def _changes(picked: Picked, headers: dict[str, bytes]) -> Changes:
     """A model server is not to speak for the gateway."""
     removed = tuple(sorted(STEERING & headers.keys()))
-    if not removed and not picked.why:
+    told = ((EXPLAIN_HEADER, picked.why), (SESSION_TOKEN_HEADER, picked.request.session_token))
+    added = tuple(SetHeader(name, value) for name, value in told if value)
+    if not removed and not added:
         return NO_CHANGES
-    explained = (SetHeader(EXPLAIN_HEADER, picked.why),) if picked.why else ()
-    return Changes(set=explained, remove=removed)
+    return Changes(set=added, remove=removed)

@@ -25,7 +25,7 @@ class Queues(Protocol):
         ...
 
     def least_urgent(self) -> Waiting:
-        """The last to come of those who have most; there is at least one."""
+        """The last of the tenant with most; of several, of the one that came to have as many last."""
         ...
 
     def heavier_than(self, tenant: str) -> Waiting | None:
@@ -76,6 +76,7 @@ class RoundRobinQueues:
         self._queues: OrderedDict[str, Order] = OrderedDict()
         """In the order of their turns."""
         self._by_length: defaultdict[int, OrderedDict[str, None]] = defaultdict(OrderedDict)
+        """Tenants by how many of their requests wait, the one that came to have as many last at the end."""
         self._longest = 0
 
     def add(self, waiting: Waiting) -> None:
@@ -102,7 +103,7 @@ class RoundRobinQueues:
 
     def least_urgent(self) -> Waiting:
         """See `Queues`."""
-        return self._queues[next(iter(self._by_length[self._longest]))].last()
+        return self._queues[next(reversed(self._by_length[self._longest]))].last()
 
     def heavier_than(self, tenant: str) -> Waiting | None:
         """See `Queues`."""

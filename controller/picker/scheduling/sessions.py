@@ -4,10 +4,9 @@ A session is told by a header or a cookie of the client. It is bound to the endp
 moves only when that endpoint is no more. Where other replicas of the gateway may have bound it, an unbound session is
 hashed to an endpoint, so that all of them agree.
 
-Or the client itself says the endpoint, by a token in a header.
+Or the client keeps the endpoint itself, as a token in a header of each answer, which it sends back.
 """
 
-import base64
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Final
 
 import xxhash
 
+from controller.headers import SESSION_TOKEN_HEADER
 from controller.picker.endpoints import Endpoint
 from controller.picker.requests import PickRequest
 from controller.picker.scheduling.base import Surroundings
@@ -25,6 +25,7 @@ MOST_SESSIONS: Final = 100_000
 """Bindings kept in a pool, about 30 MB."""
 
 _TOKEN: Final = EncodedEndpointHeader()
+_TOKEN_HEADER: Final = SESSION_TOKEN_HEADER.encode()
 _ID: Final = SessionId()
 
 
@@ -38,13 +39,16 @@ class _Binding:
 class _SessionAffinity:
     surroundings: Surroundings
     strategy: str = "encoded_endpoint_header"
-    """`session_id`: the endpoint is remembered for an id. Else the client says it: the base64 of the pod's name."""
+    """`session_id`: the endpoint is remembered for an id. Else the client is told it, and says it again."""
     encoded_endpoint_header_config: EncodedEndpointHeader = _TOKEN
     session_id_config: SessionId = _ID
 
     def sent(self, request: PickRequest, endpoint: Endpoint, *, now: float) -> None:
         """See `Witness`."""
-        session = self._session(request) if self.strategy == "session_id" else None
+        if self.strategy != "session_id":
+            request.session_token = _token(endpoint)
+            return
+        session = self._session(request)
         if session is None:
             return
         bindings = self._bindings
@@ -65,8 +69,8 @@ class _SessionAffinity:
     def _bound(self, request: PickRequest, endpoints: Sequence[Endpoint]) -> Endpoint | None:
         """The endpoint that a request's session belongs to; None when it belongs to none of these."""
         if self.strategy != "session_id":
-            name = _decoded(request.headers.get(self.encoded_endpoint_header_config.header.lower().encode(), b""))
-            return next((endpoint for endpoint in endpoints if endpoint.name == name), None) if name else None
+            token = request.headers.get(_TOKEN_HEADER, b"")
+            return next((endpoint for endpoint in endpoints if _token(endpoint) == token), None) if token else None
         session = self._session(request)
         if session is None:
             return None
@@ -121,12 +125,9 @@ def _living(binding: _Binding) -> Endpoint | None:
     return None if endpoint is None or endpoint.retired else endpoint
 
 
-def _decoded(token: bytes) -> str:
-    """The name in a token; empty when it holds none."""
-    try:
-        return base64.b64decode(token, validate=True).decode()
-    except ValueError:
-        return ""
+def _token(endpoint: Endpoint) -> bytes:
+    """What a client is told of an endpoint, which names neither it nor its pod. A name may be that of several."""
+    return xxhash.xxh3_128_hexdigest(f"{endpoint.name} {endpoint.address}".encode()).encode()
 
 
 def _cookie(header: bytes, name: bytes) -> bytes | None:

@@ -119,6 +119,13 @@ def test_higher_band_displaces_the_last_of_the_lowest() -> None:
         queue.enter(waiting_of(ticket(0)), expires=60)
 
 
+def test_last_to_come_is_displaced_whoever_sent_it() -> None:
+    queue = queue_of(maxRequests=3)
+    waiting = [enter(queue, tenant=tenant) for tenant in "abc"]
+    dropped = [queue.enter(waiting_of(ticket(5)), expires=60) for _ in waiting]
+    assert [victim for ((victim, _),) in dropped] == waiting[::-1]
+
+
 def test_large_request_displaces_as_many_as_its_bytes_need_or_none() -> None:
     queue = queue_of(maxBytes=30)
     others = [enter(queue, 0, size=10) for _ in range(3)]
