@@ -1,11 +1,12 @@
 """The picker's metrics, collected from its state when they are asked for: a pick only adds to plain numbers.
 
-Labels come from the pools file. Names follow the field's where they mean the same (`ready_endpoints`,
-`average_queue_size`, `inflight_requests`, `scheduler_e2e_duration_seconds`), with the prefix `infergate_`.
+Labels come from the pools file. Names have the prefix `infergate_`; what means the same in the field is told under its
+name there too (`field_metrics`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from statistics import fmean, pstdev
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -17,6 +18,7 @@ from controller.picker.decisions import Decisions
 from controller.picker.director import Director
 from controller.picker.durations import PickDurations
 from controller.picker.endpoints import Endpoint, Metrics
+from controller.picker.field_metrics import WithFieldNames
 from controller.picker.flow_control.controller import FlowController
 from controller.picker.flow_control.metrics import flow_control_metrics
 from controller.picker.inflight import InFlight
@@ -29,6 +31,9 @@ _OF_POOL: Final = {
     "average_queue_size": "Mean of the fresh readings.",
     "average_running_requests": "Mean of the fresh readings.",
     "average_kv_cache_utilization": "Mean of the fresh readings, 0 to 1.",
+    "std_dev_queue_size": "Standard deviation of the fresh readings.",
+    "std_dev_running_requests": "Standard deviation of the fresh readings.",
+    "std_dev_kv_cache_utilization": "Standard deviation of the fresh readings.",
 }
 _OF_ENDPOINT: Final = ("pool", "endpoint_name", "model_server_endpoint")
 
@@ -90,6 +95,9 @@ class StateCollector(Collector):
 
     def _endpoints(self) -> Iterable[Metric]:
         in_flight = GaugeMetricFamily("infergate_inflight_requests", "From pick to completion.", labels=_OF_ENDPOINT)
+        waiting = GaugeMetricFamily(
+            "infergate_per_endpoint_queue_size", "Waiting requests, as it told last.", labels=_OF_ENDPOINT
+        )
         age = GaugeMetricFamily(
             "infergate_scrape_age_seconds", "Since the endpoint last answered a scrape.", labels=_OF_ENDPOINT
         )
@@ -105,6 +113,8 @@ class StateCollector(Collector):
         for pool, endpoint in self._members():
             labels = (pool.name, endpoint.name, endpoint.address)
             in_flight.add_metric(labels, len(endpoint.open))
+            if endpoint.reading is not None:
+                waiting.add_metric(labels, endpoint.reading.waiting)
             if endpoint.answered_at >= 0:
                 age.add_metric(labels, now - endpoint.answered_at)
             missing.add_metric(labels, endpoint.metrics in (Metrics.MISSING, Metrics.UNKNOWN))
@@ -112,7 +122,7 @@ class StateCollector(Collector):
             misses.add_metric(labels, endpoint.scrape_failures)
             for failure, count in sorted(endpoint.health.failures.items()):
                 failures.add_metric((*labels, failure.value), count)
-        yield from (in_flight, age, missing, paused, misses, failures)
+        yield from (in_flight, waiting, age, missing, paused, misses, failures)
 
     def _members(self) -> Iterable[tuple[PoolState, Endpoint]]:
         for pool in self._state.table.pools.values():
@@ -123,20 +133,23 @@ class StateCollector(Collector):
 def registry_of(state: State) -> tuple[CollectorRegistry, PickDurations]:
     """A registry with all metrics, and the histogram of the time from a pick's whole body to its answer."""
     registry = CollectorRegistry()
-    registry.register(StateCollector(state))
+    registry.register(WithFieldNames(StateCollector(state)))
     durations = PickDurations()
-    registry.register(durations)
+    registry.register(WithFieldNames(durations))
     return registry, durations
 
 
 def _pool_values(pool: PoolState, *, oldest: float, now: float) -> Mapping[str, float]:
     fresh = [endpoint for endpoint in pool.endpoints if endpoint.answered_at >= oldest]
     readings = [endpoint.reading for endpoint in fresh if endpoint.reading]
-    count = len(readings) or 1
+    told: dict[str, list[float]] = {
+        "queue_size": [one.waiting for one in readings] or [0],
+        "running_requests": [one.running for one in readings] or [0],
+        "kv_cache_utilization": [one.kv_use or 0.0 for one in readings] or [0.0],
+    }
     return {
         "endpoints": len(pool.endpoints),
         "ready_endpoints": sum(endpoint.health.may_serve(now) for endpoint in fresh),
-        "average_queue_size": sum(one.waiting for one in readings) / count,
-        "average_running_requests": sum(one.running for one in readings) / count,
-        "average_kv_cache_utilization": sum(one.kv_use or 0.0 for one in readings) / count,
+        **{f"average_{name}": fmean(values) for name, values in told.items()},
+        **{f"std_dev_{name}": pstdev(values) for name, values in told.items()},
     }

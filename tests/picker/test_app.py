@@ -342,6 +342,10 @@ async def test_metrics(running: Running, pod: str) -> None:
         f"infergate_endpoint_without_metrics{{{labels}}} 0.0",
         'infergate_ready_endpoints{pool="llm/gpu"} 1.0',
         'infergate_average_queue_size{pool="llm/gpu"} 1.0',
+        'infergate_std_dev_queue_size{pool="llm/gpu"} 0.0',
+        f"infergate_per_endpoint_queue_size{{{labels}}} 1.0",
+        'llm_d_epp_ready_endpoints{name="gpu",namespace="llm"} 1.0',
+        "llm_d_epp_scheduler_e2e_duration_seconds_count 2.0",
         "infergate_scheduler_e2e_duration_seconds_count 2.0",
     ):
         assert line in text.splitlines()

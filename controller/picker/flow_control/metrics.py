@@ -13,24 +13,6 @@ from controller.picker.flow_control.counts import DISPATCHED, WAIT_SECONDS, Coun
 from controller.picker.flow_control.gate import Gate
 from controller.picker.flow_control.queue import Band
 
-REFERENCE_NAMES: Final[Mapping[str, str]] = {
-    "infergate_flow_control_requests_total": "llm_d_epp_flow_control_requests_total",
-    "infergate_flow_control_request_queue_duration_seconds": "llm_d_epp_flow_control_request_queue_duration_seconds",
-    "infergate_flow_control_queue_size": "llm_d_epp_flow_control_queue_size",
-    "infergate_flow_control_queue_bytes": "llm_d_epp_flow_control_queue_bytes",
-    "infergate_flow_control_pool_saturation": "llm_d_epp_flow_control_pool_saturation",
-    "infergate_flow_control_stale_endpoints": "llm_d_epp_flow_control_stale_endpoints",
-    "infergate_flow_control_capacity_utilization_requests": "llm_d_epp_flow_control_capacity_utilization_requests",
-    "infergate_flow_control_capacity_utilization_bytes": "llm_d_epp_flow_control_capacity_utilization_bytes",
-    "infergate_flow_control_global_capacity_utilization_requests": (
-        "llm_d_epp_flow_control_global_capacity_utilization_requests"
-    ),
-    "infergate_flow_control_global_capacity_utilization_bytes": (
-        "llm_d_epp_flow_control_global_capacity_utilization_bytes"
-    ),
-    "infergate_flow_control_drops_total": "",
-}
-"""Our names, each with that of the reference; empty where it has none."""
 _OF_BAND: Final = ("pool", "priority")
 
 
@@ -80,6 +62,12 @@ def _bands(gates: Mapping[str, Gate]) -> Iterable[Metric]:
         for band in gate.queue.bands:
             for family, value in zip(families.values(), _band_values(band), strict=True):
                 family.add_metric((pool, str(band.priority)), value)
+        # Bands come and go with those who wait in them. An autoscaler that follows one is told 0, not nothing.
+        there = {band.priority for band in gate.queue.bands}
+        for label in gate.counts.admitted_at_once:
+            if label not in there:
+                for family in families.values():
+                    family.add_metric((pool, str(label)), 0)
     return families.values()
 
 

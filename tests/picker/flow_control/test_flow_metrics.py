@@ -4,8 +4,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from controller.picker.field_metrics import SAME
 from controller.picker.flow_control.counts import MOST_PRIORITIES
-from controller.picker.flow_control.metrics import REFERENCE_NAMES, flow_control_metrics
+from controller.picker.flow_control.metrics import flow_control_metrics
 
 from .conftest import POOL, Entrance, entrance, ticket
 
@@ -44,11 +45,19 @@ def test_metrics_of_a_queue() -> None:
     assert f"{duration}_sum{{{labels}}} 0.3" in lines
 
 
-def test_every_family_is_in_the_table_of_names() -> None:
+def test_a_band_that_nobody_waits_in_any_more_is_told_as_empty() -> None:
     door = entrance()
-    families = flow_control_metrics({POOL: door.gate})
-    names = {family.name + "_total" * (family.type == "counter") for family in families}
-    assert names == set(REFERENCE_NAMES)
+    for _ in range(2):
+        door.ask(ticket(7))
+    assert 'infergate_flow_control_queue_size{pool="llm/gpu",priority="7"} 1.0' in text_of(door).splitlines()
+    door.complete()
+    assert 'infergate_flow_control_queue_size{pool="llm/gpu",priority="7"} 0.0' in text_of(door).splitlines()
+
+
+def test_every_family_but_the_drops_has_a_name_in_the_field() -> None:
+    families = {family.name.removeprefix("infergate_") for family in flow_control_metrics({})}
+    assert families - SAME == {"flow_control_drops"}
+    assert {name for name in SAME if name.startswith("flow_control_")} <= families
 
 
 def test_tenants_and_endless_priorities_are_no_labels() -> None:
