@@ -1,12 +1,12 @@
 # Everything the project needs is installed into .venv by these targets.
 
-PYTHON ?= python3
+PYTHON ?= $(shell tools/find_python.sh)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models test check format compiled bench bench-picking crds clean test-cluster bench-cluster conformance conformance-inference
+.PHONY: help demo models test check format compiled bench bench-picking bench-peers crds clean test-cluster bench-cluster conformance conformance-inference
 
 help:
 	@echo "make demo    install Infergate and start the demo"
@@ -20,12 +20,14 @@ help:
 	@echo "make bench-cluster  measure there how soon routes are live, and what the processes hold in memory"
 	@echo "make crds    write crds/ and what values of the chart say of them anew from the models"
 	@echo "make bench-picking  compare ways to choose a model server, into build/bench"
+	@echo "make bench-peers    measure against other routers, into build/bench"
 	@echo "make bench   measure against a plain NGINX proxy, into build/bench"
 
 $(STAMPS)/venv:
-	@echo "Making a virtual environment in $(VENV) ..."
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Infergate needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+	@python="$(PYTHON)"; test -n "$$python" || exit 1; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Infergate needs Python 3.11 or newer; set PYTHON=..."; exit 1; }; \
+	echo "Making a virtual environment in $(VENV) with $$python ..."; \
+	"$$python" -m venv $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/run: $(STAMPS)/venv pyproject.toml
@@ -76,6 +78,18 @@ bench: $(STAMPS)/test compiled
 
 bench-picking: $(STAMPS)/test compiled
 	@$(BIN)/python -m tools.bench.picking $(ARGS)
+
+# Routers of the field, in an environment of their own: what they need is not what we need.
+PEERS := sglang-router==0.3.2 smg==1.13.0 vllm-router==0.1.17
+
+build/peers/.installed: Makefile | $(STAMPS)/test
+	@echo "Installing the peers (some 120 MB, once): $(PEERS) ..."
+	@rm -rf build/peers && $(BIN)/python -m venv build/peers
+	@build/peers/bin/pip install --quiet --disable-pip-version-check $(PEERS)
+	@touch $@
+
+bench-peers: $(STAMPS)/test compiled build/peers/.installed
+	@$(BIN)/python -m tools.bench peers $(ARGS)
 
 crds: $(STAMPS)/test
 	@$(BIN)/python -m tools.crds

@@ -22,6 +22,7 @@ FIELDS = {
         "alone",
         "cells",
     },
+    "peers": {"rounds", "seconds_per_cell", "endpoints", "cells"},
     "change_to_live": {"rows"},
     "memory": {"routes", "idle_seconds", "processes"},
     "pipeline": {"rows"},
@@ -39,6 +40,12 @@ ROWS: dict[str, tuple[str, int, set[str]]] = {
         "cells",
         13,
         {"body_bytes", "way", "requests", "median_us", "requests_per_second", "cpu_us", "picked_within_us", "compared"},
+    ),
+    # Of the peers there may be none.
+    "peers": (
+        "cells",
+        18,
+        {"body_bytes", "connections", "way", "median_us", "requests_per_second", "cpu_us", "to_plain", "to_peers"},
     ),
     "change_to_live": ("rows", 2, {"routes", "changes", "live_ms", "live_p95_ms", "logged_ms", "steps_ms"}),
     "memory": ("processes", 4, {"role", "resident_mb", "proportional_mb"}),

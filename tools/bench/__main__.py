@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from controller.agent.nginx import Nginx, find
 from controller.errors import NginxMissing
-from tools.bench import change_to_live, ext_proc, external, memory, pick, pipeline, request_path, rules
+from tools.bench import change_to_live, ext_proc, external, memory, peers, pick, pipeline, request_path, rules
 from tools.bench.failures import CannotMeasure
 from tools.bench.progress import Progress, done, progress
 from tools.bench.report import Outcome, machine, show, write
@@ -33,6 +33,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "rules": rules.run,
     "external": external.run,
     "ext_proc": ext_proc.run,
+    "peers": peers.run,
 }
 
 

@@ -21,8 +21,8 @@ from typing import Final
 from controller.agent.nginx import Nginx
 from tools.bench.failures import CannotMeasure
 from tools.bench.gateway import gateway
-from tools.bench.load import Job, Load, load_generator
-from tools.bench.processes import Role, cpu_seconds, tree
+from tools.bench.load import Job, Measured, load_generator
+from tools.bench.processes import Role, cpu_of, tree
 from tools.bench.progress import Progress
 from tools.bench.report import Bar, Outcome, Table
 from tools.bench.resources import EXTERNAL_HOST, PICKED_HOST, write_external_pool, write_gateway, write_pool
@@ -54,18 +54,6 @@ class _Target:
 
 
 @dataclass(frozen=True)
-class Measured:
-    load: Load
-    cpu: float
-    """Seconds of CPU of all that stands between client and endpoint, but for an external picker."""
-
-    @property
-    def per_request(self) -> float:
-        """Seconds of CPU."""
-        return self.cpu / self.load.requests
-
-
-@dataclass(frozen=True)
 class Cell:
     body_bytes: int
     way: Way
@@ -87,10 +75,10 @@ def run(*, quick: bool, work: Path, nginx: Nginx, progress: Progress) -> Outcome
             progress(f"round {number} of {rounds}" if number else "warming up")
             for size in _SIZES:
                 for way, target in targets.items():
-                    before = _cpu(target.pids)
+                    before = cpu_of(target.pids)
                     done = load.run(Job(target.port, target.host, size, _CONNECTIONS, seconds))
                     if number:
-                        found[size, way].append(Measured(done, _cpu(target.pids) - before))
+                        found[size, way].append(Measured(done, cpu_of(target.pids) - before))
     cells = [
         _cell(size, way, measured, others={other: found[size, other] for other in Way if (size, other) in found})
         for (size, way), measured in found.items()
@@ -157,10 +145,6 @@ def _envoy(binary: Path, work: Path, settings: Mapping[str, object], *, port: in
     finally:
         process.terminate()
         process.wait()
-
-
-def _cpu(pids: Sequence[int]) -> float:
-    return sum(map(cpu_seconds, pids))
 
 
 def _cell(size: int, way: Way, rounds: Sequence[Measured], *, others: Mapping[Way, Sequence[Measured]]) -> Cell:

@@ -43,6 +43,20 @@ class Load(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What became of a job, and what it took."""
+
+    load: Load
+    cpu: float
+    """Seconds of CPU of all that stands between client and endpoint, as far as the benchmark counts it."""
+
+    @property
+    def per_request(self) -> float:
+        """Seconds of CPU."""
+        return self.cpu / self.load.requests
+
+
+@dataclass(frozen=True)
 class LoadGenerator:
     """A running load generator."""
 

@@ -23,7 +23,7 @@ from tools.bench.gateway import gateway
 from tools.bench.load import Job, Load, load_generator
 from tools.bench.pick_alone import Alone, measure
 from tools.bench.pick_times import PickTimes, pick_times, within
-from tools.bench.processes import Role, cpu_seconds, tree
+from tools.bench.processes import Role, cpu_of, tree
 from tools.bench.progress import Progress
 from tools.bench.report import Bar, Outcome, Table
 from tools.bench.resources import CHAT_PATH, write_gateway, write_tuned_pool
@@ -129,11 +129,11 @@ def run(*, quick: bool, work: Path, nginx: Nginx, progress: Progress) -> Outcome
                 # An access log of all rounds would be larger than the memory of a small machine.
                 os.truncate(target.access_log, 0)
                 earlier = _picks(target)
-                before = _cpu(target.pids)
+                before = cpu_of(target.pids)
                 done = load.run(Job(target.port, target.host, size, _CONNECTIONS, seconds, path=target.path))
                 # What ended last is told a little later.
                 time.sleep(_SETTLES_WITHIN)
-                cpu = _cpu(target.pids) - before
+                cpu = cpu_of(target.pids) - before
                 if number:
                     found[size, way].append(_Measured(done, cpu, _picks(target) - earlier))
     progress("picks alone")
@@ -183,17 +183,13 @@ def _targets(work: Path, nginx: Nginx) -> Iterator[dict[Way, _Target]]:
 
 def _idle(pids: tuple[int, ...], *, seconds: float) -> float:
     """Share of a core that the picker takes without requests: it reads all endpoints every second."""
-    before, began = _cpu(pids), time.monotonic()
+    before, began = cpu_of(pids), time.monotonic()
     time.sleep(max(1.0, 2 * seconds))
-    return (_cpu(pids) - before) / (time.monotonic() - began)
+    return (cpu_of(pids) - before) / (time.monotonic() - began)
 
 
 def _picks(target: _Target) -> PickTimes:
     return pick_times(target.picker) if target.picker else PickTimes()
-
-
-def _cpu(pids: tuple[int, ...]) -> float:
-    return sum(map(cpu_seconds, pids))
 
 
 def _cell(size: int, way: Way, found: _Found) -> Cell:

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -113,6 +113,11 @@ def roles(controller: int) -> dict[Role, tuple[int, ...]]:
         command = (_PROC / f"{pid}/cmdline").read_text().replace("\0", " ")
         found[Role.CONTROLLER if pid == controller else role_of(command)] += (pid,)
     return dict(found)
+
+
+def cpu_of(pids: Iterable[int]) -> float:
+    """Seconds of CPU that processes used together."""
+    return sum(map(cpu_seconds, pids))
 
 
 def cpu_seconds(pid: int) -> float:

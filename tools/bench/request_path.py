@@ -16,7 +16,7 @@ from typing import Final
 from controller.agent.nginx import Nginx
 from tools.bench.gateway import Gateway, gateway
 from tools.bench.load import Job, Load, LoadGenerator, load_generator
-from tools.bench.processes import Role, cpu_seconds, tree
+from tools.bench.processes import Role, cpu_of, tree
 from tools.bench.progress import Progress
 from tools.bench.report import Bar, Outcome, Table
 from tools.bench.resources import MODEL_HOST, PICKED_HOST, SERVICE_HOST, write_gateway, write_pool
@@ -216,7 +216,7 @@ def _measure(target: _Target, load: LoadGenerator, job: Job) -> Measured:
 
 
 def _cpu(target: _Target) -> dict[Part, float]:
-    return {part: sum(map(cpu_seconds, pids)) for part, pids in target.pids.items()}
+    return {part: cpu_of(pids) for part, pids in target.pids.items()}
 
 
 def _ratio(these: list[Measured], plain: list[Measured]) -> Spread:
