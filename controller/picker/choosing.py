@@ -13,7 +13,7 @@ from controller.picker.decisions import Decisions
 from controller.picker.director import Chosen, Director
 from controller.picker.durations import PickDurations
 from controller.picker.explain import asks, explanation
-from controller.picker.flow_control.claims import ticket_of
+from controller.picker.flow_control.claims import priority_of, ticket_of
 from controller.picker.flow_control.controller import FlowController
 from controller.picker.flow_control.refusals import DROPS
 from controller.picker.flow_control.refusals import Refusal as Dropped
@@ -88,17 +88,18 @@ class Choosing(Generic[A]):
             # A retry was admitted once, and its first try is no longer in flight.
             return self._pick(request, started=started)
         tokens = request.prompt_bytes // BYTES_PER_TOKEN
+        priority = priority_of(headers, gate.policy, model=request.model)
+        if gate.takes(priority, tokens=tokens, now=started):
+            return self._pick(request, started=started)
         ticket = ticket_of(
             headers,
             gate.policy,
             request=request.id,
             pool=request.pool,
+            priority=priority,
             size=request.size,
             tokens=tokens,
-            model=request.model,
         )
-        if gate.takes(ticket, now=started):
-            return self._pick(request, started=started)
         return self._wait(request, ticket)
 
     async def _wait(self, request: PickRequest, ticket: Ticket) -> A:

@@ -38,13 +38,13 @@ Headers = Mapping[bytes, bytes]
 
 
 def ticket_of(
-    headers: Headers, policy: PoolPolicy, *, request: str, pool: str, size: int, tokens: int = 0, model: str = ""
+    headers: Headers, policy: PoolPolicy, *, request: str, pool: str, priority: int, size: int, tokens: int = 0
 ) -> Ticket:
-    """The ticket of a request."""
+    """The ticket of a request of a priority, as `priority_of` tells it."""
     return Ticket(
         id=request,
         pool=pool,
-        priority=priority_of(headers, policy, model=model),
+        priority=priority,
         size=size,
         tokens=tokens,
         claimant=claimant_of(headers, policy),

@@ -104,12 +104,12 @@ class FlowController:
         if gate is None:
             return AT_ONCE
         now = self._clock()
-        if gate.takes(ticket, now=now):
+        if gate.takes(ticket.priority, tokens=ticket.tokens, now=now):
             return AT_ONCE
         if gate.has_room:
             # Room that nobody told of, and somebody waits who goes before.
             self._step(gate)
-            if gate.takes(ticket, now=now):
+            if gate.takes(ticket.priority, tokens=ticket.tokens, now=now):
                 return AT_ONCE
         return await self._wait(self._waiter(ticket, gate, now=now), hung_up)
 

@@ -17,7 +17,7 @@ from controller.picker.flow_control.queue import Band, Dropped, PoolQueue, Queue
 from controller.picker.flow_control.refusals import Drop
 from controller.picker.flow_control.saturation import Detector, Room, detector_of
 from controller.picker.flow_control.settings import PoolPolicy
-from controller.picker.flow_control.tickets import Stage, Ticket, Waiting
+from controller.picker.flow_control.tickets import Stage, Waiting
 
 MEASURE_LASTS: Final = 0.1
 """Seconds; readings grow too old by time alone. 10 measures a second cost nothing."""
@@ -79,16 +79,19 @@ class Gate:
         self.queue.restart(lambda waiting: waiting.entered + self._budget(waiting))
         self.changed()
 
-    def takes(self, ticket: Ticket, *, now: float) -> bool:
-        """Whether a request may go at once; then it has been counted, and is to be picked for before anything waits."""
+    def takes(self, priority: int, *, tokens: int, now: float) -> bool:
+        """Whether a request may go at once; then it has been counted, and is to be picked for before anything waits.
+
+        It needs no ticket for that, and most requests get none.
+        """
         if now >= self._lasts_until or (self._is_spent and (self._requests < 1 or self._tokens <= 0)):
             self._measure(now)
         if not self.has_room:
             return False
-        if (self.queue.count or self._has_ceilings) and not self._may_pass(ticket):
+        if (self.queue.count or self._has_ceilings) and not self._may_pass(priority):
             return False
-        self._take(ticket.tokens)
-        self.counts.at_once(ticket.priority)
+        self._take(tokens)
+        self.counts.at_once(priority)
         return True
 
     def enter(self, waiting: Waiting, *, now: float) -> Drop | tuple[Dropped, ...]:
@@ -210,9 +213,9 @@ class Gate:
         self.granted -= 1
         self._granted_tokens -= waiting.tokens
 
-    def _may_pass(self, ticket: Ticket) -> bool:
-        ceiling = self.policy.flow_control.band(ticket.priority).usage_ceiling if self._has_ceilings else 1.0
-        return self._is_below(ceiling) and self.queue.may_bypass(ticket.priority, self._may_run)
+    def _may_pass(self, priority: int) -> bool:
+        ceiling = self.policy.flow_control.band(priority).usage_ceiling if self._has_ceilings else 1.0
+        return self._is_below(ceiling) and self.queue.may_bypass(priority, self._may_run)
 
     def _may_run(self, band: Band) -> bool:
         return self._is_below(band.settings.usage_ceiling)

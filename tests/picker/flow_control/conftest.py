@@ -93,7 +93,7 @@ class Entrance:
 
     def ask(self, ticket: Ticket) -> Waiting | Drop | None:
         """None when it is admitted at once, and then it runs."""
-        if self.gate.takes(ticket, now=self.now):
+        if self.gate.takes(ticket.priority, tokens=ticket.tokens, now=self.now):
             self.pods.pick(ticket.tokens)
             return None
         waiting = waiting_of(ticket, self.now)

@@ -99,13 +99,13 @@ def test_invented_credentials_gain_nothing_where_the_address_counts() -> None:
 )
 def test_deadline_counts_where_clients_are_trusted(value: str, due: float | None) -> None:
     headers = _encoded({"x-llm-d-slo-ttft-ms": value})
-    assert ticket_of(headers, TRUSTING, request="1", pool="llm/gpu", size=0).due == due
-    assert ticket_of(headers, PoolPolicy(), request="1", pool="llm/gpu", size=0).due is None
+    assert ticket_of(headers, TRUSTING, request="1", pool="llm/gpu", priority=0, size=0).due == due
+    assert ticket_of(headers, PoolPolicy(), request="1", pool="llm/gpu", priority=0, size=0).due is None
 
 
 def test_credentials_are_neither_kept_nor_shown() -> None:
     headers = {b"authorization": b"Bearer secret"}
-    ticket = ticket_of(headers, PoolPolicy(), request="1", pool="llm/gpu", size=3)
+    ticket = ticket_of(headers, PoolPolicy(), request="1", pool="llm/gpu", priority=0, size=3)
     name = Tenants(b"key").name(ticket.claimant)
     assert "secret" not in repr(ticket) + name
     assert name == Tenants(b"key").name(ticket.claimant) != Tenants(b"another").name(ticket.claimant)

@@ -218,7 +218,7 @@ def test_retry_after_follows_the_queue() -> None:
 def test_ends_are_counted_once() -> None:
     pods = Pods()
     gate = Gate(policy_of(maxRequests=1), pods.loads)
-    assert gate.takes(ticket(), now=0.0)
+    assert gate.takes(0, tokens=0, now=0.0)
     pods.pick()
     waiting = waiting_of(ticket())
     gate.enter(waiting, now=0.0)

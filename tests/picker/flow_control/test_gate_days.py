@@ -66,7 +66,7 @@ class GateDays(RuleBasedStateMachine):
     def arrive(self, priority: int, tenant: str, size: int, ttl: float | None, due: float | None) -> None:
         one = ticket(priority, tenant=tenant, size=size, ttl=ttl, due=due)
         self.asked += 1
-        if self.gate.takes(one, now=self.now):
+        if self.gate.takes(one.priority, tokens=one.tokens, now=self.now):
             assert not any(other.priority >= priority for other in self.waiting)
             self._run(one)
             return
