@@ -10,9 +10,9 @@ processor time of single picks is measured in this process.
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -35,7 +35,7 @@ _BARS: Final = {1_000: 1.6, 16_000: 1.6, 200_000: 1.3}
 _FEW: Final = 6
 _MANY: Final = 64
 _READ: Final = 100
-"""Endpoints that are read, those of the two pools among them."""
+"""Endpoints that are read while there are no requests."""
 _IDLE_BAR: Final = 0.1
 """Cores that reading them takes."""
 _MANY_BAR: Final = 1.6
@@ -118,24 +118,11 @@ _Found = Mapping[tuple[int, Way], list[_Measured]]
 
 def run(*, quick: bool, work: Path, nginx: Nginx, progress: Progress) -> Outcome:
     rounds, seconds = (1, 0.25) if quick else (8, 1.5)
-    found: defaultdict[tuple[int, Way], list[_Measured]] = defaultdict(list)
-    with _targets(work, nginx) as targets, load_generator() as load:
+    backends = free_ports(_READ)
+    with backend(nginx.binary, work / "backend", ports=backends):
         progress("idle")
-        idle = _idle(targets[Way.FEW].pids, seconds=seconds)
-        for number in range(rounds + 1):
-            progress(f"round {number} of {rounds}" if number else "warming up")
-            for size, way in _JOBS:
-                target = targets[way]
-                # An access log of all rounds would be larger than the memory of a small machine.
-                os.truncate(target.access_log, 0)
-                earlier = _picks(target)
-                before = cpu_of(target.pids)
-                done = load.run(Job(target.port, target.host, size, _CONNECTIONS, seconds, path=target.path))
-                # What ended last is told a little later.
-                time.sleep(_SETTLES_WITHIN)
-                cpu = cpu_of(target.pids) - before
-                if number:
-                    found[size, way].append(_Measured(done, cpu, _picks(target) - earlier))
+        idle = _idle(work, backends=backends, seconds=seconds)
+        found = _rounds(work, nginx, backends=backends, rounds=rounds, seconds=seconds, progress=progress)
     progress("picks alone")
     alone = [
         measure(size, endpoints=endpoints, picks=max(20, min(10_000, 100_000_000 // size) // (100 if quick else 1)))
@@ -156,36 +143,65 @@ def run(*, quick: bool, work: Path, nginx: Nginx, progress: Progress) -> Outcome
     return Outcome(figures=figures, tables=(_table(cells), _table_of_alone(alone)), bars=tuple(_bars(cells, idle=idle)))
 
 
+def _rounds(
+    work: Path, nginx: Nginx, *, backends: Sequence[int], rounds: int, seconds: float, progress: Progress
+) -> _Found:
+    """All ways in turn, in rounds after a first one that does not count."""
+    found: defaultdict[tuple[int, Way], list[_Measured]] = defaultdict(list)
+    with _targets(work, nginx, backends=backends) as targets, load_generator() as load:
+        for number in range(rounds + 1):
+            progress(f"round {number} of {rounds}" if number else "warming up")
+            for size, way in _JOBS:
+                target = targets[way]
+                # An access log of all rounds would be larger than the memory of a small machine.
+                os.truncate(target.access_log, 0)
+                earlier = _picks(target)
+                before = cpu_of(target.pids)
+                done = load.run(Job(target.port, target.host, size, _CONNECTIONS, seconds, path=target.path))
+                # What ended last is told a little later.
+                time.sleep(_SETTLES_WITHIN)
+                cpu = cpu_of(target.pids) - before
+                if number:
+                    found[size, way].append(_Measured(done, cpu, _picks(target) - earlier))
+    return found
+
+
 @contextmanager
-def _targets(work: Path, nginx: Nginx) -> Iterator[dict[Way, _Target]]:
-    ports = free_ports(_READ + 2)
-    port, plain_port, backends = ports[0], ports[1], ports[2:]
-    directory = work / "resources"
-    write_gateway(directory, port=port)
-    few = write_tuned_pool(directory, name="few", backends=backends[:_FEW])
-    many = write_tuned_pool(directory, name="many", backends=backends[_FEW : _FEW + _MANY])
-    write_tuned_pool(directory, name="idle", backends=backends[_FEW + _MANY :])
+def _targets(work: Path, nginx: Nginx, *, backends: Sequence[int]) -> Iterator[dict[Way, _Target]]:
+    """Each pool behind a gateway of its own: a picker reads the endpoints of all its pools, which its picks pay for."""
+    (plain_port,) = free_ports(1)
     with ExitStack() as stack:
-        stack.enter_context(backend(nginx.binary, work / "backend", ports=backends))
         plain = stack.enter_context(
             plain_proxy(nginx.binary, work / "plain", port=plain_port, backends=backends[:_FEW])
         )
-        tested = stack.enter_context(gateway(directory, work=work / "gateway", port=port, host=few, path="/v1/models"))
-        picker, log = tested.pids()[Role.PICKER], tested.access_log
-        socket = work / "gateway" / "state" / PICKER_SOCKET
+        few = stack.enter_context(_pool(work, Way.FEW, backends=backends[:_FEW]))
+        many = stack.enter_context(_pool(work, Way.MANY, backends=backends[:_MANY]))
         yield {
             Way.PLAIN: _Target(plain.port, "plain.example.com", tree(plain.pid), plain.access_log),
-            Way.FEW: _Target(port, few, picker, log, picker=socket),
-            Way.MANY: _Target(port, many, picker, log, picker=socket),
-            Way.BYTES: _Target(port, few, picker, log, path=_PATH_WITHOUT_PROMPTS),
+            Way.FEW: few,
+            Way.MANY: many,
+            Way.BYTES: replace(few, path=_PATH_WITHOUT_PROMPTS, picker=None),
         }
 
 
-def _idle(pids: tuple[int, ...], *, seconds: float) -> float:
+@contextmanager
+def _pool(work: Path, name: str, *, backends: Sequence[int]) -> Iterator[_Target]:
+    """A gateway with a pool of these backends."""
+    (port,) = free_ports(1)
+    directory, home = work / f"{name}-resources", work / name
+    write_gateway(directory, port=port)
+    host = write_tuned_pool(directory, name=name, backends=backends)
+    with gateway(directory, work=home, port=port, host=host, path="/v1/models") as running:
+        pids = running.pids()[Role.PICKER]
+        yield _Target(port, host, pids, running.access_log, picker=home / "state" / PICKER_SOCKET)
+
+
+def _idle(work: Path, *, backends: Sequence[int], seconds: float) -> float:
     """Share of a core that the picker takes without requests: it reads all endpoints every second."""
-    before, began = cpu_of(pids), time.monotonic()
-    time.sleep(max(1.0, 2 * seconds))
-    return (cpu_of(pids) - before) / (time.monotonic() - began)
+    with _pool(work, "idle", backends=backends) as target:
+        before, began = cpu_of(target.pids), time.monotonic()
+        time.sleep(max(1.0, 2 * seconds))
+        return (cpu_of(target.pids) - before) / (time.monotonic() - began)
 
 
 def _picks(target: _Target) -> PickTimes:
