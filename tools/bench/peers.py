@@ -2,7 +2,7 @@
 
 `make bench-peers` installs the peers from PyPI into an environment of their own. All take turns within each round and
 have the same six endpoints. Infergate picks by its default rule, and in a pool where everything is on that a
-PickerPolicy switches.
+PickerPolicy switches, with the tokens read from each answer, which the peers do not do, and without.
 """
 
 import os
@@ -45,6 +45,7 @@ _BAR: Final = 1.4
 """CPU of a request, as a multiple of what it takes with a router of one process."""
 _PLAIN: Final = "plain"
 _OURS: Final = "infergate"
+_WITHOUT_USAGE: Final = "infergate, all on but usage"
 _ALL_ON: Final = "infergate, all on"
 
 
@@ -108,6 +109,7 @@ def _targets(work: Path, nginx: Nginx) -> Iterator[dict[str, _Target]]:
     write_gateway(directory, port=port)
     write_pool(directory, backends=backends)
     tuned = write_tuned_pool(directory, name="tuned", backends=backends)
+    without_usage = write_tuned_pool(directory, name="without-usage", backends=backends, usage=False)
     with ExitStack() as stack:
         stack.enter_context(backend(nginx.binary, work / "backend", ports=backends))
         plain = stack.enter_context(plain_proxy(nginx.binary, work / "plain", port=plain_port, backends=backends))
@@ -117,6 +119,7 @@ def _targets(work: Path, nginx: Nginx) -> Iterator[dict[str, _Target]]:
         targets = {
             _PLAIN: _Target(plain.port, "plain.example.com", tree(plain.pid), plain.access_log),
             _OURS: _Target(port, PICKED_HOST, pids, ours.access_log),
+            _WITHOUT_USAGE: _Target(port, without_usage, pids, ours.access_log),
             _ALL_ON: _Target(port, tuned, pids, ours.access_log),
         }
         for name, command in _PEERS.items():
@@ -188,7 +191,7 @@ def _ratio(these: Sequence[Measured], others: Sequence[Measured]) -> Spread:
 
 def _bars(cells: Sequence[Cell]) -> Iterator[Bar]:
     for cell in cells:
-        if cell.way in (_OURS, _ALL_ON):
+        if cell.way in (_OURS, _WITHOUT_USAGE, _ALL_ON):
             for peer in _COMPARED:
                 if peer in cell.to_peers:
                     what = f"CPU of {cell.way} to {peer}'s, {_place(cell)}"

@@ -159,7 +159,7 @@ spec:
   targetRefs: [{{name: {name}}}]
   fallbacks: 2
   explain: true
-  usage: true
+  usage: {usage}
   priority: {{default: 1, maximum: 10}}
   fairness: {{tenantBy: Credential}}
 ---
@@ -188,14 +188,19 @@ def write_pool(directory: Path, *, backends: Sequence[int]) -> None:
     (directory / "pool.yaml").write_text(text + "".join(slices))
 
 
-def write_tuned_pool(directory: Path, *, name: str, backends: Sequence[int]) -> str:
-    """A route to an InferencePool with a policy that switches everything on. Returns the route's host."""
+def write_tuned_pool(directory: Path, *, name: str, backends: Sequence[int], usage: bool = True) -> str:
+    """A route to an InferencePool with a policy that switches everything on. Returns the route's host.
+
+    `usage`: also that the tokens are read from each answer.
+    """
     host = f"{name}.example.com"
     slices = [
         _SLICE.format(port=port, label=f"infergate.dev/inference-pool: {name}").replace("llm-", f"{name}-")
         for port in backends
     ]
-    (directory / f"{name}.yaml").write_text(_TUNED.format(name=name, host=host) + "".join(slices))
+    (directory / f"{name}.yaml").write_text(
+        _TUNED.format(name=name, host=host, usage=str(usage).lower()) + "".join(slices)
+    )
     return host
 
 
