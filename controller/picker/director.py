@@ -244,6 +244,7 @@ class Director:
             model=(request.target or request.model) if request.reads_usage else "",
             is_streamed=request.is_streamed,
             fallbacks=tuple(chosen[1:]),
+            worker=request.worker,
         )
         if self._in_flight.start(request.id, sent) and endpoint.health.pause:
             health = endpoint.health

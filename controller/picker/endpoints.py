@@ -71,6 +71,8 @@ class Sent(msgspec.Struct, gc=False, eq=False):
     """Whether its first byte was missed."""
     fallbacks: tuple["Endpoint", ...] = ()
     """Where it goes when this endpoint fails, in order."""
+    worker: int = 0
+    """Of NGINX, see `Workers`; 0 where that is not known."""
 
 
 class Endpoint:

@@ -1,10 +1,11 @@
 """The requests in flight, from the pick to the completion, and how one whose end was lost is found.
 
-nginx gathers ends for some milliseconds, so those of a worker that dies are lost. A clock cannot tell a lost end from a
-long answer, but the endpoint can: it says how many requests it has. Entries end without a
-completion only while the endpoint keeps reporting fewer than are counted. An endpoint that lets none of them begin, and
-answers nothing else either, has not lost their ends: it hangs before it counts them. Where an endpoint does not say,
-they end after an hour: hardly an answer takes as long, and one that does is missed in a count, which is no harm.
+nginx gathers ends for some milliseconds, so those of a worker that dies are lost. Its entries end with it where that is
+seen (`workers`). Elsewhere a clock cannot tell a lost end from a long answer, but the endpoint can: it says how many
+requests it has. Entries end without a completion only while the endpoint keeps reporting fewer than are counted. An
+endpoint that lets none of them begin, and answers nothing else either, has not lost their ends: it hangs before it
+counts them. Where an endpoint does not say, they end after an hour: hardly an answer takes as long, and one that does
+is missed in a count, which is no harm.
 
 A request's uncached bytes stand in its endpoint's backlog until its first byte. An answer that is not streamed comes as
 a whole, so its bytes leave the backlog by the clock, when its first byte would be expected.
@@ -54,7 +55,7 @@ class InFlight:
         """Requests that were let go before their completion; None where that was for a refusal."""
         self._short: dict[Endpoint, _Shortfall] = {}
         self.expired = 0
-        """Entries ended because their endpoint reported fewer requests."""
+        """Entries ended without a completion: their worker was no more, or their endpoint reported fewer requests."""
 
     def __len__(self) -> int:
         return len(self._sent)
@@ -171,6 +172,13 @@ class InFlight:
         for request, sent in outlived:
             self._expire(request, sent)
         return len(outlived)
+
+    def lose(self, worker: int) -> int:
+        """End the entries of a worker of NGINX that is no more. Returns how many."""
+        lost = [(request, sent) for request, sent in self._sent.items() if sent.worker == worker]
+        for request, sent in lost:
+            self._expire(request, sent)
+        return len(lost)
 
     def _expire(self, request: str, sent: Sent) -> None:
         self.end(request)

@@ -24,6 +24,7 @@ from controller.picker.explain import header_of
 from controller.picker.listing import answer_elsewhere, is_elsewhere, list_of_rule
 from controller.picker.replay.recorder import Recorder
 from controller.picker.requests import BodyPieces, Headers, NotFromGateway, PickRequest, is_pick, pick_request
+from controller.picker.workers import NOBODY
 
 _NOT_FROM_GATEWAY: Final = Refusal(Outcome.NOT_FROM_GATEWAY, 500, "the request did not come from the gateway")
 _BASE_MODELS_PATH: Final = "/base-models"
@@ -77,7 +78,9 @@ class Picks:
         """Whether NGINX asks."""
         return is_pick(headers) or is_elsewhere(headers) or (method, path) in _FROM_GATEWAY
 
-    def answer(self, method: str, path: str, headers: Headers, body: BodyPieces) -> bytes | Awaitable[bytes]:
+    def answer(
+        self, method: str, path: str, headers: Headers, body: BodyPieces, *, worker: int = NOBODY
+    ) -> bytes | Awaitable[bytes]:
         """The answer to a whole request, which waits only where the pool is saturated."""
         if not is_pick(headers):
             if is_elsewhere(headers):
@@ -96,6 +99,7 @@ class Picks:
         except NotFromGateway:
             self._director.count("", Outcome.NOT_FROM_GATEWAY)
             return answer_of_refusal(_NOT_FROM_GATEWAY, method=method, path=path)
+        request.worker = worker
         if self._director.is_listed_alone(request.pool):
             return self._list(request)
         answer = self._choosing.choose(request, started=started)

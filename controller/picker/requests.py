@@ -98,6 +98,8 @@ class PickRequest(msgspec.Struct, gc=False, eq=False):
     """Whether the director was told of those that failed before, which it is not by NGINX."""
     session: str = ""
     """What NGINX says of the endpoint that its session is on, see `session_id`; empty without one."""
+    worker: int = 0
+    """The one of NGINX that asks, see `Workers`; 0 where that is not known."""
     adapter: str = ""
     """The model, if it is a LoRA adapter of the pool; set by the director."""
     cached_bytes: int = 0

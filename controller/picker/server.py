@@ -6,6 +6,7 @@ import logging
 import random
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Literal, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -25,6 +26,7 @@ from controller.picker.policies import admissions
 from controller.picker.replay.recorder import Recorder
 from controller.picker.scrape import Scraper
 from controller.picker.transport import MOST_TOGETHER, PickProtocol
+from controller.picker.workers import Workers
 from controller.serving import Server, server_of
 from controller.turns import Turns
 
@@ -126,25 +128,40 @@ def _servers(parts: Parts, settings: PickerSettings) -> list[tuple[Server, socke
             base_models=parts.base_models,
             recorder=parts.recorder,
         )
-        servers.append((_server(closing(admin), http=_protocol_of(picks), uds=str(settings.socket)), None))
+        servers.append(
+            (
+                _server(closing(admin), http=_protocol_of(picks, lost=partial(_lose, state)), uds=str(settings.socket)),
+                None,
+            )
+        )
     if settings.metrics_address is not None:
         # Picks are for NGINX alone: over TCP only the admin routes answer.
         servers.append((_server(admin), _listen(settings.metrics_address)))
     return servers
 
 
-def _protocol_of(picks: Picks) -> type[asyncio.Protocol]:
-    """What uvicorn makes of each connection: first it is asked for picks, and uvicorn gets the others."""
+def _protocol_of(picks: Picks, *, lost: Callable[[int], object]) -> type[asyncio.Protocol]:
+    """What uvicorn makes of each connection: first it is asked for picks, and uvicorn gets the others.
+
+    `lost` is told of the workers of NGINX that are no more.
+    """
     turns = Turns(MOST_TOGETHER)
+    workers = Workers(ended=lost)
 
     class Connection(PickProtocol):
         def __init__(self, *, server_state: ServerState, **given: Any) -> None:  # Any: uvicorn's own
             def other() -> asyncio.Protocol:
                 return HttpToolsProtocol(server_state=server_state, **given)
 
-            super().__init__(picks, connections=server_state.connections, turns=turns, other=other)
+            super().__init__(picks, connections=server_state.connections, turns=turns, workers=workers, other=other)
 
     return Connection
+
+
+def _lose(state: State, worker: int) -> None:
+    lost = state.in_flight.lose(worker)
+    if lost:
+        log.warning("requests ended with their worker", extra={"count": lost})
 
 
 def _server(

@@ -13,6 +13,7 @@ import httptools
 
 from controller.picker.errors import error_body
 from controller.picker.requests import BodyPieces, Headers
+from controller.picker.workers import NOBODY, Workers
 from controller.turns import Turns
 
 _UNREADABLE: Final = error_body(
@@ -42,8 +43,13 @@ class Exchange(Protocol):
         """Whether a request is answered here."""
         ...
 
-    def answer(self, method: str, path: str, headers: Headers, body: BodyPieces) -> bytes | Awaitable[bytes]:
-        """The whole answer as it stands on the wire. One that is awaited is cancelled when the client hangs up."""
+    def answer(
+        self, method: str, path: str, headers: Headers, body: BodyPieces, *, worker: int = NOBODY
+    ) -> bytes | Awaitable[bytes]:
+        """The whole answer as it stands on the wire. One that is awaited is cancelled when the client hangs up.
+
+        `worker` is the number of the process that asks, see `Workers`.
+        """
         ...
 
     def hung_up(self) -> None:
@@ -60,6 +66,7 @@ class PickProtocol(asyncio.Protocol):
         *,
         connections: MutableSet[Any],  # Any: connections of uvicorn
         turns: Turns,
+        workers: Workers,
         other: Callable[[], asyncio.Protocol],
     ) -> None:
         self._exchange = exchange
@@ -67,6 +74,8 @@ class PickProtocol(asyncio.Protocol):
         """Those that are open; uvicorn waits for them when it stops."""
         self._turns = turns
         """For large bodies, of all connections."""
+        self._workers = workers
+        self._worker = NOBODY
         self._other = other
         """Makes the protocol that takes the connection along."""
         self._transport: asyncio.Transport | None = None
@@ -90,6 +99,7 @@ class PickProtocol(asyncio.Protocol):
         # uvloop's transport is one without being derived from it.
         self._transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
+        self._worker = self._workers.at(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -166,7 +176,7 @@ class PickProtocol(asyncio.Protocol):
         if not self._is_ours or self._waiting is not None or self._transport is None or self._transport.is_closing():
             return
         closes = self._closes or not self._parser.should_keep_alive() or b"upgrade" in self._headers
-        answer = self._exchange.answer(self._method, self._path, self._headers, self._body)
+        answer = self._exchange.answer(self._method, self._path, self._headers, self._body, worker=self._worker)
         self._is_ours = None
         if isinstance(answer, bytes):
             # The connection may rest for long.

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import httpx
@@ -18,7 +20,7 @@ from controller.simulator.pods import serve as simulate
 from controller.simulator.settings import PodSettings
 from tests.nginx.gateway import Gateway, until
 from tests.nginx.resources import pool, route, rule, to_pool
-from tests.nginx.servers import connect
+from tests.nginx.servers import Request, connect, serve
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
 
@@ -146,3 +148,27 @@ async def test_hang_up_is_logged_as_499(gateway: Gateway, http: httpx.AsyncClien
     line = await gateway.logged("left-early")
     assert line["status"] in (200, 499)
     assert line["tries"] == 1
+
+
+async def test_requests_of_a_killed_worker_are_over_where_the_pod_does_not_count_them(
+    gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    asked = asyncio.Event()
+
+    async def hang(_: Request, __: asyncio.StreamWriter) -> None:
+        asked.set()
+        await asyncio.Future()
+
+    async with serve(hang) as backend:
+        silent = route("silent", rule(to_pool("silent"), path="/silent"))
+        await gateway.apply("silent.yaml", pool("silent", backend.address), silent)
+        await gateway.knows("default/silent", backend.address)
+        request = asyncio.create_task(http.post("/silent"))
+        await asyncio.wait_for(asked.wait(), SOON)
+        assert await gateway.in_flight() == 1
+        for pid in gateway.workers():
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(httpx.TransportError):
+            await request
+        await gateway.idle()
+        assert (await gateway.pools())["pools"][-1]["endpoints"][0]["pause"] == 0

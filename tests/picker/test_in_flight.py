@@ -94,6 +94,24 @@ def test_refused_retry_leaves_nothing_and_its_completion_is_no_second_failure(pi
     assert picker.endpoint("a").health.failures.total() == 1
 
 
+def test_requests_of_a_worker_that_is_no_more_are_over(picker: Picker) -> None:
+    picker.serve("a")
+    for request, worker in (("1", 1), ("2", 2), ("3", 1), ("4", 0)):
+        picker.pick(request, worker=worker, prompt=b"x" * 1000)
+    assert picker.in_flight.lose(1) == 2
+    assert list(picker.endpoint("a").open) == ["2", "4"]
+    assert (picker.in_flight.expired, picker.endpoint("a").health.failures.total()) == (2, 0)
+
+
+def test_end_that_a_worker_told_before_its_own_is_taken_all_the_same(picker: Picker) -> None:
+    picker.serve("a")
+    picker.pick("1", worker=1)
+    picker.in_flight.lose(1)
+    picker.complete("1", endpoint="a", status=500, upstream_status="200 : 500")
+    assert picker.completions.unknown == 0
+    assert picker.endpoint("a").health.failures.total() == 1
+
+
 def test_readiness_flap_keeps_the_count(picker: Picker) -> None:
     picker.serve("a", "b")
     first = picker.pick("1")

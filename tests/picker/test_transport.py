@@ -10,6 +10,7 @@ import pytest
 
 from controller.picker.requests import BodyPieces, Headers
 from controller.picker.transport import LARGE, PickProtocol
+from controller.picker.workers import NOBODY, Workers
 from controller.turns import Turns
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
@@ -59,7 +60,9 @@ class Asked:
     def takes(self, method: str, path: str, headers: Headers) -> bool:
         return b"x" in headers
 
-    def answer(self, method: str, path: str, headers: Headers, body: BodyPieces) -> bytes | Awaitable[bytes]:
+    def answer(
+        self, method: str, path: str, headers: Headers, body: BodyPieces, *, worker: int = NOBODY
+    ) -> bytes | Awaitable[bytes]:
         self.requests.append((method, path, body.kept))
         return self._answer
 
@@ -82,7 +85,10 @@ def connect(
 ) -> tuple[PickProtocol, Wire, Other, set[Any]]:  # Any: connections
     wire, other = Wire(), Other()
     connections: set[Any] = set()  # Any: as above
-    protocol = PickProtocol(asked, connections=connections, turns=turns or Turns(8), other=lambda: other)
+    workers = Workers(ended=lambda worker: None)
+    protocol = PickProtocol(
+        asked, connections=connections, turns=turns or Turns(8), workers=workers, other=lambda: other
+    )
     protocol.connection_made(wire)
     return protocol, wire, other, connections
 
@@ -134,7 +140,9 @@ def test_connection_that_is_not_kept_is_closed(request_: bytes) -> None:
 class Broken(Asked):
     """Fails at what it is asked."""
 
-    def answer(self, method: str, path: str, headers: Headers, body: BodyPieces) -> bytes | Awaitable[bytes]:
+    def answer(
+        self, method: str, path: str, headers: Headers, body: BodyPieces, *, worker: int = NOBODY
+    ) -> bytes | Awaitable[bytes]:
         raise ZeroDivisionError
 
 
@@ -280,7 +288,7 @@ def test_connection_that_rests_keeps_no_body() -> None:
     kept: list[BodyPieces] = []
 
     class Keeps(Asked):
-        def answer(self, method: str, path: str, headers: Headers, body: BodyPieces) -> bytes:
+        def answer(self, method: str, path: str, headers: Headers, body: BodyPieces, *, worker: int = NOBODY) -> bytes:
             kept.append(body)
             return OK
 
