@@ -89,10 +89,12 @@ class Watch:
                         self._report(is_certain=bool(batch))
                         if _directory_of(self._path) != directory or _identity(directory) != identity:
                             break
-            except FileNotFoundError:
+            except* FileNotFoundError:
                 pass  # the directory is gone, or was at the start
-            except (OSError, WatchfilesRustInternalError) as error:  # such as the limit of inotify
+            # Such as the limit of inotify, or a name that is no UTF-8. What comes with an event is in a group.
+            except* (OSError, UnicodeEncodeError, WatchfilesRustInternalError) as group:
                 if not is_told:
+                    (error, *_) = group.exceptions
                     log.warning("cannot watch files, looking at them instead", extra={"reason": str(error)})
                 is_told = True
                 pause = longest

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -180,3 +181,29 @@ async def test_following_ends_when_it_is_cancelled(tmp_path: Path) -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, timeout=10)
+
+
+async def test_file_whose_name_is_not_utf_8_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.yaml").write_text(text("a"))
+    async with following(tmp_path) as snapshots:
+        await following_one(snapshots)
+
+        (tmp_path / os.fsdecode(b"caf\xe9.yaml")).write_text(text("b"))
+        seen = [await following_one(snapshots)]
+        (tmp_path / "c.yaml").write_text(text("c"))
+        while names(seen[-1][0]) != ["a", "b", "c"]:
+            seen.append(await following_one(snapshots))
+
+    assert "cannot watch files, looking at them instead" in caplog.text
+
+
+async def test_directory_whose_name_is_not_utf_8_is_followed(tmp_path: Path) -> None:
+    directory = tmp_path / os.fsdecode(b"caf\xe9")
+    directory.mkdir()
+    (directory / "a.yaml").write_text(text("a"))
+    async with following(directory) as snapshots:
+        await following_one(snapshots)
+        (directory / "b.yaml").write_text(text("b"))
+        snapshot, _ = await following_one(snapshots)
+
+    assert names(snapshot) == ["a", "b"]
