@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from io import TextIOWrapper
 from typing import Final
 
 from controller import compiled, logs
@@ -31,15 +32,25 @@ _HOT: Final = "picker"
 
 _INTERRUPTED: Final = 128 + signal.SIGINT
 """Exit status of a program that Ctrl-C ended, as shells have it."""
+_UNREAD: Final = 128 + signal.SIGPIPE
+"""Exit status of a program whose output nobody reads to its end, as of `| head`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text in the user's encoding
     try:
-        return _run(arguments)
+        try:
+            return _run(arguments)
+        finally:
+            print(end="", flush=True)
     except KeyboardInterrupt:
         # The command imports, or is one that just computes: what serves takes signals itself.
         return _INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
+        return _UNREAD
 
 
 def _run(arguments: Sequence[str] | None) -> int:
