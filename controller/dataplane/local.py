@@ -21,7 +21,7 @@ from controller.dataplane.dialers import COMMAND as DIALER_COMMAND
 from controller.dataplane.dialers import Dialer
 from controller.dataplane.pickers import ChildPicker, NeighbourPicker, Picker, wait_for_pools
 from controller.dataplane.relays import Relay, relay_command
-from controller.errors import NginxRefused, PickerNotRunning
+from controller.errors import NginxRefused, PickerNotRunning, StateUnusable
 from controller.pools import Pool, Pools, decode_pools, encode_pools, pools_of
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,15 @@ each connection that was used in the last second, and requests that it has alrea
 
 
 def default_state(directory: Path, *, environment: Mapping[str, str] = os.environ) -> Path:
-    """State directory for the gateway of an input directory: the same each time, another for each directory."""
-    home = environment.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(home) / "infergate" / hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:12]
+    """State directory for the gateway of an input directory: the same each time, another for each directory.
+
+    Raises StateUnusable for a user without a home.
+    """
+    try:
+        states = Path(environment.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser())
+    except RuntimeError:
+        raise StateUnusable("no state directory: the user has no home; set HOME or XDG_STATE_HOME") from None
+    return states / "infergate" / hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:12]
 
 
 class LocalDataPlane:

@@ -197,3 +197,12 @@ def test_default_state_belongs_to_its_directory(tmp_path: Path) -> None:
     assert one == default_state(tmp_path / "x" / ".." / "one", environment=home)
     assert one != other
     assert one.parent == tmp_path / "infergate"
+
+
+def test_user_without_a_home_is_told_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    with pytest.raises(StateUnusable, match="the user has no home; set HOME or XDG_STATE_HOME"):
+        default_state(tmp_path, environment={})
