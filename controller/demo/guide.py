@@ -1,5 +1,6 @@
 """What the terminal shows once the demo runs."""
 
+import shlex
 from pathlib import Path
 from textwrap import dedent
 
@@ -29,7 +30,7 @@ def guide(*, port: int, directory: Path, access_log: Path) -> str:
            curl -i {url}/priority/v1/chat/completions {chat}
 
         4. Instant change: edit a weight, and read here which file, what changed, and in how many ms it was live.
-           sed -i 's/weight: 90/weight: 50/' {directory / ROUTES}
+           sed -i 's/weight: 90/weight: 50/' {shlex.quote(str(directory / ROUTES))}
 
         Ctrl-C ends everything.
 
