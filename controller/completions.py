@@ -22,7 +22,7 @@ class Completion(msgspec.Struct, frozen=True, rename="camel"):
     tried: str
     """As in `TRIED_HEADER`: endpoints that failed before the last one."""
     status: int
-    """What the client got; 499 when it hung up."""
+    """What the client got; 499 when it hung up, 0 when the endpoint's answer is no HTTP."""
     upstream_status: str
     """nginx's $upstream_status: one status per upstream asked, picks included, joined by ` : ` (or `, ` inside one
     upstream); `-` where there was no answer."""

@@ -5,6 +5,7 @@ import logging
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
 from controller.completions import Completion, decode_completion, decode_first_byte
 from controller.picker.endpoints import Sent
@@ -14,6 +15,9 @@ from controller.picker.learning import learn
 from controller.picker.requests import failure_of_status, last_item
 
 log = logging.getLogger(__name__)
+
+_NO_HTTP: Final = 502
+"""What an endpoint is taken to have answered whose answer is no HTTP; nginx's $upstream_status is 200 then."""
 
 
 class Completions:
@@ -107,6 +111,8 @@ def endpoint_status(completion: Completion) -> int | None:
     """
     if completion.upstream_status.count(" : ") % 2 == 0:
         return None
+    if completion.status == 0:
+        return _NO_HTTP
     last = last_item(completion.upstream_status)
     # 499 is nginx's own: the client hung up.
     return int(last) if last.isascii() and last.isdigit() and 100 <= int(last) < 600 and last != "499" else None

@@ -31,10 +31,17 @@ async def pod(gateway: Gateway, dead: str) -> AsyncIterator[Backend]:
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(response(b"x" * 1000))
 
-    async with serve(answer) as pod:
+    async def alert(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x15\x03\x03\x00\x02\x02\x0a")
+        await writer.drain()
+        writer.close()
+
+    async with serve(answer) as pod, serve(alert) as secure:
         await gateway.apply(
             "routes.yaml",
             pool("gpu", pod.address, mode="FailOpen"),
+            pool("secure", secure.address),
+            service("secured", secure.address),
             pool("dead", dead),
             pool("empty"),
             service("cpu", pod.address),
@@ -42,6 +49,8 @@ async def pod(gateway: Gateway, dead: str) -> AsyncIterator[Backend]:
                 "shop",
                 rule(to_service("cpu"), path="/service"),
                 rule(to_pool("gpu"), path="/picked"),
+                rule(to_pool("secure"), path="/secure"),
+                rule(to_service("secured"), path="/secured"),
                 rule(to_pool("dead"), path="/dead"),
                 rule(to_pool("empty"), path="/empty"),
                 rule(path="/moved", filters=[redirect(hostname="b.example")]),
@@ -141,6 +150,19 @@ async def test_request_that_cannot_be_read_has_a_line_too(gateway: Gateway) -> N
     assert b" 400 " in answer[:20]
     await until(lambda: len(gateway.log_lines()) > before)
     _check(json.loads(gateway.log_lines()[-1].decode()))
+
+
+@pytest.mark.usefixtures("pod")
+@pytest.mark.parametrize("path", ["/secure", "/secured"])
+async def test_answer_that_is_no_http_has_a_line_and_an_end(gateway: Gateway, path: str) -> None:
+    """As of a server that is spoken to in plain text and expects TLS."""
+    name = f"no-http-{path[1:]}"
+    head = f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Request-Id: {name}\r\n\r\n"
+    await exchange(gateway.port, head.encode())
+    line = await gateway.logged(name)
+    _check(line)
+    assert line["status"] in (0, 502)
+    await gateway.idle()
 
 
 @pytest.mark.usefixtures("pod")

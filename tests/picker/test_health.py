@@ -128,6 +128,14 @@ def test_errors_of_a_pod_take_it_out(picker: Picker, status: int, needed: int) -
     assert picker.endpoint("a").health.pause == 1
 
 
+def test_answers_that_are_no_http_take_a_pod_out(picker: Picker) -> None:
+    """NGINX tells them as 200 of the upstream, and of the client as a status that HTTP does not have."""
+    picker.serve("a")
+    picker.pick("1")
+    picker.complete("1", endpoint="a", status=0, upstream_status="200 : 200")
+    assert picker.endpoint("a").health.pause == 1
+
+
 def test_errors_between_successes_do_not(picker: Picker) -> None:
     picker.serve("a")
     for n in range(20):
