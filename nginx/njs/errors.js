@@ -23,14 +23,17 @@ function make() {
     const ERRORS = {
         400: { message: 'the request is not valid HTTP', type: 'invalid_request_error', code: 'invalid_request' },
         404: { message: 'no route matches this request', type: 'invalid_request_error', code: 'route_not_found' },
+        405: { message: 'the method is not allowed', type: 'invalid_request_error', code: 'method_not_allowed' },
         413: { message: 'the request body is too large', type: 'invalid_request_error', code: 'request_too_large' },
         421: { message: 'this connection was opened for another host', type: 'invalid_request_error', code: 'misdirected_request' },
         429: { message: 'too many requests with large bodies are under way', type: 'rate_limit_error', code: 'too_many_large_requests' },
         414: { message: 'the URL is too long', type: 'invalid_request_error', code: 'url_too_long' },
         431: { message: 'the request headers are too large', type: 'invalid_request_error', code: 'headers_too_large' },
+        501: { message: 'this Transfer-Encoding is not supported', type: 'invalid_request_error', code: 'transfer_encoding_not_supported' },
         502: { message: 'the backend cannot be reached', type: 'server_error', code: 'backend_unavailable' },
         503: { message: 'the endpoint picker cannot be reached', type: 'service_unavailable', code: 'picker_unavailable' },
         504: { message: 'the backend did not answer in time', type: 'timeout_error', code: 'backend_timeout' },
+        505: { message: 'this version of HTTP is not spoken here', type: 'invalid_request_error', code: 'http_version_not_supported' },
     };
 
     // What clients of gRPC are told instead of a status. Source: gRPC, http-grpc-status-mapping.md; a body that is too large is
@@ -47,7 +50,14 @@ function make() {
     };
 
     // Anthropic's names. Those of other statuses are OpenAI's too, or say that it is the server's fault.
-    const ANTHROPIC = { 404: 'not_found_error', 413: 'request_too_large', 503: 'overloaded_error', 504: 'timeout_error' };
+    const ANTHROPIC = {
+        404: 'not_found_error',
+        413: 'request_too_large',
+        501: 'invalid_request_error',
+        503: 'overloaded_error',
+        504: 'timeout_error',
+        505: 'invalid_request_error',
+    };
 
     function answer(r) {
         const status = statusOf(r.variables);

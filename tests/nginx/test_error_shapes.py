@@ -72,6 +72,8 @@ async def test_error_has_the_shape_of_the_api(
         ("POST {path} HTTP/1.1\r\n\r\n", 400),
         ("POST {path} HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n", 431),
         ("POST /empty{path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n", 400),
+        ("TRACE {path} HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        ("POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
     ],
 )
 async def test_request_that_nginx_refuses_is_told_so_in_json(
@@ -95,6 +97,8 @@ async def test_request_that_nginx_refuses_is_told_so_in_json(
             for target in ("/s%00", "/s/%zz", "/s/../../x", "%00", "/s/\xff%00")
         ),
         ("GET /" + "x" * 40_000 + " HTTP/1.1", 414, "url_too_long"),
+        ("GET /s HTTP/2.0", 505, "http_version_not_supported"),
+        ("CONNECT a:80 HTTP/1.1", 405, "method_not_allowed"),
     ],
 )
 async def test_request_line_that_nginx_cannot_read_is_told_in_json(

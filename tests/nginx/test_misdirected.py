@@ -1,5 +1,6 @@
 """Requests on a connection of TLS that was opened for another host."""
 
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -13,7 +14,7 @@ from controller.agent.nginx import Nginx
 from tests.nginx.certificates import certificate
 from tests.nginx.gateway import Gateway, run_gateway
 from tests.nginx.resources import Json, listener, route, rule, secret, service, to_service
-from tests.nginx.servers import serve
+from tests.nginx.servers import exchange, serve
 from tests.ports import free_ports
 
 pytestmark = [pytest.mark.nginx, pytest.mark.asyncio(loop_scope="module")]
@@ -87,3 +88,10 @@ async def test_request_is_served_by_the_listener_of_its_connection(
         )
     assert answer.headers["content-type"] == "application/json"
     assert (answer.json()["server"] if answer.status_code == 200 else answer.status_code) == expected
+
+
+async def test_request_in_plain_text_is_told_in_json(gateway: Gateway, tls_port: int) -> None:
+    answer = await exchange(tls_port, b"GET / HTTP/1.1\r\nHost: first.example\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error"]["code"] == "invalid_request"
