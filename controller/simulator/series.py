@@ -30,6 +30,8 @@ class Histogram:
         self._sum = 0.0
 
     def observe(self, seconds: float) -> None:
+        """Less than nothing is nothing: a late step counts from when it was due, for what arrived since then too."""
+        seconds = max(0.0, seconds)
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
 

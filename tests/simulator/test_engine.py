@@ -57,6 +57,15 @@ def test_a_running_sequence_decodes_while_another_reads_its_prompt() -> None:
     assert [sequence is short for _, sequence in _run(engine)] == [True, True, True, False, True]
 
 
+def test_a_sequence_that_arrives_while_a_step_is_late_waits_for_no_negative_time() -> None:
+    engine = _engine()
+    engine.submit(_sequence(10), now=1.0)
+    engine.submit(_sequence(10, text=b"late"), now=1.5)
+    _run(engine)
+    (total,) = engine.totals.queued.lines("x", "")[-1:]
+    assert total == "x_sum{} 0.0"
+
+
 def test_sequences_beyond_the_slots_wait_in_order() -> None:
     engine = _engine(max_sequences=2)
     first, second, third = (_sequence(10, answer=answer) for answer in (5, 2, 1))
