@@ -39,17 +39,17 @@ async def completion(pod: Pod, exchange: Exchange, body: bytes) -> None:
 
 async def embeddings(pod: Pod, exchange: Exchange, body: bytes) -> None:
     request = _parse(EmbeddingRequest, body)
-    _check_model(pod, exchange, request.model)
+    model = _model_of(pod, exchange, request.model)
     texts = request.texts()
     for text in texts:
         _check_context(pod, prompt_tokens=count_tokens(text), answer_tokens=0)
-    sequences = [pod.generation(text or b" ", model=request.model, tokens=0) for text in texts]
+    sequences = [pod.generation(text or b" ", model=model, tokens=0) for text in texts]
     await _run(pod, exchange, sequences)
     answer = embeddings_body(
         sequences,
         identifier=f"embd-{exchange.request_id or pod.identifier()}",
         created=int(time.time()),
-        model=request.model,
+        model=model,
         as_base64=request.encoding_format == "base64",
         dimensions=request.dimensions or EMBEDDING_DIMENSIONS,
     )
@@ -57,8 +57,8 @@ async def embeddings(pod: Pod, exchange: Exchange, body: bytes) -> None:
 
 
 async def transcription(pod: Pod, exchange: Exchange, body: bytes) -> None:
-    model, audio, response_format = await _parse_form(exchange, body)
-    _check_model(pod, exchange, model)
+    named, audio, response_format = await _parse_form(exchange, body)
+    model = _model_of(pod, exchange, named)
     seconds = len(audio) / _AUDIO_BYTES_PER_SECOND
     # The model reads one window; what the frames hold decides about cache hits, as for text.
     frames = audio[: min(_AUDIO_PROMPT_TOKENS, pod.settings.max_context // 2) * TOKEN_BYTES] or b" "
@@ -76,23 +76,23 @@ async def transcription(pod: Pod, exchange: Exchange, body: bytes) -> None:
 async def _generate(
     pod: Pod, exchange: Exchange, request: ChatRequest | CompletionRequest, *, shape_prefix: str
 ) -> None:
-    _check_model(pod, exchange, request.model)
+    model = _model_of(pod, exchange, request.model)
     prompt = request.prompt_text() or b" "
     tokens, stops = _answer_length(pod, request, prompt_tokens=count_tokens(prompt))
     shape = Shape(
         is_chat=isinstance(request, ChatRequest),
         identifier=shape_prefix + (exchange.request_id or pod.identifier()),
         created=int(time.time()),
-        model=request.model,
+        model=model,
     )
     sequence = pod.generation(
         prompt,
-        model=request.model,
+        model=model,
         tokens=tokens,
         stops=stops,
         seed=request.seed,
-        salt=request.cache_salt,
-        streamed=request.stream,
+        salt=request.cache_salt or "",
+        streamed=bool(request.stream),
     )
     if request.stream:
         has_usage = request.stream_options is not None and request.stream_options.include_usage
@@ -179,8 +179,8 @@ def _parse(kind: type[_B], body: bytes) -> _B:
         raise Refused(400, f"{field}: {problem['msg']}" if field else problem["msg"], field or None) from error
 
 
-async def _parse_form(exchange: Exchange, body: bytes) -> tuple[str, bytes, str]:
-    """Model, audio and response format of a multipart body."""
+async def _parse_form(exchange: Exchange, body: bytes) -> tuple[str | None, bytes, str]:
+    """Model, None without one, audio and response format of a multipart body."""
 
     async def whole() -> AsyncGenerator[bytes, None]:
         yield body
@@ -193,17 +193,21 @@ async def _parse_form(exchange: Exchange, body: bytes) -> tuple[str, bytes, str]
         audio, model = form.get("file"), form.get("model")
         if not isinstance(audio, UploadFile):
             raise Refused(400, "file: Field required", "file")
-        if not isinstance(model, str):
-            raise Refused(400, "model: Field required", "model")
+        if isinstance(model, UploadFile):
+            raise Refused(400, "model: Input should be a valid string", "model")
         return model, await audio.read(), str(form.get("response_format") or "json")
     finally:
         await form.close()
 
 
-def _check_model(pod: Pod, exchange: Exchange, model: str) -> None:
-    exchange.arrival.model = model
-    if model not in pod.models:
-        raise Refused(404, f"The model `{model}` does not exist.", "model")
+def _model_of(pod: Pod, exchange: Exchange, named: str | None) -> str:
+    """The model that answers: the base model where none is named, as vLLM has it. Raises Refused for an unknown one."""
+    exchange.arrival.model = named
+    if not named:
+        return pod.settings.model
+    if named not in pod.models:
+        raise Refused(404, f"The model `{named}` does not exist.", "model")
+    return named
 
 
 def _check_context(pod: Pod, *, prompt_tokens: int, answer_tokens: int) -> None:

@@ -17,7 +17,8 @@ _TokenIds = Annotated[list[int], Field(min_length=1)]
 class _Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    model: str
+    model: str | None = None
+    """None and empty mean the base model."""
 
 
 class StreamOptions(BaseModel):
@@ -27,12 +28,12 @@ class StreamOptions(BaseModel):
 
 
 class _Generating(_Body):
-    stream: bool = False
+    stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: _Tokens | None = None
     ignore_eos: bool = False
     seed: int | None = None
-    cache_salt: str = ""
+    cache_salt: str | None = None
     n: Literal[1] | None = 1
     """The simulator generates one answer per request."""
 

@@ -178,6 +178,27 @@ async def test_an_adapter_is_a_model_and_an_unknown_model_is_not(client: openai.
     }
 
 
+@pytest.mark.parametrize("named", [{}, {"model": None}, {"model": ""}])
+async def test_without_a_model_the_base_model_answers(
+    address: str, http: httpx.AsyncClient, named: dict[str, object]
+) -> None:
+    for path, body in (("completions", {"prompt": "x", "max_tokens": 1}), ("embeddings", {"input": "x"})):
+        answer = await http.post(f"http://{address}/v1/{path}", json={**named, **body})
+        assert (answer.status_code, answer.json()["model"]) == (200, "base")
+    form = await http.post(f"http://{address}/v1/audio/transcriptions", files={"file": ("a.wav", b"abc")})
+    assert form.status_code == 200
+
+
+@pytest.mark.parametrize("field", ["stream", "stream_options", "max_tokens", "n", "seed", "cache_salt", "stop"])
+async def test_null_is_as_good_as_nothing(address: str, http: httpx.AsyncClient, field: str) -> None:
+    body = {"model": "base", "messages": [HELLO]}
+    answers = [
+        await http.post(f"http://{address}/v1/chat/completions", json=each) for each in (body, {**body, field: None})
+    ]
+    texts = [answer.json()["choices"][0]["message"]["content"] for answer in answers]
+    assert texts[0] == texts[1]
+
+
 async def test_a_context_over_the_limit_is_refused(client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="maximum context length is 2000 tokens") as caught:
         await client.chat.completions.create(model="base", messages=[HELLO], max_tokens=1935)
