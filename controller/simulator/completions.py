@@ -11,11 +11,11 @@ from python_multipart.exceptions import MultipartParseError
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from controller.simulator.answers import DONE, EMBEDDING_DIMENSIONS, Shape, embeddings_body
+from controller.simulator.answers import DONE, EMBEDDING_DIMENSIONS, Events, Shape, embeddings_body
 from controller.simulator.engine import State
 from controller.simulator.exchange import ClientLeft, Exchange, Refused
 from controller.simulator.pod import Generation, Pod
-from controller.simulator.requests import ChatRequest, CompletionRequest, EmbeddingRequest
+from controller.simulator.requests import ChatRequest, CompletionRequest, EmbeddingRequest, StreamOptions
 from controller.simulator.tokens import TOKEN_BYTES, count_tokens
 
 _AUDIO_BYTES_PER_SECOND = 32_000
@@ -77,29 +77,42 @@ async def _generate(
     pod: Pod, exchange: Exchange, request: ChatRequest | CompletionRequest, *, shape_prefix: str
 ) -> None:
     model = _model_of(pod, exchange, request.model)
-    prompt = request.prompt_text() or b" "
-    tokens, stops = _answer_length(pod, request, prompt_tokens=count_tokens(prompt))
+    sequences = _answers_to(pod, request, model=model)
+    options = request.stream_options or StreamOptions()
     shape = Shape(
         is_chat=isinstance(request, ChatRequest),
         identifier=shape_prefix + (exchange.request_id or pod.identifier()),
         created=int(time.time()),
         model=model,
-    )
-    sequence = pod.generation(
-        prompt,
-        model=model,
-        tokens=tokens,
-        stops=stops,
-        seed=request.seed,
-        salt=request.cache_salt or "",
-        streamed=bool(request.stream),
+        choices=len(sequences),
+        has_running_usage=bool(options.include_usage and options.continuous_usage_stats),
     )
     if request.stream:
-        has_usage = request.stream_options is not None and request.stream_options.include_usage
-        await _stream(pod, exchange, sequence, shape=shape, has_usage=has_usage)
+        await _stream(pod, exchange, sequences, events=shape, has_usage=bool(options.include_usage))
     else:
-        await _run(pod, exchange, [sequence])
-        await exchange.answer(shape.whole(sequence))
+        await _run(pod, exchange, sequences)
+        await exchange.answer(shape.whole(sequences))
+
+
+def _answers_to(pod: Pod, request: ChatRequest | CompletionRequest, *, model: str) -> list[Generation]:
+    """What a request asks for: `n` answers to each prompt, prompt by prompt. Raises Refused."""
+    prompts = [prompt or b" " for prompt in request.prompt_texts()]
+    lengths = [_answer_length(pod, request, prompt_tokens=count_tokens(prompt)) for prompt in prompts]
+    return [
+        pod.generation(
+            prompt,
+            model=model,
+            tokens=tokens,
+            stops=stops,
+            seed=request.seed,
+            salt=request.cache_salt or "",
+            streamed=bool(request.stream),
+            number=number,
+            stop=request.stop_texts,
+        )
+        for prompt, (tokens, stops) in zip(prompts, lengths, strict=True)
+        for number in range(request.n or 1)
+    ]
 
 
 def _answer_length(pod: Pod, request: ChatRequest | CompletionRequest, *, prompt_tokens: int) -> tuple[int, bool]:
@@ -127,35 +140,67 @@ async def _run(pod: Pod, exchange: Exchange, sequences: Items[Generation]) -> No
         raise ClientLeft
 
 
-async def _stream(pod: Pod, exchange: Exchange, sequence: Generation, *, shape: Shape, has_usage: bool) -> None:
+async def _stream(
+    pod: Pod, exchange: Exchange, sequences: Items[Generation], *, events: Events, has_usage: bool
+) -> None:
     """Send each token as it comes, or several at once to a client that reads slowly. Raises ClientLeft."""
-    _submit(pod, exchange, [sequence])
+    progress = sequences[0].progress
+    for sequence in sequences:
+        sequence.progress = progress
+    _submit(pod, exchange, sequences)
     has_begun = not pod.settings.headers_wait
     if has_begun:
         await exchange.begin_events()
-    before, after = shape.token_event()
-    pending = shape.opening()
-    sent = 0
-    while sent < sequence.answer_tokens:
-        if sent == sequence.generated:
-            if sequence.is_over:
+    pending = events.opening()
+    parts = [_Part(index, sequence, events) for index, sequence in enumerate(sequences)]
+    while parts:
+        news = b"".join([part.news() for part in parts])
+        if not news:
+            if any(part.sequence.is_over for part in parts):
                 raise ClientLeft
-            sequence.progress.clear()
-            await sequence.progress.wait()
+            progress.clear()
+            await progress.wait()
             continue
+        parts = [part for part in parts if not part.is_whole]
         if not has_begun:
             await exchange.begin_events()
             has_begun = True
-        for token in range(sent, sequence.generated):
-            text = sequence.answer[token * TOKEN_BYTES : (token + 1) * TOKEN_BYTES]
-            ends = token + 1 == sequence.answer_tokens
-            pending += shape.last_token(text, sequence) if ends else before + text + after
-        sent = sequence.generated
-        is_last = sent == sequence.answer_tokens
-        if is_last:
-            pending += (shape.usage_event(sequence) if has_usage else b"") + DONE
-        await exchange.send_events(pending, is_last=is_last)
+        if not parts:
+            news += (events.usage_event(sequences) if has_usage else b"") + DONE
+        await exchange.send_events(pending + news, is_last=not parts)
         pending = b""
+
+
+class _Part:
+    """What was sent of one sequence of a streamed answer."""
+
+    __slots__ = ("_events", "_index", "_pieces", "_sent", "sequence")
+
+    def __init__(self, index: int, sequence: Generation, events: Events) -> None:
+        self.sequence = sequence
+        self._index = index
+        self._events = events
+        self._pieces = events.pieces(index)
+        self._sent = 0
+
+    @property
+    def is_whole(self) -> bool:
+        return self._sent == self.sequence.answer_tokens
+
+    def news(self) -> bytes:
+        """The events of the tokens that came since the last time."""
+        sequence, events = self.sequence, self._events
+        news = b""
+        for token in range(self._sent, sequence.generated):
+            text = sequence.piece(token)
+            if token + 1 == sequence.answer_tokens:
+                news += events.last_token(self._index, text, sequence)
+            elif self._pieces:
+                news += text.join(self._pieces)
+            else:
+                news += events.token(self._index, text, sequence, number=token + 1)
+        self._sent = sequence.generated
+        return news
 
 
 def _submit(pod: Pod, exchange: Exchange, sequences: Items[Generation]) -> None:

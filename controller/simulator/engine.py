@@ -5,7 +5,7 @@ slots last. A sequence that has its prompt computed takes one token of the budge
 fits. When a running sequence finds no block, the youngest one is preempted: it loses its blocks and waits again, in
 front. At the end of a step each sequence whose tokens are all computed gets one token.
 
-Not modelled: priorities, speculative decoding, attention that grows with length, more than one answer per prompt.
+Not modelled: priorities, speculative decoding, attention that grows with length.
 """
 
 import random

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from controller.simulator.arrivals import arrivals
@@ -10,7 +11,7 @@ from controller.simulator.engine import Engine, Sequence, State
 from controller.simulator.faults import NO_FAULT, Fault, FaultKind, FaultPaths
 from controller.simulator.series import AdapterSets, Load, exposition
 from controller.simulator.settings import PodSettings
-from controller.simulator.tokens import answer_to, block_hashes, word_stream
+from controller.simulator.tokens import TOKEN_BYTES, answer_to, block_hashes, ended_at, word_stream
 
 _TIMER_SECONDS = 0.001
 """uvloop's timers are whole milliseconds: a step due within one is taken at once, or it would come late."""
@@ -23,7 +24,22 @@ class Generation(Sequence):
     """A sequence that somebody waits for."""
 
     wakes_per_token: bool = False
+    is_first: bool = True
+    """Of the answers to its prompt."""
+    shown: int = 0
+    """Bytes of the answer that clients see: a stop string at its end is left out."""
+    stop_reason: str | None = None
+    """The stop string that ended the answer."""
     progress: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def text(self) -> bytes:
+        """The answer as clients see it."""
+        return self.answer[: self.shown]
+
+    def piece(self, token: int) -> bytes:
+        """What clients see of one token."""
+        return self.answer[token * TOKEN_BYTES : min((token + 1) * TOKEN_BYTES, self.shown)]
 
     @property
     def is_over(self) -> bool:
@@ -73,14 +89,31 @@ class Pod:
         seed: int | None = None,
         salt: str = "",
         streamed: bool = False,
+        number: int = 0,
+        stop: Collection[str] = (),
     ) -> Generation:
-        """A sequence to submit. `salt` keeps its blocks apart from equal text with another salt."""
-        answer = answer_to(
-            prompt, seed=self.settings.seed if seed is None else seed, tokens=tokens, stream=self._stream
-        )
+        """A sequence to submit. `salt` keeps its blocks apart from equal text with another salt.
+
+        `number` is that of the answer among those to one prompt. The first text of `stop` in it ends it.
+        """
+        seed = (self.settings.seed if seed is None else seed) + number
+        answer = answer_to(prompt, seed=seed, tokens=tokens, stream=self._stream)
+        end = ended_at(answer, stop)
+        if end is not None:
+            answer, stops = answer[: end.tokens * TOKEN_BYTES], True
         hashes = block_hashes(prompt + answer, root=f"{model}\n{salt}", block_size=self.settings.block_size)
         adapter = model if model != self.settings.model else None
-        return Generation(prompt, answer, hashes, adapter=adapter, stops=stops, wakes_per_token=streamed)
+        return Generation(
+            prompt,
+            answer,
+            hashes,
+            adapter=adapter,
+            stops=stops,
+            wakes_per_token=streamed,
+            is_first=number == 0,
+            shown=len(answer) if end is None else end.shown,
+            stop_reason=None if end is None else end.text,
+        )
 
     def submit(self, generation: Generation) -> None:
         was_idle = self._engine.next_at is None

@@ -1,7 +1,7 @@
 """Bodies of requests, as far as the simulator reads them. Unknown fields are ignored, as vLLM does."""
 
 import hashlib
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,6 +12,9 @@ _IMAGE_TOKENS = 256
 
 _Tokens = Annotated[int, Field(ge=1)]
 _TokenIds = Annotated[list[int], Field(min_length=1)]
+_Inputs = str | _TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[_TokenIds], Field(min_length=1)]
+_MOST_ANSWERS: Final = 128
+"""To one prompt, as OpenAI has it."""
 
 
 class _Body(BaseModel):
@@ -24,7 +27,8 @@ class _Body(BaseModel):
 class StreamOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    include_usage: bool = False
+    include_usage: bool | None = False
+    continuous_usage_stats: bool | None = False
 
 
 class _Generating(_Body):
@@ -34,8 +38,13 @@ class _Generating(_Body):
     ignore_eos: bool = False
     seed: int | None = None
     cache_salt: str | None = None
-    n: Literal[1] | None = 1
-    """The simulator generates one answer per request."""
+    n: Annotated[int, Field(ge=1, le=_MOST_ANSWERS)] | None = 1
+    stop: str | list[str] | None = None
+
+    @property
+    def stop_texts(self) -> tuple[str, ...]:
+        """Texts that end an answer."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @model_validator(mode="after")
     def _options_suit_stream(self) -> Self:
@@ -83,18 +92,12 @@ class ChatRequest(_Generating):
         """Most tokens of the answer, None when the request sets no limit."""
         return self.max_completion_tokens or self.max_tokens
 
-    def prompt_text(self) -> bytes:
-        return b"".join(message.as_text() for message in self.messages) + b"<|assistant|>\n"
+    def prompt_texts(self) -> list[bytes]:
+        return [b"".join(message.as_text() for message in self.messages) + b"<|assistant|>\n"]
 
 
 class CompletionRequest(_Generating):
-    prompt: (
-        str
-        | _TokenIds
-        | Annotated[list[str], Field(min_length=1, max_length=1)]
-        | Annotated[list[_TokenIds], Field(min_length=1, max_length=1)]
-    )
-    """One prompt; vLLM takes several."""
+    prompt: _Inputs
     max_tokens: _Tokens | None = 16
     """vLLM's default too; for a chat it is None there."""
 
@@ -103,21 +106,23 @@ class CompletionRequest(_Generating):
         """Most tokens of the answer, None when the request sets no limit."""
         return self.max_tokens
 
-    def prompt_text(self) -> bytes:
-        if isinstance(self.prompt, list) and not isinstance(self.prompt[0], int):
-            return _input_text(self.prompt[0])
-        return _input_text(self.prompt)
+    def prompt_texts(self) -> list[bytes]:
+        return _input_texts(self.prompt)
 
 
 class EmbeddingRequest(_Body):
-    input: str | _TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[_TokenIds], Field(min_length=1)]
+    input: _Inputs
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1, le=4096)] | None = None
 
     def texts(self) -> list[bytes]:
-        if isinstance(self.input, str) or isinstance(self.input[0], int):
-            return [_input_text(self.input)]
-        return [_input_text(item) for item in self.input]
+        return _input_texts(self.input)
+
+
+def _input_texts(inputs: _Inputs) -> list[bytes]:
+    if isinstance(inputs, str) or isinstance(inputs[0], int):
+        return [_input_text(inputs)]
+    return [_input_text(item) for item in inputs]
 
 
 def _input_text(item: str | list[int]) -> bytes:

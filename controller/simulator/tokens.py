@@ -6,7 +6,8 @@ same place, and so finds their blocks in the cache.
 
 import random
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 TOKEN_BYTES = 4
 
@@ -35,6 +36,26 @@ def answer_to(prompt: bytes, *, seed: int, tokens: int, stream: bytes) -> bytes:
     if end > len(stream):
         stream = stream * (end // len(stream) + 1)
     return stream[start:end]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where a stop string ends an answer."""
+
+    text: str
+    tokens: int
+    """Generated until then, those of the stop string among them."""
+    shown: int
+    """Bytes before the stop string."""
+
+
+def ended_at(answer: bytes, stop: Collection[str]) -> End | None:
+    """Where the first of these texts ends an answer; None where none of them is in it."""
+    found = [(at + len(text.encode()), text) for text in stop if text and (at := answer.find(text.encode())) >= 0]
+    if not found:
+        return None
+    end, text = min(found)
+    return End(text, tokens=-(-end // TOKEN_BYTES), shown=end - len(text.encode()))
 
 
 def block_hashes(content: bytes, *, root: str, block_size: int) -> list[int]:

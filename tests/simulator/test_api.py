@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
@@ -103,6 +104,63 @@ async def test_a_completion_streams_text(client: openai.AsyncOpenAI) -> None:
     events = [event async for event in stream]
     assert "".join(event.choices[0].text for event in events) == whole.choices[0].text
     assert len(events) == 5
+
+
+async def test_several_answers_are_as_many_choices(client: openai.AsyncOpenAI) -> None:
+    whole = await client.chat.completions.create(model="base", messages=[HELLO], max_tokens=5, n=3)
+    assert [choice.index for choice in whole.choices] == [0, 1, 2]
+    texts = [choice.message.content for choice in whole.choices]
+    assert len(set(texts)) == 3
+    assert whole.usage is not None
+    assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (66, 15)
+    stream = await client.chat.completions.create(
+        model="base", messages=[HELLO], max_tokens=5, n=3, stream=True, stream_options={"include_usage": True}
+    )
+    said = ["", "", ""]
+    async for event in stream:
+        for choice in event.choices:
+            said[choice.index] += choice.delta.content or ""
+    assert said == texts
+    assert event.usage is not None
+    assert (event.usage.prompt_tokens, event.usage.completion_tokens) == (66, 15)
+
+
+@pytest.mark.parametrize("prompts", [["one", "two two"], [[1, 2], [3]]])
+async def test_several_prompts_are_answered_in_order(
+    client: openai.AsyncOpenAI, prompts: list[str] | list[list[int]]
+) -> None:
+    alone = [(await client.completions.create(model="base", prompt=prompt, max_tokens=4)) for prompt in prompts]
+    answer = await client.completions.create(model="base", prompt=prompts, max_tokens=4)
+    assert [choice.text for choice in answer.choices] == [one.choices[0].text for one in alone]
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == 3
+    stream = await client.completions.create(model="base", prompt=prompts, max_tokens=4, n=2, stream=True)
+    counts = Counter([event.choices[0].index async for event in stream])
+    assert counts == dict.fromkeys(range(4), 4)
+
+
+async def test_an_answer_ends_before_a_stop_string(client: openai.AsyncOpenAI) -> None:
+    full = (await client.completions.create(model="base", prompt="go", max_tokens=9)).choices[0].text
+    stop = full[14:17]
+    answer = await client.completions.create(model="base", prompt="go", max_tokens=9, stop=["not there", stop])
+    (choice,) = answer.choices
+    assert (choice.text, choice.finish_reason) == (full[: full.index(stop)], "stop")
+    assert choice.model_dump()["stop_reason"] == stop
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == -(-(full.index(stop) + 3) // 4)
+    stream = await client.completions.create(model="base", prompt="go", max_tokens=9, stop=stop, stream=True)
+    events = [event async for event in stream]
+    assert "".join(event.choices[0].text for event in events) == choice.text
+    assert events[-1].choices[0].finish_reason == "stop"
+
+
+async def test_usage_may_come_with_every_event(address: str, http: httpx.AsyncClient) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    body = {"model": "base", "messages": [HELLO], "max_tokens": 3, "stream": True, "stream_options": options}
+    answer = await http.post(f"http://{address}/v1/chat/completions", json=body)
+    events = [json.loads(line[6:]) for line in answer.text.split("\n\n")[1:-2]]
+    assert [event["usage"]["completion_tokens"] for event in events] == [1, 2, 3, 3]
+    assert {event["usage"]["prompt_tokens"] for event in events} == {66}
 
 
 @pytest.mark.parametrize("prompt", ["abcdefgh", ["abcdefgh"], [1, 2], [[1, 2]]])
@@ -211,7 +269,7 @@ async def test_a_context_over_the_limit_is_refused(client: openai.AsyncOpenAI) -
         ("chat/completions", b"{", "Invalid JSON"),
         ("chat/completions", b'{"model": "base"}', "messages: Field required"),
         ("chat/completions", b'{"model": "base", "messages": []}', "messages: List should have at least 1 item"),
-        ("completions", b'{"model": "base", "prompt": "x", "n": 2}', "n: Input should be 1"),
+        ("completions", b'{"model": "base", "prompt": "x", "n": 0}', "n: Input should be greater"),
         ("completions", b'{"model": "base", "prompt": "x", "max_tokens": 0}', "max_tokens: Input should be greater"),
         ("completions", b'{"model": "base", "prompt": "x", "stream_options": {}}', "Stream options can only"),
         ("audio/transcriptions", b"plain", "the body is not multipart/form-data"),
