@@ -1,6 +1,5 @@
 """Paths that run the model: from a request's body to the last byte of its answer."""
 
-import math
 import time
 from collections.abc import AsyncGenerator
 from collections.abc import Sequence as Items
@@ -17,14 +16,17 @@ from controller.simulator.exchange import ClientLeft, Exchange, Refused
 from controller.simulator.pod import Generation, Pod
 from controller.simulator.requests import ChatRequest, CompletionRequest, EmbeddingRequest, StreamOptions
 from controller.simulator.tokens import TOKEN_BYTES, count_tokens
+from controller.simulator.transcripts import (
+    TranscriptEvents,
+    TranscriptionRequest,
+    seconds_of,
+    spoken_tokens,
+    transcript_body,
+    transcript_text,
+)
 
-_AUDIO_BYTES_PER_SECOND = 32_000
-"""16 bit samples at 16 kHz, one channel."""
 _AUDIO_PROMPT_TOKENS = 1500
 """Whisper reads a window of 30 seconds as 1,500 frames."""
-_AUDIO_ANSWER_TOKENS = 448
-"""Whisper's longest answer."""
-_SPOKEN_TOKENS_PER_SECOND = 4
 
 _B = TypeVar("_B", bound=BaseModel)
 
@@ -57,20 +59,22 @@ async def embeddings(pod: Pod, exchange: Exchange, body: bytes) -> None:
 
 
 async def transcription(pod: Pod, exchange: Exchange, body: bytes) -> None:
-    named, audio, response_format = await _parse_form(exchange, body)
-    model = _model_of(pod, exchange, named)
-    seconds = len(audio) / _AUDIO_BYTES_PER_SECOND
+    request, audio = await _parse_form(exchange, body)
+    model = _model_of(pod, exchange, request.model)
     # The model reads one window; what the frames hold decides about cache hits, as for text.
     frames = audio[: min(_AUDIO_PROMPT_TOKENS, pod.settings.max_context // 2) * TOKEN_BYTES] or b" "
-    answer_tokens = max(1, min(_AUDIO_ANSWER_TOKENS, math.ceil(seconds * _SPOKEN_TOKENS_PER_SECOND)))
-    answer_tokens = min(answer_tokens, pod.settings.max_context - count_tokens(frames))
-    sequence = pod.generation(frames, model=model, tokens=answer_tokens, stops=True)
+    tokens = min(spoken_tokens(audio), pod.settings.max_context - count_tokens(frames))
+    sequence = pod.generation(frames, model=model, tokens=tokens, stops=True, streamed=request.stream)
+    if request.stream:
+        identifier = f"transcribe-{exchange.request_id or pod.identifier()}"
+        events = TranscriptEvents(identifier=identifier, created=int(time.time()), model=model)
+        await _stream(pod, exchange, [sequence], events=events, has_usage=request.stream_include_usage)
+        return
     await _run(pod, exchange, [sequence])
-    text = sequence.answer.decode().strip()
-    if response_format == "text":
-        await exchange.answer(text.encode() + b"\n", content_type=b"text/plain; charset=utf-8")
+    if request.response_format == "text":
+        await exchange.answer(transcript_text(sequence), content_type=b"text/plain; charset=utf-8")
     else:
-        await exchange.answer_json({"text": text, "usage": {"type": "duration", "seconds": math.ceil(seconds)}})
+        await exchange.answer(transcript_body(sequence, seconds=seconds_of(audio)))
 
 
 async def _generate(
@@ -219,13 +223,17 @@ def _parse(kind: type[_B], body: bytes) -> _B:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        raise Refused(400, f"{field}: {problem['msg']}" if field else problem["msg"], field or None) from error
+        raise _refusal(error) from error
 
 
-async def _parse_form(exchange: Exchange, body: bytes) -> tuple[str | None, bytes, str]:
-    """Model, None without one, audio and response format of a multipart body."""
+def _refusal(error: ValidationError) -> Refused:
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    return Refused(400, f"{field}: {problem['msg']}" if field else problem["msg"], field or None)
+
+
+async def _parse_form(exchange: Exchange, body: bytes) -> tuple[TranscriptionRequest, bytes]:
+    """The fields of a multipart body, and the audio. Raises Refused."""
 
     async def whole() -> AsyncGenerator[bytes, None]:
         yield body
@@ -235,12 +243,13 @@ async def _parse_form(exchange: Exchange, body: bytes) -> tuple[str | None, byte
     except (MultiPartException, MultipartParseError, KeyError) as error:
         raise Refused(400, "the body is not multipart/form-data") from error
     try:
-        audio, model = form.get("file"), form.get("model")
+        audio = form.get("file")
         if not isinstance(audio, UploadFile):
             raise Refused(400, "file: Field required", "file")
-        if isinstance(model, UploadFile):
-            raise Refused(400, "model: Input should be a valid string", "model")
-        return model, await audio.read(), str(form.get("response_format") or "json")
+        fields = {name: value for name, value in form.items() if isinstance(value, str)}
+        return TranscriptionRequest.model_validate(fields), await audio.read()
+    except ValidationError as error:
+        raise _refusal(error) from error
     finally:
         await form.close()
 

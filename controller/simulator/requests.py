@@ -17,7 +17,7 @@ _MOST_ANSWERS: Final = 128
 """To one prompt, as OpenAI has it."""
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     model: str | None = None
@@ -31,7 +31,7 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: bool | None = False
 
 
-class _Generating(_Body):
+class _Generating(Body):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: _Tokens | None = None
@@ -110,7 +110,7 @@ class CompletionRequest(_Generating):
         return _input_texts(self.prompt)
 
 
-class EmbeddingRequest(_Body):
+class EmbeddingRequest(Body):
     input: _Inputs
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1, le=4096)] | None = None

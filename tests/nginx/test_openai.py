@@ -93,6 +93,16 @@ async def test_audio_is_transcribed(client: AsyncOpenAI) -> None:
     assert len(answer.text.split()) == 256 * 5000 // 32_000 * 4
 
 
+async def test_streamed_transcript_comes_event_by_event(client: AsyncOpenAI) -> None:
+    recording = io.BytesIO(bytes(range(256)) * 5000)
+    recording.name = "speech.wav"
+    stream = await client.audio.transcriptions.create(model="base", file=recording, stream=True)
+    *deltas, done = [event async for event in stream]
+    assert len(deltas) == 256 * 5000 // 32_000 * 4
+    assert done.type == "transcript.text.done"
+    assert "".join(event.delta for event in deltas if event.type == "transcript.text.delta") == done.text
+
+
 async def test_unknown_model_is_the_pods_404(client: AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="The model `other` does not exist"):
         await client.completions.create(model="other", prompt="once")

@@ -202,6 +202,43 @@ async def test_audio_is_transcribed(client: openai.AsyncOpenAI) -> None:
     assert len(answer.text.split()) == 12
 
 
+async def test_a_streamed_transcript_is_read_by_the_client_of_openai(client: openai.AsyncOpenAI) -> None:
+    audio = ("a.wav", b"\0" * 96_000)
+    whole = await client.audio.transcriptions.create(model="base", file=audio)
+    stream = await client.audio.transcriptions.create(model="base", file=audio, stream=True)
+    *deltas, done = [event async for event in stream]
+    assert "".join(event.delta for event in deltas if event.type == "transcript.text.delta") == whole.text
+    assert len(deltas) == 12
+    assert done.type == "transcript.text.done"
+    assert done.text == whole.text
+    assert done.usage is not None
+    assert (done.usage.input_tokens, done.usage.output_tokens) == (1000, 12)
+
+
+async def test_a_streamed_transcript_is_read_by_clients_of_vllm(address: str, http: httpx.AsyncClient) -> None:
+    form = {"model": "base", "stream": "true", "stream_include_usage": "true"}
+    files = {"file": ("a.wav", b"\0" * 96_000)}
+    answer = await http.post(f"http://{address}/v1/audio/transcriptions", data=form, files=files)
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    *events, done = (line.removeprefix("data: ") for line in answer.text.strip().split("\n\n"))
+    chunks = [chunk for chunk in map(json.loads, events) if "choices" in chunk]
+    assert {chunk["object"] for chunk in chunks} == {"transcription.chunk"}
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    assert len("".join(choice["delta"]["content"] for choice in choices).split()) == 12
+    assert [choice.get("finish_reason") for choice in choices] == [None] * 11 + ["stop"]
+    assert chunks[-1]["usage"]["completion_tokens"] == 12
+    assert done == "[DONE]"
+
+
+@pytest.mark.parametrize("fields", [{"stream": "perhaps"}, {"response_format": "morse"}])
+async def test_a_wrong_field_of_a_form_is_refused(
+    address: str, http: httpx.AsyncClient, fields: dict[str, str]
+) -> None:
+    url = f"http://{address}/v1/audio/transcriptions"
+    answer = await http.post(url, data={"model": "base", **fields}, files={"file": ("a.wav", b"abc")})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, *fields)
+
+
 async def test_models_are_listed_with_their_parent(client: openai.AsyncOpenAI) -> None:
     models = [(model.id, model.model_dump()["parent"]) async for model in client.models.list()]
     assert models == [("base", None), ("tuned", "base")]
