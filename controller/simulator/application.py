@@ -23,9 +23,17 @@ _INFERENCE: dict[str, Callable[[Pod, Exchange, bytes], Awaitable[None]]] = {
     "/v1/embeddings": completions.embeddings,
     "/v1/audio/transcriptions": completions.transcription,
 }
-_PROBED = ("/health", "/metrics")
+_PROBED = ("/health", "/ping", "/metrics")
 """Asked over and over by probes and scrapes, which would drive everything else out of the list of arrivals."""
+_VERSION = "0.0.0+simulated"
+"""Of vLLM; there is none here."""
 _LOAD, _UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+_WRONG_ADAPTER = "InvalidUserInput"
+"""What vLLM calls an error of these paths."""
+_TOKENS: dict[str, Callable[[Pod, Exchange, bytes], Awaitable[None]]] = {
+    "/tokenize": completions.tokenize,
+    "/detokenize": completions.detokenize,
+}
 _ADMIN = "/simulator/"
 
 
@@ -33,6 +41,8 @@ class _Adapter(BaseModel):
     """What is loaded or unloaded; where it is loaded from does not matter here."""
 
     lora_name: str
+    lora_path: str = ""
+    load_inplace: bool = False
 
 
 class Siblings(Protocol):
@@ -77,6 +87,9 @@ class Application:
         if inference is not None:
             _expect(method, "POST")
             await inference(self._pod, exchange, body)
+        elif path in _TOKENS:
+            _expect(method, "POST")
+            await _TOKENS[path](self._pod, exchange, body)
         elif path in (_LOAD, _UNLOAD):
             _expect(method, "POST")
             await self._change_adapters(path, exchange, body)
@@ -85,11 +98,14 @@ class Application:
 
     async def _report(self, method: str, path: str, exchange: Exchange) -> None:
         pod = self._pod
-        if path not in (*_PROBED, "/v1/models"):
+        if path not in (*_PROBED, "/v1/models", "/version"):
             raise Refused(404, f"no such path: {path}")
-        _expect(method, "GET")
-        if path == "/health":
+        if path != "/ping" or method != "POST":
+            _expect(method, "GET")
+        if path in ("/health", "/ping"):
             await exchange.answer(b"")
+        elif path == "/version":
+            await exchange.answer_json({"version": _VERSION})
         elif path == "/metrics":
             await exchange.answer(pod.metrics(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
         else:
@@ -98,19 +114,24 @@ class Application:
     async def _change_adapters(self, path: str, exchange: Exchange, body: bytes) -> None:
         """As vLLM does where adapters may change at runtime."""
         try:
-            name = _Adapter.model_validate_json(body).lora_name
+            adapter = _Adapter.model_validate_json(body)
         except ValidationError as error:
             raise Refused(400, str(error)) from error
+        name = adapter.lora_name
         adapters = self._pod.adapters
         if path == _LOAD:
-            if name in adapters:
-                raise Refused(400, f"the adapter {name} is loaded already")
-            adapters.append(name)
+            if not adapter.lora_name or not adapter.lora_path:
+                raise Refused(400, "Both 'lora_name' and 'lora_path' must be provided.", kind=_WRONG_ADAPTER)
+            if name not in adapters:
+                adapters.append(name)
+            elif not adapter.load_inplace:
+                raise Refused(400, f"The lora adapter '{name}' has already been loaded.", kind=_WRONG_ADAPTER)
         else:
             if name not in adapters:
-                raise Refused(404, f"the adapter {name} is not loaded")
+                raise Refused(404, f"The lora adapter '{name}' cannot be found.")
             adapters.remove(name)
-        await exchange.answer(b"Success", content_type=b"text/plain; charset=utf-8")
+        done = f"Success: LoRA adapter '{name}' {'added' if path == _LOAD else 'removed'} successfully."
+        await exchange.answer(done.encode(), content_type=b"text/plain; charset=utf-8")
 
     async def _administer(self, method: str, path: str, exchange: Exchange) -> None:
         match method, path.split("/"):

@@ -14,8 +14,15 @@ from controller.simulator.answers import DONE, EMBEDDING_DIMENSIONS, Events, Sha
 from controller.simulator.engine import State
 from controller.simulator.exchange import ClientLeft, Exchange, Refused
 from controller.simulator.pod import Generation, Pod
-from controller.simulator.requests import ChatRequest, CompletionRequest, EmbeddingRequest, StreamOptions
-from controller.simulator.tokens import TOKEN_BYTES, count_tokens
+from controller.simulator.requests import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    EmbeddingRequest,
+    StreamOptions,
+    TokenizeRequest,
+)
+from controller.simulator.tokens import TOKEN_BYTES, bytes_to_token_ids, count_tokens, token_ids_to_bytes
 from controller.simulator.transcripts import (
     TranscriptEvents,
     TranscriptionRequest,
@@ -75,6 +82,21 @@ async def transcription(pod: Pod, exchange: Exchange, body: bytes) -> None:
         await exchange.answer(transcript_text(sequence), content_type=b"text/plain; charset=utf-8")
     else:
         await exchange.answer(transcript_body(sequence, seconds=seconds_of(audio)))
+
+
+async def tokenize(pod: Pod, exchange: Exchange, body: bytes) -> None:
+    request = _parse(TokenizeRequest, body)
+    _model_of(pod, exchange, request.model)
+    tokens = bytes_to_token_ids(request.prompt_text())
+    longest = pod.settings.max_context
+    await exchange.answer_json({"count": len(tokens), "max_model_len": longest, "tokens": tokens, "token_strs": None})
+
+
+async def detokenize(pod: Pod, exchange: Exchange, body: bytes) -> None:
+    request = _parse(DetokenizeRequest, body)
+    _model_of(pod, exchange, request.model)
+    text = token_ids_to_bytes(request.tokens).rstrip(b"\0")
+    await exchange.answer_json({"prompt": text.decode(errors="replace")})
 
 
 async def _generate(

@@ -42,6 +42,8 @@ class Refused(Exception):
     status: int
     message: str
     param: str | None = None
+    kind: str = ""
+    """The type of the error; empty for that of the status."""
 
 
 class Exchange:
@@ -101,9 +103,8 @@ class Exchange:
 
     async def answer_error(self, refused: Refused) -> None:
         kind = _TYPES.get(refused.status, "InternalServerError" if refused.status >= 500 else "BadRequestError")
-        await self.answer(
-            error_body(refused.status, refused.message, kind=kind, param=refused.param), status=refused.status
-        )
+        body = error_body(refused.status, refused.message, kind=refused.kind or kind, param=refused.param)
+        await self.answer(body, status=refused.status)
 
     async def begin_events(self) -> None:
         await self._begin(200, [(b"content-type", b"text/event-stream; charset=utf-8")])

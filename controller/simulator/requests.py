@@ -93,7 +93,7 @@ class ChatRequest(_Generating):
         return self.max_completion_tokens or self.max_tokens
 
     def prompt_texts(self) -> list[bytes]:
-        return [b"".join(message.as_text() for message in self.messages) + b"<|assistant|>\n"]
+        return [_chat_text(self.messages)]
 
 
 class CompletionRequest(_Generating):
@@ -110,6 +110,26 @@ class CompletionRequest(_Generating):
         return _input_texts(self.prompt)
 
 
+class TokenizeRequest(Body):
+    """Of a text or of a chat."""
+
+    prompt: str | None = None
+    messages: list[Message] | None = None
+
+    @model_validator(mode="after")
+    def _has_one_of_them(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("one of prompt and messages is required")
+        return self
+
+    def prompt_text(self) -> bytes:
+        return _chat_text(self.messages) if self.messages is not None else (self.prompt or "").encode()
+
+
+class DetokenizeRequest(Body):
+    tokens: list[int]
+
+
 class EmbeddingRequest(Body):
     input: _Inputs
     encoding_format: Literal["float", "base64"] = "float"
@@ -117,6 +137,10 @@ class EmbeddingRequest(Body):
 
     def texts(self) -> list[bytes]:
         return _input_texts(self.input)
+
+
+def _chat_text(messages: list[Message]) -> bytes:
+    return b"".join(message.as_text() for message in messages) + b"<|assistant|>\n"
 
 
 def _input_texts(inputs: _Inputs) -> list[bytes]:

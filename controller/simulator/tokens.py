@@ -72,6 +72,12 @@ def block_hashes(content: bytes, *, root: str, block_size: int) -> list[int]:
     return hashes
 
 
+def bytes_to_token_ids(content: bytes) -> list[int]:
+    """The tokens of a text. The last one may be short; it is the same as with zeros behind it."""
+    starts = range(0, len(content), TOKEN_BYTES)
+    return [int.from_bytes(content[start : start + TOKEN_BYTES].ljust(TOKEN_BYTES, b"\0"), "big") for start in starts]
+
+
 def token_ids_to_bytes(ids: Sequence[int]) -> bytes:
     """A prompt given as token ids, as text of the same number of tokens."""
     return b"".join((identifier & 0xFFFFFFFF).to_bytes(TOKEN_BYTES, "big") for identifier in ids)

@@ -127,7 +127,7 @@ async def test_adapter_that_was_loaded_is_served_soon(http: httpx.AsyncClient, s
     await test_unknown_model_is_404_and_the_error_names_the_others(http, path, "food-review, food-review-1, llama")
     url = f"http://{simulation.addresses['l']}/v1/load_lora_adapter"
     async with httpx.AsyncClient(trust_env=False) as client:
-        assert (await client.post(url, json={"lora_name": "late"})).status_code == 200
+        assert (await client.post(url, json={"lora_name": "late", "lora_path": "/late"})).status_code == 200
 
     async def is_served() -> bool:
         return (await _ask(http, path, "late")).status_code == 200

@@ -248,16 +248,23 @@ async def test_adapter_comes_and_goes_while_the_pod_runs(start: Start, http: htt
     simulation = await start("late")
     url = f"http://{simulation.addresses['late']}"
 
-    async def change(what: str) -> int:
-        return (
-            await http.post(f"{url}/v1/{what}_lora_adapter", json={"lora_name": "x", "lora_path": "/x"})
-        ).status_code
+    async def change(what: str, **more: object) -> tuple[int, str]:
+        body = {"lora_name": "x", "lora_path": "/x", **more}
+        answer = await http.post(f"{url}/v1/{what}_lora_adapter", json=body)
+        is_json = answer.headers["content-type"] == "application/json"
+        return answer.status_code, answer.json()["error"]["type"] if is_json else answer.text
 
     async def listed() -> list[str]:
         return [model["id"] for model in (await http.get(f"{url}/v1/models")).json()["data"]]
 
-    assert (await change("load"), await change("load"), await listed()) == (200, 400, ["base", "x"])
-    assert (await change("unload"), await change("unload"), await listed()) == (200, 404, ["base"])
+    assert await change("load", lora_path="") == (400, "InvalidUserInput")
+    assert await change("load") == (200, "Success: LoRA adapter 'x' added successfully.")
+    assert await change("load") == (400, "InvalidUserInput")
+    assert (await change("load", load_inplace=True))[0] == 200
+    assert await listed() == ["base", "x"]
+    assert await change("unload") == (200, "Success: LoRA adapter 'x' removed successfully.")
+    assert await change("unload") == (404, "NotFoundError")
+    assert await listed() == ["base"]
 
 
 async def test_an_adapter_is_a_model_and_an_unknown_model_is_not(client: openai.AsyncOpenAI) -> None:
@@ -320,6 +327,28 @@ async def test_a_wrong_body_is_refused(
     error = answer.json()["error"]
     assert (error["type"], error["code"]) == ("BadRequestError", 400)
     assert message in error["message"]
+
+
+async def test_a_pod_is_pinged_and_tells_its_version(address: str, http: httpx.AsyncClient) -> None:
+    for answer in (await http.get(f"http://{address}/ping"), await http.post(f"http://{address}/ping")):
+        assert (answer.status_code, answer.content) == (200, b"")
+    assert list((await http.get(f"http://{address}/version")).json()) == ["version"]
+
+
+@pytest.mark.parametrize(
+    "asked", [{"prompt": "so many words"}, {"messages": [{"role": "user", "content": "h\u00e9llo"}]}]
+)
+async def test_a_text_is_as_many_tokens_as_its_prompt_counts(
+    client: openai.AsyncOpenAI, address: str, http: httpx.AsyncClient, asked: dict[str, object]
+) -> None:
+    told = (await http.post(f"http://{address}/tokenize", json={"model": "base", **asked})).json()
+    assert told["count"] == len(told["tokens"])
+    assert told["max_model_len"] == 2000
+    answer = await client.completions.create(model="base", prompt=told["tokens"], max_tokens=1)
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == told["count"]
+    back = (await http.post(f"http://{address}/detokenize", json={"model": "base", "tokens": told["tokens"]})).json()
+    assert back["prompt"] == asked.get("prompt", "<|user|>\nh\u00e9llo\n<|assistant|>\n")
 
 
 async def test_an_unknown_path_is_404_and_a_wrong_method_405(address: str, http: httpx.AsyncClient) -> None:
