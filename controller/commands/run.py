@@ -109,6 +109,7 @@ class Gateway:
             on_state(state)
 
         async with data_plane:
+            log.info("state is kept", extra={"directory": str(self.state.absolute())})
             rendering = replace(render_settings(self.settings, listen=self.listen), access_log=access_log)
             can_open = partial(_can_open, rendering.listen_addresses)
             reconciler = Reconciler(
