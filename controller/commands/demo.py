@@ -67,10 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _port(word: str) -> int:
-    number = int(word)
-    if not 1 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{number} is not between 1 and 65535")
-    return number
+    if not word.isdecimal() or not 1 <= int(word) <= 65535:
+        raise argparse.ArgumentTypeError(f"{word} is not a number between 1 and 65535")
+    return int(word)
 
 
 def _shown(arguments: argparse.Namespace) -> int:

@@ -70,10 +70,9 @@ def settings_of(arguments: argparse.Namespace) -> tuple[PodSettings, ...]:
 
 
 def _at_least_one(word: str) -> int:
-    number = int(word)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word} is not a number of at least 1")
+    return int(word)
 
 
 async def _serve_until_signal(pods: tuple[PodSettings, ...], *, host: str) -> None:

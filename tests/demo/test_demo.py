@@ -126,11 +126,12 @@ def test_a_check_has_a_directory_of_its_own(infergate_demo: Start, tmp_path: Pat
     assert not (tmp_path / "mine").exists()
 
 
-def test_a_port_that_is_none_is_refused(infergate_demo: Start) -> None:
-    process = infergate_demo("--simulate", "--port", "0")
+@pytest.mark.parametrize("word", ["0", "http"])
+def test_a_port_that_is_none_is_refused(infergate_demo: Start, word: str) -> None:
+    process = infergate_demo("--simulate", "--port", word)
     _, logged = process.communicate(timeout=20)
     assert process.returncode == 2
-    assert "argument --port: 0 is not between 1 and 65535" in logged
+    assert f"argument --port: {word} is not a number between 1 and 65535" in logged
 
 
 def test_table_shows_what_failed() -> None:

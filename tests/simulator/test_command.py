@@ -32,10 +32,11 @@ def test_a_wrong_setting_ends_with_2(caplog: pytest.LogCaptureFixture) -> None:
     assert [(record.message, record.__dict__["setting"]) for record in caplog.records] == [("wrong setting", "speed")]
 
 
-def test_there_is_at_least_one_pod(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("word", ["0", "many"])
+def test_there_is_at_least_one_pod(capsys: pytest.CaptureFixture[str], word: str) -> None:
     with pytest.raises(SystemExit):
-        _parser().parse_args(["--pods", "0"])
-    assert "argument --pods: 0 is less than 1" in capsys.readouterr().err
+        _parser().parse_args(["--pods", word])
+    assert f"argument --pods: {word} is not a number of at least 1" in capsys.readouterr().err
 
 
 def test_the_command_serves_until_it_is_interrupted(caplog: pytest.LogCaptureFixture) -> None:
