@@ -37,6 +37,8 @@ _TRIES: Final = 32
 """Refused fragments that are taken out, one after the other, before a snapshot is given up."""
 _RETRY: Final = 10.0
 """Seconds after which a port that could not be opened is tried again, or a data plane that failed."""
+_CANNOT_OPEN: Final = "the port is in use by another program, may not be opened, or has an address of another machine"
+"""What is said of a port that was not given to nginx, which would have told which of them."""
 _ENDPOINTS_DELAY: Final = 5.0
 """Seconds for which a reload waits that only gives endpoints their kept connections."""
 
@@ -226,7 +228,7 @@ class Reconciler:
         }
         known = self._refused.ports
         self._refused.ports = {
-            opening: known.get(opening, "the port is in use by another program, or may not be opened")
+            opening: known.get(opening, _CANNOT_OPEN)
             for opening in sorted(wanted - _open_ports(self._live))
             if not self.can_open(opening)
         }

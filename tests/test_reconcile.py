@@ -202,6 +202,7 @@ async def test_port_in_use_costs_nginx_no_try(loop: Loop) -> None:
     for path in ("/a", "/b"):
         state = await loop.turn(GATEWAY, POOL, _route("good", path))
         assert set(state.refusals.ports) == {Opening(8081)}
+        assert "or has an address of another machine" in state.refusals.ports[Opening(8081)]
     assert len(loop.data_plane.applied) == 2
     loop.reconciler.can_open = lambda opening: True
     assert not (await loop.turn(GATEWAY, POOL, _route("good", "/b"))).refusals.ports
