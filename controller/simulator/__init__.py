@@ -5,6 +5,7 @@
     application  HTTP and WebSocket paths of a pod
     completions  a generating request from its body to the last byte of its answer
     transcripts  what is asked and answered of audio
+    responses    the same of OpenAI's Responses API
     pod          one pod: its engine in real time, its fault, the requests that arrived
     engine       the scheduler, with a virtual clock: steps, KV blocks, adapters
     series       what /metrics says

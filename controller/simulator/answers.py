@@ -45,6 +45,11 @@ def usage_of(sequences: Items[Generation], *, generated: int | None = None) -> d
 class Events(Protocol):
     """How a streamed answer is written, as server-sent events. `index` is that of a sequence of the request."""
 
+    @property
+    def ending(self) -> bytes:
+        """What comes last."""
+        ...
+
     def opening(self) -> bytes:
         """What comes before the first token."""
         ...
@@ -77,6 +82,7 @@ class Shape:
     choices: int = 1
     has_running_usage: bool = False
     """Whether each event says how many tokens there are so far."""
+    ending: bytes = DONE
 
     def whole(self, sequences: Items[Generation]) -> bytes:
         choices = [self._whole_choice(index, sequence) for index, sequence in enumerate(sequences)]

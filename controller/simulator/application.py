@@ -20,6 +20,7 @@ from controller.simulator.pod import Pod
 _INFERENCE: dict[str, Callable[[Pod, Exchange, bytes], Awaitable[None]]] = {
     "/v1/chat/completions": completions.chat,
     "/v1/completions": completions.completion,
+    "/v1/responses": completions.response,
     "/v1/embeddings": completions.embeddings,
     "/v1/audio/transcriptions": completions.transcription,
 }

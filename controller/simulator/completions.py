@@ -10,7 +10,7 @@ from python_multipart.exceptions import MultipartParseError
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from controller.simulator.answers import DONE, EMBEDDING_DIMENSIONS, Events, Shape, embeddings_body
+from controller.simulator.answers import EMBEDDING_DIMENSIONS, Events, Shape, embeddings_body
 from controller.simulator.engine import State
 from controller.simulator.exchange import ClientLeft, Exchange, Refused
 from controller.simulator.pod import Generation, Pod
@@ -22,6 +22,7 @@ from controller.simulator.requests import (
     StreamOptions,
     TokenizeRequest,
 )
+from controller.simulator.responses import ResponseEvents, ResponsesRequest
 from controller.simulator.tokens import TOKEN_BYTES, bytes_to_token_ids, count_tokens, token_ids_to_bytes
 from controller.simulator.transcripts import (
     TranscriptEvents,
@@ -44,6 +45,29 @@ async def chat(pod: Pod, exchange: Exchange, body: bytes) -> None:
 
 async def completion(pod: Pod, exchange: Exchange, body: bytes) -> None:
     await _generate(pod, exchange, _parse(CompletionRequest, body), shape_prefix="cmpl-")
+
+
+async def response(pod: Pod, exchange: Exchange, body: bytes) -> None:
+    request = _parse(ResponsesRequest, body)
+    model = _model_of(pod, exchange, request.model)
+    prompt = request.prompt_text()
+    tokens, stops = _answer_length(pod, request, prompt_tokens=count_tokens(prompt))
+    sequence = pod.generation(
+        prompt,
+        model=model,
+        tokens=tokens,
+        stops=stops,
+        seed=request.seed,
+        salt=request.cache_salt or "",
+        streamed=bool(request.stream),
+    )
+    identifier = f"resp_{exchange.request_id or pod.identifier()}"
+    events = ResponseEvents(identifier=identifier, created=int(time.time()), model=model)
+    if request.stream:
+        await _stream(pod, exchange, [sequence], events=events, has_usage=False)
+    else:
+        await _run(pod, exchange, [sequence])
+        await exchange.answer(events.whole(sequence))
 
 
 async def embeddings(pod: Pod, exchange: Exchange, body: bytes) -> None:
@@ -141,7 +165,9 @@ def _answers_to(pod: Pod, request: ChatRequest | CompletionRequest, *, model: st
     ]
 
 
-def _answer_length(pod: Pod, request: ChatRequest | CompletionRequest, *, prompt_tokens: int) -> tuple[int, bool]:
+def _answer_length(
+    pod: Pod, request: ChatRequest | CompletionRequest | ResponsesRequest, *, prompt_tokens: int
+) -> tuple[int, bool]:
     """Tokens of the answer, and whether it ends by itself."""
     settings = pod.settings
     wanted = request.limit
@@ -192,7 +218,7 @@ async def _stream(
             await exchange.begin_events()
             has_begun = True
         if not parts:
-            news += (events.usage_event(sequences) if has_usage else b"") + DONE
+            news += (events.usage_event(sequences) if has_usage else b"") + events.ending
         await exchange.send_events(pending + news, is_last=not parts)
         pending = b""
 

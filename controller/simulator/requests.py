@@ -1,6 +1,7 @@
 """Bodies of requests, as far as the simulator reads them. Unknown fields are ignored, as vLLM does."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -93,7 +94,7 @@ class ChatRequest(_Generating):
         return self.max_completion_tokens or self.max_tokens
 
     def prompt_texts(self) -> list[bytes]:
-        return [_chat_text(self.messages)]
+        return [chat_text(self.messages)]
 
 
 class CompletionRequest(_Generating):
@@ -123,7 +124,7 @@ class TokenizeRequest(Body):
         return self
 
     def prompt_text(self) -> bytes:
-        return _chat_text(self.messages) if self.messages is not None else (self.prompt or "").encode()
+        return chat_text(self.messages) if self.messages is not None else (self.prompt or "").encode()
 
 
 class DetokenizeRequest(Body):
@@ -139,7 +140,7 @@ class EmbeddingRequest(Body):
         return _input_texts(self.input)
 
 
-def _chat_text(messages: list[Message]) -> bytes:
+def chat_text(messages: Sequence[Message]) -> bytes:
     return b"".join(message.as_text() for message in messages) + b"<|assistant|>\n"
 
 

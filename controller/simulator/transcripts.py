@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from controller.simulator.answers import TEXT, event, json_bytes, split_at_text, usage_of
+from controller.simulator.answers import DONE, TEXT, event, json_bytes, split_at_text, usage_of
 from controller.simulator.pod import Generation
 from controller.simulator.requests import Body
 
@@ -61,6 +61,7 @@ class TranscriptEvents:
     created: int
     """Unix time in seconds."""
     model: str
+    ending: bytes = DONE
 
     def opening(self) -> bytes:
         return b""

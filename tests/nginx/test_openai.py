@@ -93,6 +93,14 @@ async def test_audio_is_transcribed(client: AsyncOpenAI) -> None:
     assert len(answer.text.split()) == 256 * 5000 // 32_000 * 4
 
 
+async def test_response_is_streamed(client: AsyncOpenAI) -> None:
+    whole = await client.responses.create(model="base", input="hello", max_output_tokens=20)
+    stream = await client.responses.create(model="base", input="hello", max_output_tokens=20, stream=True)
+    events = [event async for event in stream]
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == whole.output_text
+    assert events[-1].type == "response.completed"
+
+
 async def test_streamed_transcript_comes_event_by_event(client: AsyncOpenAI) -> None:
     recording = io.BytesIO(bytes(range(256)) * 5000)
     recording.name = "speech.wav"

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import httpx
 import openai
@@ -104,6 +105,39 @@ async def test_a_completion_streams_text(client: openai.AsyncOpenAI) -> None:
     events = [event async for event in stream]
     assert "".join(event.choices[0].text for event in events) == whole.choices[0].text
     assert len(events) == 5
+
+
+@pytest.mark.parametrize("asked", ["hello", [{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}]])
+async def test_a_response_is_answered(client: openai.AsyncOpenAI, asked: Any) -> None:  # Any: OpenAI's type is long
+    answer = await client.responses.create(model="base", input=asked, instructions="be brief", max_output_tokens=5)
+    assert len(answer.output_text) == 5 * 4
+    assert (answer.status, answer.incomplete_details and answer.incomplete_details.reason) == (
+        "incomplete",
+        "max_output_tokens",
+    )
+    assert answer.usage is not None
+    assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.total_tokens) == (13, 5, 18)
+
+
+async def test_a_streamed_response_says_the_same_as_a_whole_one(client: openai.AsyncOpenAI) -> None:
+    whole = await client.responses.create(model="base", input="hello")
+    assert whole.status == "completed"
+    async with client.responses.stream(model="base", input="hello") as stream:
+        events = [event async for event in stream]
+        final = await stream.get_final_response()
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == whole.output_text
+    assert (final.output_text, final.usage and final.usage.output_tokens) == (whole.output_text, 60)
+    assert [event.type for event in events if "delta" not in event.type] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
 
 
 async def test_several_answers_are_as_many_choices(client: openai.AsyncOpenAI) -> None:
