@@ -3,7 +3,8 @@
     command      `infergate simulate`
     pods         listens on one port per pod, starts and stops them
     application  HTTP and WebSocket paths of a pod
-    completions  a generating request from its body to the last byte of its answer
+    completions  a request that runs the model, from its body to its answer
+    running      its sequences, from the engine to the client
     transcripts  what is asked and answered of audio
     responses    the same of OpenAI's Responses API
     pod          one pod: its engine in real time, its fault, the requests that arrived

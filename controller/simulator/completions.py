@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import AsyncGenerator
-from collections.abc import Sequence as Items
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -10,9 +9,8 @@ from python_multipart.exceptions import MultipartParseError
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from controller.simulator.answers import EMBEDDING_DIMENSIONS, Events, Shape, embeddings_body
-from controller.simulator.engine import State
-from controller.simulator.exchange import ClientLeft, Exchange, Refused
+from controller.simulator.answers import EMBEDDING_DIMENSIONS, Shape, embeddings_body
+from controller.simulator.exchange import Exchange, Refused
 from controller.simulator.pod import Generation, Pod
 from controller.simulator.requests import (
     ChatRequest,
@@ -23,6 +21,7 @@ from controller.simulator.requests import (
     TokenizeRequest,
 )
 from controller.simulator.responses import ResponseEvents, ResponsesRequest
+from controller.simulator.running import run, stream
 from controller.simulator.tokens import TOKEN_BYTES, bytes_to_token_ids, count_tokens, token_ids_to_bytes
 from controller.simulator.transcripts import (
     TranscriptEvents,
@@ -64,9 +63,9 @@ async def response(pod: Pod, exchange: Exchange, body: bytes) -> None:
     identifier = f"resp_{exchange.request_id or pod.identifier()}"
     events = ResponseEvents(identifier=identifier, created=int(time.time()), model=model)
     if request.stream:
-        await _stream(pod, exchange, [sequence], events=events, has_usage=False)
+        await stream(pod, exchange, [sequence], events=events, has_usage=False)
     else:
-        await _run(pod, exchange, [sequence])
+        await run(pod, exchange, [sequence])
         await exchange.answer(events.whole(sequence))
 
 
@@ -77,7 +76,7 @@ async def embeddings(pod: Pod, exchange: Exchange, body: bytes) -> None:
     for text in texts:
         _check_context(pod, prompt_tokens=count_tokens(text), answer_tokens=0)
     sequences = [pod.generation(text or b" ", model=model, tokens=0) for text in texts]
-    await _run(pod, exchange, sequences)
+    await run(pod, exchange, sequences)
     answer = embeddings_body(
         sequences,
         identifier=f"embd-{exchange.request_id or pod.identifier()}",
@@ -99,9 +98,9 @@ async def transcription(pod: Pod, exchange: Exchange, body: bytes) -> None:
     if request.stream:
         identifier = f"transcribe-{exchange.request_id or pod.identifier()}"
         events = TranscriptEvents(identifier=identifier, created=int(time.time()), model=model)
-        await _stream(pod, exchange, [sequence], events=events, has_usage=request.stream_include_usage)
+        await stream(pod, exchange, [sequence], events=events, has_usage=request.stream_include_usage)
         return
-    await _run(pod, exchange, [sequence])
+    await run(pod, exchange, [sequence])
     if request.response_format == "text":
         await exchange.answer(transcript_text(sequence), content_type=b"text/plain; charset=utf-8")
     else:
@@ -138,9 +137,9 @@ async def _generate(
         has_running_usage=bool(options.include_usage and options.continuous_usage_stats),
     )
     if request.stream:
-        await _stream(pod, exchange, sequences, events=shape, has_usage=bool(options.include_usage))
+        await stream(pod, exchange, sequences, events=shape, has_usage=bool(options.include_usage))
     else:
-        await _run(pod, exchange, sequences)
+        await run(pod, exchange, sequences)
         await exchange.answer(shape.whole(sequences))
 
 
@@ -179,92 +178,6 @@ def _answer_length(
     if wanted > settings.longest_answer and not request.ignore_eos:
         return settings.longest_answer, True
     return wanted, False
-
-
-async def _run(pod: Pod, exchange: Exchange, sequences: Items[Generation]) -> None:
-    """Until all have finished. Raises ClientLeft."""
-    _submit(pod, exchange, sequences)
-    for sequence in sequences:
-        while not sequence.is_over:
-            sequence.progress.clear()
-            await sequence.progress.wait()
-    if any(sequence.state is State.ABORTED for sequence in sequences):
-        raise ClientLeft
-
-
-async def _stream(
-    pod: Pod, exchange: Exchange, sequences: Items[Generation], *, events: Events, has_usage: bool
-) -> None:
-    """Send each token as it comes, or several at once to a client that reads slowly. Raises ClientLeft."""
-    progress = sequences[0].progress
-    for sequence in sequences:
-        sequence.progress = progress
-    _submit(pod, exchange, sequences)
-    has_begun = not pod.settings.headers_wait
-    if has_begun:
-        await exchange.begin_events()
-    pending = events.opening()
-    parts = [_Part(index, sequence, events) for index, sequence in enumerate(sequences)]
-    while parts:
-        news = b"".join([part.news() for part in parts])
-        if not news:
-            if any(part.sequence.is_over for part in parts):
-                raise ClientLeft
-            progress.clear()
-            await progress.wait()
-            continue
-        parts = [part for part in parts if not part.is_whole]
-        if not has_begun:
-            await exchange.begin_events()
-            has_begun = True
-        if not parts:
-            news += (events.usage_event(sequences) if has_usage else b"") + events.ending
-        await exchange.send_events(pending + news, is_last=not parts)
-        pending = b""
-
-
-class _Part:
-    """What was sent of one sequence of a streamed answer."""
-
-    __slots__ = ("_events", "_index", "_pieces", "_sent", "sequence")
-
-    def __init__(self, index: int, sequence: Generation, events: Events) -> None:
-        self.sequence = sequence
-        self._index = index
-        self._events = events
-        self._pieces = events.pieces(index)
-        self._sent = 0
-
-    @property
-    def is_whole(self) -> bool:
-        return self._sent == self.sequence.answer_tokens
-
-    def news(self) -> bytes:
-        """The events of the tokens that came since the last time."""
-        sequence, events = self.sequence, self._events
-        news = b""
-        for token in range(self._sent, sequence.generated):
-            text = sequence.piece(token)
-            if token + 1 == sequence.answer_tokens:
-                news += events.last_token(self._index, text, sequence)
-            elif self._pieces:
-                news += text.join(self._pieces)
-            else:
-                news += events.token(self._index, text, sequence, number=token + 1)
-        self._sent = sequence.generated
-        return news
-
-
-def _submit(pod: Pod, exchange: Exchange, sequences: Items[Generation]) -> None:
-    def abort() -> None:
-        for sequence in sequences:
-            pod.abort(sequence)
-
-    if not pod.is_alive or exchange.is_lost:
-        raise ClientLeft
-    exchange.on_lost = abort
-    for sequence in sequences:
-        pod.submit(sequence)
 
 
 def _parse(kind: type[_B], body: bytes) -> _B:
