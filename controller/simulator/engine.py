@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from controller.simulator.adapters import Adapters
 from controller.simulator.blocks import Blocks, Holding
-from controller.simulator.series import Totals
+from controller.simulator.series import Histogram, Totals, length_bounds
 from controller.simulator.settings import PodSettings
 from controller.simulator.tokens import TOKEN_BYTES, count_tokens
 
@@ -50,6 +50,10 @@ class Sequence:
     cached: int | None = None
     """Prompt tokens that were found in the cache; None until it ran."""
     arrived: float = 0.0
+    ran_at: float = 0.0
+    """When it was first part of a step."""
+    first_at: float = 0.0
+    """When its first token came."""
     token_at: float = 0.0
     holding: Holding = field(default_factory=Holding)
 
@@ -75,7 +79,8 @@ class Engine(Generic[S]):
     """Times are seconds of any clock that does not go back."""
 
     def __init__(self, settings: PodSettings) -> None:
-        self.totals = Totals()
+        lengths = length_bounds(settings.max_context)
+        self.totals = Totals(prompt_lengths=Histogram(lengths), answer_lengths=Histogram(lengths))
         self.slowdown = 1.0
         """Multiplies the time of every step from the next one on."""
         self._settings = settings
@@ -157,6 +162,7 @@ class Engine(Generic[S]):
         if sequence.generated == 0:
             totals.prompt_tokens += sequence.prompt_tokens
             totals.first_token.observe(now - sequence.arrived)
+            sequence.first_at = now
         else:
             totals.between_tokens.observe(now - sequence.token_at)
         sequence.token_at = now
@@ -167,7 +173,17 @@ class Engine(Generic[S]):
             sequence.state = State.FINISHED
             self._free(sequence)
             totals.ended["stop" if sequence.stops else "length"] += 1
-            totals.end_to_end.observe(now - sequence.arrived)
+            self._count_whole(sequence, now)
+
+    def _count_whole(self, sequence: S, now: float) -> None:
+        totals, generated = self.totals, sequence.generated
+        totals.end_to_end.observe(now - sequence.arrived)
+        totals.prefill.observe(sequence.first_at - sequence.ran_at)
+        totals.decode.observe(now - sequence.first_at)
+        totals.inference.observe(now - sequence.ran_at)
+        totals.per_token.observe((now - sequence.first_at) / (generated - 1) if generated > 1 else 0.0)
+        totals.prompt_lengths.observe(sequence.prompt_tokens)
+        totals.answer_lengths.observe(generated)
 
     def _begin_step(self, now: float) -> float:
         """Fill the batch; returns the step's duration."""
@@ -238,6 +254,7 @@ class Engine(Generic[S]):
         self._running.append(sequence)
         if sequence.cached is None:
             sequence.cached = cached
+            sequence.ran_at = now
             self.totals.cache_queries += sequence.prompt_tokens
             self.totals.cache_hits += cached
             self.totals.queued.observe(now - sequence.arrived)

@@ -29,11 +29,11 @@ class Histogram:
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
-    def observe(self, seconds: float) -> None:
+    def observe(self, value: float) -> None:
         """Less than nothing is nothing: a late step counts from when it was due, for what arrived since then too."""
-        seconds = max(0.0, seconds)
-        self._counts[bisect_left(self._bounds, seconds)] += 1
-        self._sum += seconds
+        value = max(0.0, value)
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
 
     def lines(self, name: str, labels: str) -> list[str]:
         lines = []
@@ -48,6 +48,10 @@ class Histogram:
 class Totals:
     """What an engine has counted since it began. Token counts are tokens, cache counts too."""
 
+    prompt_lengths: Histogram
+    """Tokens of the prompts of requests that have ended."""
+    answer_lengths: Histogram
+    """Of their answers."""
     prompt_tokens: int = 0
     generation_tokens: int = 0
     cache_queries: int = 0
@@ -59,6 +63,20 @@ class Totals:
     first_token: Histogram = field(default_factory=lambda: Histogram(_FIRST_TOKEN_BOUNDS))
     between_tokens: Histogram = field(default_factory=lambda: Histogram(_TOKEN_BOUNDS))
     end_to_end: Histogram = field(default_factory=lambda: Histogram(_REQUEST_BOUNDS))
+    prefill: Histogram = field(default_factory=lambda: Histogram(_REQUEST_BOUNDS))
+    """From the first step of a request to its first token."""
+    decode: Histogram = field(default_factory=lambda: Histogram(_REQUEST_BOUNDS))
+    """From its first token to its last."""
+    inference: Histogram = field(default_factory=lambda: Histogram(_REQUEST_BOUNDS))
+    """Both together."""
+    per_token: Histogram = field(default_factory=lambda: Histogram(_TOKEN_BOUNDS))
+    """Mean time between the tokens of a request; 0 where there is one."""
+
+
+def length_bounds(longest: int) -> tuple[float, ...]:
+    """1, 2, 5, 10, 20, 50, ... up to `longest` tokens."""
+    bounds = (mantissa * 10**exponent for exponent in range(len(str(longest))) for mantissa in (1, 2, 5))
+    return tuple(float(bound) for bound in bounds if bound <= longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +153,12 @@ def exposition(
         histogram("vllm:time_to_first_token_seconds", "Time to the first token.", totals.first_token),
         histogram("vllm:inter_token_latency_seconds", "Time between tokens.", totals.between_tokens),
         histogram("vllm:e2e_request_latency_seconds", "Time to the last token.", totals.end_to_end),
+        histogram("vllm:request_prefill_time_seconds", "Time from running to the first token.", totals.prefill),
+        histogram("vllm:request_decode_time_seconds", "Time from the first token to the last.", totals.decode),
+        histogram("vllm:request_inference_time_seconds", "Time from running to the last token.", totals.inference),
+        histogram("vllm:request_time_per_output_token_seconds", "Mean time between tokens.", totals.per_token),
+        histogram("vllm:request_prompt_tokens", "Tokens of a prompt.", totals.prompt_lengths),
+        histogram("vllm:request_generation_tokens", "Tokens of an answer.", totals.answer_lengths),
     ]
     if adapter_sets is not None:
         parts.append(_head("gauge", "vllm:lora_requests_info", "Adapters of running and waiting requests."))

@@ -44,8 +44,26 @@ async def test_counters_follow_requests(start: Start, http: httpx.AsyncClient) -
         "e2e_request_latency_seconds_count": 2,
         "inter_token_latency_seconds_count": 8,
         "request_queue_time_seconds_count": 2,
+        "request_prompt_tokens_sum": 200,
+        "request_generation_tokens_sum": 10,
+        "request_time_per_output_token_seconds_count": 2,
     }
     assert {name: samples[_plain(name)] for name in expected} == expected
+
+
+async def test_times_of_requests_are_told_by_their_parts(start: Start, http: httpx.AsyncClient) -> None:
+    simulation = await start(noise=0)
+    body = {"model": "base", "prompt": "x" * 400, "max_tokens": 5}
+    await http.post(f"http://{simulation.addresses['a']}/v1/completions", json=body)
+    samples = await _samples(http, simulation)
+    prefill, decode, inference, per_token = (
+        samples[_plain(f"request_{part}_seconds_sum")]
+        for part in ("prefill_time", "decode_time", "inference_time", "time_per_output_token")
+    )
+    assert prefill == pytest.approx((0.012 + 100 * 0.00025) / 50, rel=0.01)
+    assert decode == pytest.approx(4 * 0.0124 / 50, rel=0.01)
+    assert inference == pytest.approx(prefill + decode)
+    assert per_token == pytest.approx(decode / 4)
 
 
 async def test_gauges_follow_the_load(start: Start, http: httpx.AsyncClient) -> None:
