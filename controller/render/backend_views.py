@@ -105,7 +105,8 @@ class BackendViews:
         http2 = target.pool in self.targets.http2_pools
         stem = stem_of(tls, speaks_http2=http2, shown=server.client_certificate) if tls else ""
         headers = request_headers(filters, to_relay=True, in_session=in_session)
-        return tuple(sorted((*headers, Header(DIALED_HEADER, expression(stem))), key=lambda header: header.name))
+        dialed = Header(DIALED_HEADER, expression(stem))
+        return tuple(dialed if header.name == DIALED_HEADER else header for header in headers)
 
     def mirror(
         self, rule: Rule, mirror: Mirror, server: Server, *, filters: tuple[Filter, ...], location: str

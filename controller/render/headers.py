@@ -8,7 +8,6 @@ from controller.headers import (
     CONNECTION_HEADER,
     ENDPOINT_HEADER,
     EXPLAIN_HEADER,
-    PICK_HEADER,
     POOL_HEADER,
     PRIORITY_HEADERS,
     STEERING_HEADERS,
@@ -48,7 +47,7 @@ _FOR_RELAY = {
 """What the relay is told: the pool, where a request goes whose picker fails, which headers are of the client's
 connection, whether it asks why, and what the route says of the priority."""
 
-_HIDDEN = (*STEERING_HEADERS, PICK_HEADER, "x-infergate-first-byte", "x-request-id")
+_HIDDEN = (*STEERING_HEADERS, "x-infergate-first-byte", "x-request-id")
 """Headers of backends that clients never see: those that steer, and those that the gateway states itself."""
 
 
