@@ -9,7 +9,7 @@ from typing import Final
 from controller.completions import Completion
 from controller.picker.chunks import BYTES_PER_TOKEN
 from controller.picker.endpoints import Endpoint, Sent
-from controller.picker.usage import usage_of
+from controller.picker.usage import tells_usage
 
 STEP: Final = 0.1
 """Weight of one answer in an endpoint's means."""
@@ -20,8 +20,8 @@ def learn(sent: Sent, completion: Completion, *, now: float) -> None:
     if completion.is_whole:
         _learn_times(sent, completion, now=now)
     memory = sent.memory
-    if (usage := usage_of(completion)) is not None:
-        memory.usage.add(sent.model, usage, known=(memory.adapters, memory.models))
+    if tells_usage(completion):
+        memory.usage.add(sent.model, completion, known=(memory.adapters, memory.models))
     if completion.prompt_tokens and completion.cached_tokens is not None:
         _compare(sent, completion.prompt_tokens, min(completion.cached_tokens, completion.prompt_tokens))
 

@@ -33,20 +33,19 @@ class UsageByModel:
     def __init__(self) -> None:
         self.sums: dict[str, Usage] = {}
 
-    def add(self, model: str, usage: Usage, *, known: Sequence[Container[str]]) -> None:
-        """Count the usage of answers of a model."""
-        if model not in self.sums and not (len(self.sums) < MOST_MODELS and any(model in names for names in known)):
-            model = OTHER
-        sums = self.sums.setdefault(model, Usage())
-        sums.answers += usage.answers
-        sums.prompt_tokens += usage.prompt_tokens
-        sums.cached_tokens += usage.cached_tokens
-        sums.completion_tokens += usage.completion_tokens
+    def add(self, model: str, completion: Completion, *, known: Sequence[Container[str]]) -> None:
+        """Count what the answer of a model told."""
+        sums = self.sums.get(model)
+        if sums is None:
+            if len(self.sums) >= MOST_MODELS or not any(model in names for names in known):
+                model = OTHER
+            sums = self.sums.setdefault(model, Usage())
+        sums.answers += 1
+        sums.prompt_tokens += completion.prompt_tokens or 0
+        sums.cached_tokens += completion.cached_tokens or 0
+        sums.completion_tokens += completion.completion_tokens or 0
 
 
-def usage_of(completion: Completion) -> Usage | None:
-    """The usage of one answer; None where it told none."""
-    prompt, cached, generated = completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens
-    if prompt is None and generated is None:
-        return None
-    return Usage(1, prompt or 0, cached or 0, generated or 0)
+def tells_usage(completion: Completion) -> bool:
+    """Whether the answer told any."""
+    return completion.prompt_tokens is not None or completion.completion_tokens is not None
