@@ -51,6 +51,7 @@ MODULES: Final = (
     "controller.picker.prefix",
     "controller.picker.prompt",
     "controller.picker.rates",
+    "controller.picker.request_counts",
     "controller.picker.requests",
     "controller.picker.scheduling.filters.healthy",
     "controller.picker.scheduling.matching",

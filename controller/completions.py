@@ -33,7 +33,7 @@ class Completion(msgspec.Struct, frozen=True, rename="camel"):
     waited: float | None
     """Of a streamed answer: seconds from sending the request to the endpoint until the body's first byte."""
     sent: int
-    """Bytes sent to the client."""
+    """Bytes of the body sent to the client."""
     prompt_tokens: int | None = None
     """As the answer's usage says; None when it does not."""
     cached_tokens: int | None = None

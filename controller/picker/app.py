@@ -1,5 +1,6 @@
 """FastAPI for people, probes and Prometheus."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from controller.picker.decisions import KEPT
 from controller.picker.metrics import State
+from controller.picker.request_page import request_page
 from controller.picker.views import pools_view
 
 Message = MutableMapping[str, Any]  # Any: the ASGI specification gives each key a type of its own
@@ -50,7 +52,12 @@ def admin_app(state: State, registry: CollectorRegistry) -> FastAPI:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        pieces = [generate_latest(registry)]
+        for piece in request_page(state.table, state.in_flight):
+            pieces.append(piece)
+            # Picks wait meanwhile.
+            await asyncio.sleep(0)
+        return Response(b"".join(pieces), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/healthz")
     async def healthz() -> Response:

@@ -28,6 +28,8 @@ A_co = TypeVar("A_co", covariant=True)
 
 _PICKED: Final = Outcome.PICKED.value
 _LAST_RESORT: Final = Outcome.LAST_RESORT.value
+_UNAVAILABLE: Final = 503
+"""What a client would have got that hung up while it waited; the field counts these with the others."""
 
 
 class Answers(Protocol[A_co]):
@@ -84,19 +86,19 @@ class Choosing(Generic[A]):
         if asks(headers) and self._director.explains(request.pool):
             request.trace = Trace()
         gate = self._flow.gates.get(request.pool)
-        if gate is None or request.tried:
-            # A retry was admitted once, and its first try is no longer in flight.
+        if gate is None:
             return self._pick(request, started=started)
+        request.priority = priority_of(headers, gate.policy, model=request.model)
         tokens = request.prompt_bytes // BYTES_PER_TOKEN
-        priority = priority_of(headers, gate.policy, model=request.model)
-        if gate.takes(priority, tokens=tokens, now=started):
+        # A retry was admitted once, and its first try is no longer in flight.
+        if request.tried or gate.takes(request.priority, tokens=tokens, now=started):
             return self._pick(request, started=started)
         ticket = ticket_of(
             headers,
             gate.policy,
             request=request.id,
             pool=request.pool,
-            priority=priority,
+            priority=request.priority,
             size=request.size,
             tokens=tokens,
         )
@@ -108,14 +110,18 @@ class Choosing(Generic[A]):
         try:
             admitted = await self._flow.admit(ticket)
         except asyncio.CancelledError:
+            self._director.refused(request, _UNAVAILABLE)
             self._decide(request, Outcome.HUNG_UP.value, at=entered, waited=self._clock() - entered)
             raise
         now = self._clock()
         if isinstance(admitted, Dropped):
             self._director.count(request.pool, Outcome.DROPPED)
+            self._director.refused(request, admitted.status)
             why = self._decide(request, DROPS[admitted.drop].reason, at=entered, waited=now - entered)
             return self._answers.refused(request, admitted, why)
-        return self._pick(request, started=now, waited=now - entered)
+        answer = self._pick(request, started=now, waited=now - entered)
+        self._director.queued(request, now - entered)
+        return answer
 
     def _pick(self, request: PickRequest, *, started: float, waited: float = 0.0) -> A:
         """Nothing waits here, so the pick is counted before anything else is admitted."""

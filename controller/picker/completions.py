@@ -75,6 +75,8 @@ class Completions:
             sent = self._ended_late(completion)
             if sent is None:
                 return
+        if sent.counts is not None:
+            sent.counts.end(completion, sent)
         endpoint = sent.endpoint
         status = endpoint_status(completion)
         if status is None or completion.endpoint != endpoint.address:

@@ -98,7 +98,31 @@ class Director:
         if request.tried and not request.tries_are_counted:
             self._in_flight.expect_completion(request.id)
         self.count(request.pool, refusal.outcome)
+        self.refused(request, refusal.status)
         return refusal
+
+    def refused(self, request: PickRequest, status: int) -> None:
+        """Count a request that its client gets an error for instead of an endpoint."""
+        pool = self._table.pools.get(request.pool)
+        if pool is None:
+            return
+        counts = pool.memory.counts_of((request.model, request.target or request.model, request.priority))
+        if not request.tried:
+            counts.begin(request.size)
+        counts.refuse(status)
+
+    def refused_unread(self, pool: str, refusal: Refusal, *, size: int) -> None:
+        """Count a request that is refused with so many bytes of its body read, in which no model was looked for."""
+        self.count(pool, refusal.outcome)
+        known = self._table.pools.get(pool)
+        if known is not None:
+            counts = known.memory.counts_of(("", "", 0))
+            counts.begin(size)
+            counts.refuse(refusal.status)
+
+    def queued(self, request: PickRequest, seconds: float) -> None:
+        """A request that was just picked for had waited for so long."""
+        self._in_flight.queued(request.id, seconds)
 
     def failed(self, request: PickRequest, tried: Sequence[Try]) -> None:
         """Endpoints that were picked for a request failed, one after the other. It is in flight no more."""
@@ -117,8 +141,7 @@ class Director:
         if request.pool not in self._broken:
             self._broken.add(request.pool)
             log.exception("pick failed, so may others of the pool", extra={"pool": request.pool})
-        self.count(request.pool, Outcome.BROKEN)
-        return Refusal(Outcome.BROKEN, 500, "the endpoint picker failed")
+        return self._refuse(request, Refusal(Outcome.BROKEN, 500, "the endpoint picker failed"))
 
     def explains(self, pool: str) -> bool:
         """Whether clients of a pool may ask why an endpoint was chosen."""
@@ -150,8 +173,7 @@ class Director:
         if not all(endpoint.models for endpoint in pool.endpoints) or _may_be_served(request.model, pool):
             return None
         self.doubt([request.pool])
-        self.count(request.pool, Outcome.MODEL_UNKNOWN)
-        return unknown_model(request.model, models_of(pool, now=self._clock()))
+        return self._refuse(request, unknown_model(request.model, models_of(pool, now=self._clock())))
 
     def doubt(self, pools: Iterable[str]) -> None:
         """Have the endpoints of pools asked anew for their models: somebody named one that they do not list."""
@@ -251,10 +273,22 @@ class Director:
             health.picked(request.id, now=now, is_unanswered=health.probe in endpoint.open)
         memory = pool.memory
         memory.rates.sent(matched=matched, chunks=len(hashes))
+        if hashes:
+            ratios = memory.hit_ratios
+            ratios[-(-10 * matched // len(hashes))] += 1
+            ratios[-1] += matched / len(hashes)
         memory.predicted.add(request.prompt_bytes // BYTES_PER_TOKEN, request.cached_bytes // BYTES_PER_TOKEN)
         for witness in profile.witnesses:
             witness.sent(request, endpoint, now=now)
         remember(request, endpoint)
+        # Last: what fails before is counted as refused.
+        model = request.model
+        labels = (model, request.target or model, request.priority)
+        counts = memory.counts.get(labels) or memory.counts_of(labels)
+        if not request.tried:
+            counts.begin(request.size)
+        sent.counts = counts
+        endpoint.picks += 1
 
 
 def _left_out(profile: Profile, request: PickRequest, candidates: Sequence[Endpoint], *, now: float) -> Refusal:

@@ -13,6 +13,7 @@ from controller.picker.health import Health
 from controller.picker.memory import PoolMemory
 from controller.picker.model_servers import Reading
 from controller.picker.prefix import PrefixIndex
+from controller.picker.request_counts import RequestCounts
 from controller.picker.served import ServedModel
 from controller.pools import Engine, PoolEndpoint
 
@@ -73,6 +74,10 @@ class Sent(msgspec.Struct, gc=False, eq=False):
     """Where it goes when this endpoint fails, in order."""
     worker: int = 0
     """Of NGINX, see `Workers`; 0 where that is not known."""
+    counts: RequestCounts | None = None
+    """Where its end counts; None where nobody counts it."""
+    queued: float = 0.0
+    """Seconds that it waited to be picked for."""
 
 
 class Endpoint:
@@ -106,6 +111,7 @@ class Endpoint:
         "own_at_reading",
         "pace",
         "patience",
+        "picks",
         "prefixes",
         "prompt_tokens",
         "reading",
@@ -135,6 +141,8 @@ class Endpoint:
         """Bytes of prompts that are not cached, of requests in flight whose first byte was not seen."""
         self.tokens = 0
         """Estimated tokens of the prompts in flight."""
+        self.picks = 0
+        """Times it was picked."""
         self.slowness = 1.0
         """Seconds per token, relative to the pool's."""
         self.pace = 1.0

@@ -12,6 +12,7 @@ a whole, so its bytes leave the backlog by the clock, when its first byte would 
 """
 
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Final
@@ -59,6 +60,16 @@ class InFlight:
 
     def __len__(self) -> int:
         return len(self._sent)
+
+    @property
+    def requests(self) -> Collection[Sent]:
+        """Each of them, oldest first."""
+        return self._sent.values()
+
+    def queued(self, request: str, seconds: float) -> None:
+        """A request that was just sent had waited for so long to be picked for."""
+        if (sent := self._sent.get(request)) is not None:
+            sent.queued = seconds
 
     def start(self, request: str, sent: Sent) -> bool:
         """Count a request that is sent to an endpoint; False when its completion came before."""

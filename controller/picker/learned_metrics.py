@@ -1,5 +1,6 @@
 """Metrics of what was learned: the pools' rates, the prefix indexes, and how far they are right."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -81,6 +82,9 @@ def _rewritten(table: PoolTable) -> Metric:
         labels=("pool", "model", "target_model"),
     )
     for pool in table.pools.values():
-        for (model, target), count in sorted(pool.memory.rewritten.counts.items()):
+        by_model: Counter[tuple[str, str]] = Counter()
+        for (_, model, target), count in pool.memory.rewritten.counts.items():
+            by_model[model, target] += count
+        for (model, target), count in sorted(by_model.items()):
             counter.add_metric((pool.name, model, target), count)
     return counter

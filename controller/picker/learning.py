@@ -22,6 +22,8 @@ def learn(sent: Sent, completion: Completion, *, now: float) -> None:
     memory = sent.memory
     if tells_usage(completion):
         memory.usage.add(sent.model, completion, known=(memory.adapters, memory.models))
+        if sent.counts is not None:
+            sent.counts.tokens.add(completion, sent)
     if completion.prompt_tokens and completion.cached_tokens is not None:
         _compare(sent, completion.prompt_tokens, min(completion.cached_tokens, completion.prompt_tokens))
 

@@ -2,9 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar, cast
 
 from controller.picker.rates import Rates
+from controller.picker.request_counts import (
+    SHARES,
+    CountsByLabels,
+    Histogram,
+    Labels,
+    RequestCounts,
+    counts_of,
+    histogram,
+)
 from controller.picker.targets import Rewritten
 from controller.picker.usage import UsageByModel
 
@@ -43,9 +53,19 @@ class PoolMemory:
     """As answers told it."""
     rewritten: Rewritten = field(default_factory=Rewritten)
     """Requests that were given another model."""
+    named: frozenset[str] = frozenset()
+    """Models that its rewrites name, and those that they give."""
+    counts: CountsByLabels = field(default_factory=dict)
+    """Of requests; read where it is hot, and else by `counts_of`."""
+    hit_ratios: Histogram = field(default_factory=partial(histogram, SHARES))
+    """Shares of prompts that the picked endpoint had by its index, in chunks."""
     first_byte_timeout: float | None = None
     """Seconds, as the pool's policy says; None where it does not."""
     _kept: dict[str, object] = field(default_factory=dict)
+
+    def counts_of(self, labels: Labels) -> RequestCounts:
+        """Where a request counts of these labels, as far as they may be told."""
+        return counts_of(self.counts, labels, known=(self.models, self.adapters, self.named))
 
     def keep(self, name: str, make: Callable[[], T]) -> T:
         """The state of a plugin by that name, made when there is none."""

@@ -23,6 +23,7 @@ from controller.picker.flow_control.controller import FlowController
 from controller.picker.flow_control.metrics import flow_control_metrics
 from controller.picker.inflight import InFlight
 from controller.picker.learned_metrics import learned_metrics
+from controller.picker.pick_metrics import pick_metrics
 from controller.picker.pools import PoolsSource, PoolState, PoolTable
 
 _OF_POOL: Final = {
@@ -65,6 +66,7 @@ class StateCollector(Collector):
         yield from self._endpoints()
         yield from learned_metrics(self._state.table)
         yield from flow_control_metrics(self._state.flow.gates)
+        yield from pick_metrics(self._state.table, self._state.director.picks)
 
     def _process(self) -> Iterable[Metric]:
         state = self._state

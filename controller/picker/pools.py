@@ -170,6 +170,9 @@ class PoolTable:
         memory.rates.pods = max(1, len(endpoints))
         watch = watch_of(pool.policy.health, default=self._watch)
         memory.first_byte_timeout = watch.first_byte_timeout
+        memory.named = frozenset(
+            name for item in pool.rewrites for name in (*item.models, *(target.model for target in item.targets))
+        )
         return PoolState(
             name=pool.name,
             endpoints=endpoints,

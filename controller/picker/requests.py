@@ -111,6 +111,8 @@ class PickRequest(msgspec.Struct, gc=False, eq=False):
     session_token: bytes = b""
     """What the client is told of the chosen endpoint, for the next request of its session; set by a part of the profile
     that reads it then. Else empty."""
+    priority: int = 0
+    """As the flow control reads it; 0 in a pool without one."""
     is_last_resort: bool = False
     """Whether the chosen endpoint fails, as all of the pool do; set by the director."""
     trace: Trace | None = None

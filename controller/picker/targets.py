@@ -34,8 +34,8 @@ class Rewritten:
 
     places: dict[str, float] = field(default_factory=dict)
     """On the circle, in [0, 1), by rewrite."""
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Requests by the model that they name, and the one that they were given."""
+    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Requests by the source of the rewrite, the model that they name, and the one that they were given."""
 
 
 class ModelTargets:
@@ -57,7 +57,7 @@ class ModelTargets:
         if given := headers.get(_TARGET):
             return given.decode("utf-8", "replace")
         target = rule.names[bisect_right(rule.bounds, self._place(rule, headers))]
-        self._memory.counts[model if model in self._by_model else OTHER, target] += 1
+        self._memory.counts[rule.rewrite.source, model if model in self._by_model else OTHER, target] += 1
         return target
 
     def _place(self, rule: "_Rule", headers: Mapping[bytes, bytes]) -> float:

@@ -111,13 +111,20 @@ class Picker:
 
 
 def request_of(
-    request: str, *, tried: str = "", pool: str = "llm/gpu", prompt: bytes = b"", model: str = "", **asked: Any
+    request: str,
+    *,
+    tried: str = "",
+    pool: str = "llm/gpu",
+    prompt: bytes = b"",
+    model: str = "",
+    size: int = 0,
+    **asked: Any,
 ) -> PickRequest:  # Any: further fields of the request
     """A request whose prompt is these bytes."""
     hashes = chunk_hashes(prompt, root=0)
     tries = read_tried(tried)
     return PickRequest(
-        request, pool, b"@serve", tries, "POST", "/v1/completions", 0,
+        request, pool, b"@serve", tries, "POST", "/v1/completions", size,
         model=model, prompt_bytes=len(prompt), hashes=hashes, **asked,
     )  # fmt: skip
 

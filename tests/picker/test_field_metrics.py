@@ -1,4 +1,4 @@
-"""Twins of metrics under the names of the field."""
+"""Metrics under the names of the field."""
 
 import re
 from collections.abc import Iterable
@@ -6,9 +6,14 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from controller.picker.field_metrics import SAME, WithFieldNames
+from controller.picker.pick_metrics import pick_metrics
+from controller.picker.request_page import request_page
+
+from .conftest import Picker
 
 _PAGE = Path(__file__).parents[2] / "docs" / "picker.md"
 
@@ -55,6 +60,9 @@ def test_what_the_field_does_not_have_is_told_once() -> None:
     assert [line for line in _lines() if "endpoint_paused" in line] == ["infergate_endpoint_paused 1.0"]
 
 
-def test_the_documentation_names_the_twins() -> None:
-    page = _PAGE.read_text()
-    assert set(re.findall(r"`llm_d_epp_(\w+?)(?:_total)?`", page)) == SAME
+def test_the_documentation_names_what_is_told_under_the_fields_names(picker: Picker) -> None:
+    page = b"".join(request_page(picker.table, picker.in_flight)).decode()
+    families = [*text_string_to_metric_families(page), *pick_metrics(picker.table, picker.director.picks)]
+    named = re.findall(r"`llm_d_epp_(\w+?)(?:_total)?`", _PAGE.read_text())
+    assert len(named) == len(set(named))
+    assert set(named) == SAME | {family.name.removeprefix("llm_d_epp_") for family in families}

@@ -122,4 +122,6 @@ def _moved(sent: Sent, request: PickRequest, endpoint: Endpoint, *, now: float) 
         adapter=sent.adapter,
         model=sent.model,
         is_streamed=sent.is_streamed,
+        counts=sent.counts,
+        queued=sent.queued,
     )

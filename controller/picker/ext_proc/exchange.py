@@ -177,7 +177,7 @@ class Exchange:
 
     def _refuse(self, refusal: Refusal) -> Replies:
         assert self._intake is not None  # the stage says so
-        self._desk.state.director.count(self._desk.pool_name(), refusal.outcome)
+        self._desk.state.director.refused_unread(self._desk.pool_name(), refusal, size=self._body.size)
         return self._answer(refusal_of(refusal, method=self._intake.method, path=self._intake.path))
 
     def _choose(self) -> Replies | Awaitable[Verdict]:
