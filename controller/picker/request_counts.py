@@ -148,7 +148,8 @@ class RequestCounts:
     def end(self, completion: Completion, sent: Sent) -> None:
         """One that an endpoint was picked for is over. What was broken off has no duration and no size."""
         status = completion.status
-        if status >= 400 and status != _HUNG_UP:
+        is_answered = 0 < status < 400
+        if not is_answered and status != _HUNG_UP:
             self.errors[_MODEL_SERVER_ERROR] += 1
         if not completion.is_whole:
             return
@@ -160,7 +161,7 @@ class RequestCounts:
         told = self.sent
         told[bisect_left(RESPONSE_SIZES, size)] += 1
         told[-1] += size
-        if status < 400:
+        if is_answered:
             first = _first_byte(completion, sent)
             if first is not None:
                 told = self.first_bytes_streamed if sent.is_streamed else self.first_bytes

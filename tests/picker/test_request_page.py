@@ -149,7 +149,7 @@ def test_wait_in_the_queue_counts_for_the_first_token(picker: Picker) -> None:
     assert told(picker, "request_ttft_seconds_sum", streaming="true") == pytest.approx(2.5)
 
 
-@pytest.mark.parametrize("status", [400, 500, 502, 504])
+@pytest.mark.parametrize("status", [0, 400, 500, 502, 504])
 def test_error_of_a_model_server_has_a_duration_and_no_first_token(picker: Picker, status: int) -> None:
     served(picker, status=status, upstream_status=f"200 : {status}")
     assert told(picker, "request_total") == 1
