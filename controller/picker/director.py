@@ -284,7 +284,7 @@ class Director:
         # Last: what fails before is counted as refused.
         model = request.model
         labels = (model, request.target or model, request.priority)
-        counts = memory.counts.get(labels) or memory.counts_of(labels)
+        counts = memory.found_counts.get(labels) or memory.counts_of(labels)
         if not request.tried:
             counts.begin(request.size)
         sent.counts = counts

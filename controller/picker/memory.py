@@ -7,6 +7,7 @@ from typing import TypeVar, cast
 
 from controller.picker.rates import Rates
 from controller.picker.request_counts import (
+    MOST_SETS,
     SHARES,
     CountsByLabels,
     Histogram,
@@ -15,6 +16,7 @@ from controller.picker.request_counts import (
     counts_of,
     histogram,
 )
+from controller.picker.served import LONGEST_NAME
 from controller.picker.targets import Rewritten
 from controller.picker.usage import UsageByModel
 
@@ -56,7 +58,9 @@ class PoolMemory:
     named: frozenset[str] = frozenset()
     """Models that its rewrites name, and those that they give."""
     counts: CountsByLabels = field(default_factory=dict)
-    """Of requests; read where it is hot, and else by `counts_of`."""
+    """Of requests, by the labels that are told of them."""
+    found_counts: CountsByLabels = field(default_factory=dict)
+    """The same by the labels that requests came with, as far as they were asked for; for where it is hot."""
     hit_ratios: Histogram = field(default_factory=partial(histogram, SHARES))
     """Shares of prompts that the picked endpoint had by its index, in chunks."""
     first_byte_timeout: float | None = None
@@ -65,7 +69,14 @@ class PoolMemory:
 
     def counts_of(self, labels: Labels) -> RequestCounts:
         """Where a request counts of these labels, as far as they may be told."""
-        return counts_of(self.counts, labels, known=(self.models, self.adapters, self.named))
+        found = self.found_counts.get(labels)
+        if found is None:
+            found = counts_of(self.counts, labels, known=(self.models, self.adapters, self.named))
+            if len(self.found_counts) >= MOST_SETS:
+                self.found_counts.clear()
+            if len(labels[0]) <= LONGEST_NAME:
+                self.found_counts[labels] = found
+        return found
 
     def keep(self, name: str, make: Callable[[], T]) -> T:
         """The state of a plugin by that name, made when there is none."""

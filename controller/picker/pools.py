@@ -129,6 +129,8 @@ class PoolTable:
             told |= {model.id for model in listed if model.is_adapter}
             # vLLM names those that run or wait; one that is idle for a moment is an adapter still.
             pool.memory.adapters = told if len(pool.memory.adapters) > MOST_ADAPTERS else pool.memory.adapters | told
+            # Some may be known by name from here on.
+            pool.memory.found_counts.clear()
 
     def sweep(self) -> bool:
         """Forget endpoints that left their pools and have nothing in flight, or do not answer any more.

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from controller.picker.answers import Outcome, Refusal
 from controller.picker.request_counts import MOST_SETS
 from controller.picker.request_page import request_page
+from controller.picker.served import ServedModel
 from controller.pools import ModelRewrite, ModelTarget, Pool, PoolEndpoint, pools_of
 
 from .conftest import Picker, request_of
@@ -216,6 +217,23 @@ def test_models_that_clients_make_up_are_one(picker: Picker) -> None:
         "other": 20,
         "": 1,
     }
+
+
+def test_model_counts_by_name_once_an_endpoint_lists_it(picker: Picker) -> None:
+    served(picker, "1", model="late")
+    picker.endpoint("a").models = (ServedModel("late"),)
+    picker.table.digest_readings()
+    served(picker, "2", model="late")
+    assert told(picker, "request_total", model_name="late") == 1
+
+
+def test_names_that_clients_make_up_take_no_more_memory_than_there_is_for_them(picker: Picker) -> None:
+    memory = picker.table.pools["llm/gpu"].memory
+    for number in range(2 * MOST_SETS):
+        picker.director.pick(request_of(f"r{number}", model=f"made up {number}"))
+    picker.director.pick(request_of("long", model="m" * 10_000))
+    assert len(memory.found_counts) <= MOST_SETS
+    assert all(len(model) < 100 for model, _, _ in memory.found_counts)
 
 
 def test_models_of_a_rewrite_are_known(picker: Picker) -> None:
