@@ -1,7 +1,7 @@
 """Objects that tests create, and waiting for snapshots that have them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from controller.provider.base import Change
@@ -51,6 +51,11 @@ def pool(name: str) -> Json:
 
 def names(snapshot: Snapshot, *, kind: str, namespace: str = "") -> list[str]:
     return [item.key.name for item in snapshot.resources if (item.key.kind, item.key.namespace) == (kind, namespace)]
+
+
+def told_of(namespace: str, told: Iterable[str]) -> list[str]:
+    """What is told of objects of a namespace; others may change at any time."""
+    return [one for one in told if f" {namespace}/" in one]
 
 
 async def until(

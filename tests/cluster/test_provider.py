@@ -15,7 +15,7 @@ from controller.resources.meta import Resource
 from controller.resources.policies import InferenceObjective
 from controller.resources.rewrites import InferenceModelRewrite
 from controller.resources.snapshot import Snapshot
-from tests.cluster.objects import GATEWAY_API, Json, names, route, until
+from tests.cluster.objects import GATEWAY_API, Json, names, route, told_of, until
 
 
 async def test_objects_appear_change_and_vanish(api: Api, namespace: str) -> None:
@@ -29,8 +29,9 @@ async def test_objects_appear_change_and_vanish(api: Api, namespace: str) -> Non
         _, change = await until(
             snapshots, lambda found: any(item.spec.hostnames == ("a.example",) for item in found.of(HTTPRoute))
         )
-        assert change.sources == (f"HTTPRoute {namespace}/one",)
-        assert change.descriptions == (f'HTTPRoute {namespace}/one: spec.hostnames[0] added: "a.example"',)
+        assert told_of(namespace, change.sources) == [f"HTTPRoute {namespace}/one"]
+        (told,) = told_of(namespace, change.descriptions)
+        assert told == f'HTTPRoute {namespace}/one: spec.hostnames[0] added: "a.example"'
         await api.request("DELETE", f"{path}/one")
         await until(snapshots, lambda found: names(found, kind="HTTPRoute", namespace=namespace) == [])
 
@@ -58,7 +59,7 @@ async def test_status_alone_gives_no_snapshot_and_is_held(api: Api, namespace: s
         await api.request("PATCH", f"{path}/one/status", {"status": {"parents": [parent]}}, patch=MERGE)
         await api.request("POST", path, route("two"))
         _, change = await until(snapshots, lambda found: len(names(found, kind="HTTPRoute", namespace=namespace)) == 2)
-        assert change.sources == (f"HTTPRoute {namespace}/two",)
+        assert told_of(namespace, change.sources) == [f"HTTPRoute {namespace}/two"]
         held = provider.held(key)
         assert held is not None
         assert held.status is not None
