@@ -275,6 +275,7 @@ class Director:
         memory.rates.sent(matched=matched, chunks=len(hashes))
         if hashes:
             ratios = memory.hit_ratios
+            # Their bounds are tenths, so the place of a share is counted and not looked for.
             ratios[-(-10 * matched // len(hashes))] += 1
             ratios[-1] += matched / len(hashes)
         memory.predicted.add(request.prompt_bytes // BYTES_PER_TOKEN, request.cached_bytes // BYTES_PER_TOKEN)

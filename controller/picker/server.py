@@ -128,12 +128,8 @@ def _servers(parts: Parts, settings: PickerSettings) -> list[tuple[Server, socke
             base_models=parts.base_models,
             recorder=parts.recorder,
         )
-        servers.append(
-            (
-                _server(closing(admin), http=_protocol_of(picks, lost=partial(_lose, state)), uds=str(settings.socket)),
-                None,
-            )
-        )
+        protocol = _protocol_of(picks, lost=partial(_lose, state))
+        servers.append((_server(closing(admin), http=protocol, uds=str(settings.socket)), None))
     if settings.metrics_address is not None:
         # Picks are for NGINX alone: over TCP only the admin routes answer.
         servers.append((_server(admin), _listen(settings.metrics_address)))
